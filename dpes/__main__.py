@@ -1,0 +1,149 @@
+"""The command line: ``python -m dpes run | train | show | front | where``."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from . import config
+from .config import DpesError, make_settings
+
+
+class Parser(argparse.ArgumentParser):
+    """Ends with one line that names what was wrong, not with the whole usage."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: {message}; see {self.prog} --help\n")
+
+
+def parser() -> Parser:
+    top = Parser(prog="python -m dpes", description="Prune the filters of trained CNNs by a multi-objective evolution strategy.")
+    top.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    commands = top.add_subparsers(dest="command", metavar="command", required=True, parser_class=Parser)
+    for name, about in (
+        ("run", "search, fine-tune and test; a finished run is only read, a half-done one continued"),
+        ("train", "train (or load) the network that a run starts from, and test it"),
+        ("where", "print a run's directory and start nothing"),
+    ):
+        command = commands.add_parser(name, help=about, description=about, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+        add_settings(command)
+        command.add_argument("--folder", help="folder of run directories (default: $DPES_RUNS, else data/runs)", default=argparse.SUPPRESS)
+        if name != "where":
+            command.add_argument("--device", default="cpu", help="torch device, such as cpu or cuda")
+            command.add_argument("--quiet", action="store_true", help="no progress")
+    show = commands.add_parser("show", help="list all finished runs with their three solutions")
+    show.add_argument("--folder", default=None, help="folder of run directories")
+    front = commands.add_parser("front", help="print the front of a finished run")
+    front.add_argument("run", help="its directory, or its name in the folder of runs")
+    front.add_argument("--folder", default=None, help="folder of run directories")
+    return top
+
+
+def add_settings(command: argparse.ArgumentParser) -> None:
+    """One flag for each setting; what is not given comes from the profile."""
+    for name, (_, f) in config.flat_fields().items():
+        flag, about = "--" + name.replace("_", "-"), f"{f.metadata['help']} [{f.metadata['origin']}]"
+        if limits := config.limits(f.metadata):
+            about += f"; {limits}"
+        kind = f.type.split(" | ")[0]
+        if name == "profile":
+            command.add_argument(flag, default="quick", help=f"{about}: {', '.join(config.PROFILES)}")
+        elif kind == "bool":
+            command.add_argument(flag, action=argparse.BooleanOptionalAction, default=argparse.SUPPRESS, help=about)
+        else:
+            if "choices" in f.metadata:
+                about += f": {', '.join(f.metadata['choices'])}"
+            command.add_argument(flag, type=config.TYPES[kind], default=argparse.SUPPRESS, help=about, metavar=kind.upper())
+
+
+def settings_of(arguments: argparse.Namespace) -> config.Settings:
+    return make_settings(**{name: getattr(arguments, name) for name in config.flat_fields() if hasattr(arguments, name)})
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; returns 0, or 2 after one line on stderr that names a mistake and its cure."""
+    arguments = parser().parse_args(argv)
+    warnings.showwarning = lambda message, *_: print(f"warning: {message}", file=sys.stderr)
+    try:
+        COMMANDS[arguments.command](arguments)
+        return 0
+    except DpesError as error:
+        if arguments.debug:
+            raise
+        print(f"dpes: {error}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        if arguments.debug:
+            raise
+        print(f"dpes: {error.strerror or error}{f': {error.filename}' if error.filename else ''}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("dpes: stopped; the same command continues where it was", file=sys.stderr)
+        return 130
+
+
+def run(arguments: argparse.Namespace) -> None:
+    from . import study
+
+    finished = study.run(settings_of(arguments), getattr(arguments, "folder", None), arguments.device, progress=not arguments.quiet)
+    print(finished.path)
+    print(table(finished.solutions))
+
+
+def train(arguments: argparse.Namespace) -> None:
+    from . import data, study
+    from . import train as training
+
+    settings = settings_of(arguments)
+    dataset = data.load(settings.dataset, device=arguments.device)
+    network = study.baseline(settings, dataset, arguments.device, progress=not arguments.quiet)
+    print(f"{settings.baseline_id}: test error {100 * training.error_rate(network, dataset.test, dataset, 250):.2f} %")
+
+
+def where(arguments: argparse.Namespace) -> None:
+    from . import study
+
+    print(study.where(settings_of(arguments), getattr(arguments, "folder", None)))
+
+
+def show(arguments: argparse.Namespace) -> None:
+    from . import study
+
+    frame = study.load_runs(arguments.folder)
+    if frame.empty:
+        print(f"no finished run in {study.runs_folder(arguments.folder)}; make one with: python -m dpes run")
+    for name, rows in frame.groupby("run", sort=False):
+        print(f"{name}\n{table(rows)}")
+
+
+def front(arguments: argparse.Namespace) -> None:
+    from . import study
+
+    path = Path(arguments.run) if Path(arguments.run).exists() else study.runs_folder(arguments.folder) / arguments.run
+    finished = study.open_run(path)
+    print(table(finished.solutions))
+    print("archive (candidates that none other dominates):")
+    for row in finished.archive.itertuples():
+        print(f"  generation {row.generation:3d}  search error {100 * row.error:6.2f} %  {row.macs / 1e6:9.3f} M MACs  {row.params:9d} parameters")
+
+
+def table(solutions: Any) -> str:
+    """Baseline and solutions as aligned text: test errors in percent, costs, and what is left of the baseline's."""
+    lines = ["  solution   error  (cut, recalibrated)    MACs            parameters"]
+    for row in solutions.itertuples():
+        steps = "" if row.solution == "baseline" else f"({100 * row.error_cut:5.2f}, {100 * row.error_recalibrated:5.2f})"
+        lines.append(
+            f"  {row.solution:9s} {100 * row.error:5.2f} %  {steps:18s}  {row.macs / 1e6:8.2f} M {100 * row.macs_left:5.1f} %  "
+            f"{int(row.params):9d} {100 * row.params_left:5.1f} %"
+        )
+    return "\n".join(lines)
+
+
+COMMANDS = {"run": run, "train": train, "where": where, "show": show, "front": front}
+
+if __name__ == "__main__":
+    sys.exit(main())

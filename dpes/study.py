@@ -1,0 +1,456 @@
+"""One run of the study: search, fine-tuning and test in a directory that can be interrupted, continued and read again."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import filelock
+import numpy as np
+import pandas as pd
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+from tqdm.auto import tqdm
+
+from . import cost, data, es, evaluate, models, pareto, train
+from .channels import Layout, trace
+from .config import SCHEMA, DpesError, Search, Settings, from_dict, to_dict
+from .slim import from_hex, load, save, slim, to_hex
+
+
+class RunError(DpesError):
+    """A run directory that is damaged, of other settings or another schema, or in use."""
+
+
+# ---- where a run lives ----------------------------------------------------------------------------------------------------------
+def runs_folder(folder: str | Path | None = None) -> Path:
+    """The folder of run directories: the argument, else ``$DPES_RUNS``, else ``data/runs``."""
+    return Path(folder or os.environ.get("DPES_RUNS") or "data/runs")
+
+
+def where(settings: Settings, folder: str | Path | None = None) -> Path:
+    """The directory of a run; asking for it starts nothing."""
+    return runs_folder(folder) / settings.run_id
+
+
+# ---- the search -----------------------------------------------------------------------------------------------------------------
+@dataclass
+class Candidate:
+    """One evaluated genome, as a line of ``history.jsonl``."""
+
+    generation: int  # 0: the unpruned network; offspring count from 1
+    index: int
+    parent: str  # role of its parent, empty for the unpruned network
+    genome: str  # bits as hexadecimal digits, first bit first
+    error: float  # on the images of the search, after recalibration or partial training; inf: evaluation failed
+    macs: int
+    params: int
+
+
+def search(
+    layout: Layout,
+    evaluate_errors: Callable[[Iterable[np.ndarray]], Iterator[float]],
+    settings: Search,
+    seed: int,
+    *,
+    history: list[Candidate],
+    record: Callable[[Candidate, float], None],
+    checkpoint: Callable[[es.State], None],
+    state: es.State | None = None,
+    progress: bool = False,
+) -> es.State:
+    """Ask for offspring, evaluate them, tell the strategy; returns the last state, whose parents are the three solutions.
+
+    evaluate_errors: genomes -> their errors, in order. history: candidates already evaluated, which are not evaluated again
+    (so a genome that returns, or a search that resumes, costs nothing). record: called with each new candidate and its
+    seconds. checkpoint: called with the state after each generation. Source: paper, authors' later code; see ``dpes.es``.
+    """
+    known = {c.genome: c.error for c in history}
+    done = {(c.generation, c.index) for c in history}
+
+    def evaluated(genomes: np.ndarray, generation: int, parents: list[str]) -> np.ndarray:
+        texts = [to_hex(g) for g in genomes]
+        new = list(dict.fromkeys(t for t in texts if t not in known))
+        errors = evaluate_errors(from_hex(t, layout.n_bits) for t in new)
+        F = np.empty((len(genomes), 2))
+        for index, (genome, text) in enumerate(zip(genomes, texts, strict=True)):
+            start = time.perf_counter()
+            if text not in known:
+                known[text] = next(errors)
+            macs, params = cost.macs(layout, genome), cost.params(layout, genome)
+            F[index] = known[text], cost.COSTS[settings.cost](layout, genome)
+            if (generation, index) not in done:
+                record(Candidate(generation, index, parents[index], text, known[text], macs, params), time.perf_counter() - start)
+            bar.update()
+        return F
+
+    total = 1 + settings.population * settings.generations
+    finished = 1 + settings.population * state.generation if state else 0
+    with tqdm(total=total, initial=finished, disable=not progress, unit="net", desc="search") as bar:
+        if state is None:
+            unpruned = np.ones((1, layout.n_bits), dtype=bool)
+            state = es.start(evaluated(unpruned, 0, [""])[0], layout.n_bits)
+            checkpoint(state)
+        while state.generation < settings.generations:
+            # a stream of its own for each generation: a resumed search draws what an uninterrupted one draws
+            rng = np.random.default_rng([seed, state.generation])
+            genomes, parent_of = es.ask(
+                state,
+                rng,
+                population=settings.population,
+                p_mutation=settings.p_mutation,
+                groups=layout.group_of_bit,
+                round_to=settings.round_to,
+            )
+            F = evaluated(genomes, state.generation + 1, [es.ROLES[p] for p in parent_of])
+            state = es.tell(
+                state,
+                genomes,
+                F,
+                knee=settings.knee,
+                keep_unpruned=settings.keep_unpruned,
+                error_ceiling=settings.error_ceiling,
+            )
+            checkpoint(state)
+            bar.set_postfix_str(", ".join(f"{r} {100 * e:.1f} % {m / 1e6:.1f} M" for r, (e, m) in zip(es.ROLES, state.F, strict=True)))
+    return state
+
+
+# ---- files ----------------------------------------------------------------------------------------------------------------------
+def write_json(path: Path, value: Any) -> None:
+    """Write a JSON file whole or not at all."""
+    partial = path.with_name(path.name + ".part")
+    partial.write_text(json.dumps(value, indent=1) + "\n")
+    os.replace(partial, path)
+
+
+def read_json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text())
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise RunError(f"{path}: cannot be read ({type(error).__name__}); restore it, or delete {path.parent} and run again") from None
+
+
+def read_history(path: Path) -> list[Candidate]:
+    """All whole lines of a history; a last line that a kill cut short is dropped from the file."""
+    if not path.exists():
+        return []
+    text = path.read_bytes()
+    whole = text[: text.rfind(b"\n") + 1]
+    if len(whole) < len(text):
+        with path.open("r+b") as file:
+            file.truncate(len(whole))
+    try:
+        return [Candidate(**json.loads(line)) for line in whole.splitlines()]
+    except (TypeError, ValueError) as error:
+        raise RunError(f"{path}: damaged ({error}); restore it, or delete {path.parent} and run again") from None
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Hold a run directory; a second process is refused by the first one's pid and host. A dead owner's lock is free."""
+    path.mkdir(parents=True, exist_ok=True)
+    lock, owner = filelock.FileLock(path / "lock", timeout=0), path / "owner"
+    try:
+        lock.acquire()
+    except filelock.Timeout:
+        who = owner.read_text().strip() if owner.exists() else "another process"
+        raise RunError(f"{path}: in use by {who}; wait for it or stop it") from None
+    try:
+        owner.write_text(f"process {os.getpid()} on {socket.gethostname()}\n")
+        yield
+    finally:
+        for leftover in (owner, path / "lock"):
+            leftover.unlink(missing_ok=True)
+        lock.release()
+
+
+# ---- a finished run -------------------------------------------------------------------------------------------------------------
+@dataclass(frozen=True)
+class Run:
+    """A finished run, read from its directory."""
+
+    path: Path
+    settings: Settings
+    result: dict[str, Any]
+    env: dict[str, Any]
+
+    @cached_property
+    def history(self) -> pd.DataFrame:
+        """Every candidate: generation, index, parent, genome (hex), error, macs, params."""
+        return pd.DataFrame([vars(c) for c in read_history(self.path / "history.jsonl")])
+
+    @property
+    def archive(self) -> pd.DataFrame:
+        """The candidates that no other candidate dominates, over all generations, by falling cost."""
+        pruned = self.history[self.history.generation > 0]
+        front = pareto.non_dominated(pruned[["error", self.settings.search.cost]].to_numpy(float))
+        return pruned[front].sort_values(self.settings.search.cost, ascending=False)
+
+    @property
+    def solutions(self) -> pd.DataFrame:
+        """One row each for baseline, heavy, knee and light; errors on the test set, costs also relative to the baseline."""
+        rows = [{"solution": role} | {k: v for k, v in self.result[role].items() if not isinstance(v, (dict, list))} for role in ("baseline", *es.ROLES)]
+        frame = pd.DataFrame(rows)
+        return frame.assign(
+            macs_left=frame.macs / self.result["baseline"]["macs"],
+            params_left=frame.params / self.result["baseline"]["params"],
+        )
+
+    def genome(self, role: str) -> np.ndarray:
+        """bool [n_bits] of heavy, knee or light."""
+        return from_hex(self.result[role]["genome"], self.result["n_bits"])
+
+    def network(self, role: str) -> nn.Module:
+        """The fine-tuned slim network of heavy, knee or light, in eval mode."""
+        changes = {} if self.settings.weights == "train" else models.PADDED
+        full = models.build(self.settings.model, self.result["n_classes"], self.result["channels"], **changes)
+        return load(self.path / f"{role}.safetensors", full)
+
+
+def open_run(path: str | Path) -> Run:
+    """Read a finished run; raises ``RunError`` if it is unfinished, damaged or of another schema."""
+    path = Path(path)
+    if not (path / "settings.json").exists():
+        raise RunError(f"{path}: not a run directory; list them with: python -m dpes show")
+    stored = read_json(path / "settings.json")
+    if stored.get("schema") != SCHEMA:
+        raise RunError(f"{path}: of schema {stored.get('schema')}, this version reads {SCHEMA}; delete it or use the version that wrote it")
+    if not (path / "result.json").exists():
+        raise RunError(f"{path}: not finished; continue it with: python -m dpes run")
+    result = read_json(path / "result.json")
+    return Run(path, from_dict(stored["settings"]), result, read_json(path / "env.json"))
+
+
+def load_runs(folder: str | Path | None = None) -> pd.DataFrame:
+    """All finished runs as one tidy frame: a row per run and solution, with model, dataset, profile, seed and path."""
+    frames = []
+    for path in sorted(runs_folder(folder).glob("*/result.json")):
+        run = open_run(path.parent)
+        s = run.settings
+        frames.append(run.solutions.assign(run=path.parent.name, model=s.model, dataset=s.dataset, profile=s.profile, seed=s.seed))
+    return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=["run", "model", "dataset", "profile", "seed", "solution"])
+
+
+# ---- running it -----------------------------------------------------------------------------------------------------------------
+def baseline(settings: Settings, dataset: data.Dataset, device: str = "cpu", progress: bool = False) -> nn.Module:
+    """The trained network that a run starts from: loaded by name, or trained once by the baseline recipe and kept in ``data/weights``."""
+    if settings.weights != "train":
+        return models.load_weights(settings.model, settings.weights, n_classes=dataset.n_classes, channels=dataset.channels).to(device)
+    path = data.folders()[0] / "weights" / f"{settings.baseline_id}.safetensors"
+    network = models.build(settings.model, dataset.n_classes, dataset.channels, seed=settings.baseline.seed).to(device)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with filelock.FileLock(f"{path}.lock"):  # several runs may want the same baseline: one trains, the others wait
+        if not path.exists():
+            checkpoint = path.with_suffix(".training")
+            recipe = settings.baseline
+            train.fit(network, dataset, recipe, recipe.seed, checkpoint=checkpoint, progress=Progress("baseline", recipe.epochs, progress))
+            partial = path.with_name(path.name + ".part")
+            save_file({k: v.contiguous() for k, v in network.state_dict().items()}, partial)
+            os.replace(partial, path)
+            checkpoint.unlink(missing_ok=True)
+    try:
+        network.load_state_dict(load_file(path))
+    except Exception as error:
+        raise RunError(f"{path}: damaged ({str(error).splitlines()[0]}); delete it, it is trained again") from None
+    return network.to(device).eval()
+
+
+def run(settings: Settings, folder: str | Path | None = None, device: str = "cpu", progress: bool = False) -> Run:
+    """Run what ``settings`` describe and return it: finished runs are loaded, half-done ones continued, never one redone.
+
+    Raises ``RunError`` where the directory is damaged, of other settings, or in use. Source: ours.
+    """
+    path = where(settings, folder)
+    if (path / "result.json").exists():
+        check_settings(path, settings)
+        return open_run(path)
+    with locked(path):
+        check_settings(path, settings)
+        _finish(settings, path, device, progress)
+    return open_run(path)
+
+
+def check_settings(path: Path, settings: Settings) -> None:
+    """Refuse a directory of other settings; write the settings into a new one."""
+    file = path / "settings.json"
+    mine = {"schema": SCHEMA, "settings": to_dict(settings)}
+    if not file.exists():
+        if any(path.glob("*.json*")):
+            raise RunError(f"{path}: has results but no settings.json; delete it and run again")
+        write_json(file, mine)
+    elif (stored := read_json(file)) != mine:
+        raise RunError(f"{path}: holds a run of other settings ({difference(stored, mine)}); use another folder or delete it")
+
+
+def difference(a: Any, b: Any, name: str = "") -> str:
+    """The first entry in which two nested dictionaries differ, in words."""
+    if isinstance(a, dict) and isinstance(b, dict):
+        for key in sorted({*a, *b}):
+            if a.get(key) != b.get(key):
+                return difference(a.get(key), b.get(key), f"{name}.{key}" if name else key)
+    return f"{name} is {a!r}, not {b!r}"
+
+
+def _finish(settings: Settings, path: Path, device: str, progress: bool) -> None:
+    """Everything that is not done yet."""
+    seconds = Stopwatch(path / "env.json", device)
+    dataset = data.load(settings.dataset, device=device)
+    with seconds("baseline"):
+        network = baseline(settings, dataset, device, progress)
+    layout = trace(network, torch.zeros(1, dataset.channels, 32, 32, device=device))
+    with seconds("search"):
+        state = _search(settings, path, network, layout, dataset, device, progress)
+    result = {"n_bits": layout.n_bits, "n_classes": dataset.n_classes, "channels": dataset.channels}
+    result["baseline"] = _measure_baseline(settings, network, layout, dataset)
+    with seconds("fine-tuning"):
+        for role, genome, F in zip(es.ROLES, state.parents, state.F, strict=True):
+            result[role] = _finetuned(settings, path, network, layout, dataset, role, genome, F, device, progress)
+    with seconds("latency"):
+        _add_latency(settings, path, result, network, layout, dataset, state)
+    write_json(path / "result.json", result)
+    for role in es.ROLES:
+        (path / f"{role}.training").unlink(missing_ok=True)
+        (path / f"{role}.json").unlink(missing_ok=True)
+
+
+def _search(settings: Settings, path: Path, network: nn.Module, layout: Layout, dataset: data.Dataset, device: str, progress: bool) -> es.State:
+    saved = path / "state.npz"
+    state = es.State.load(saved) if saved.exists() else None
+    history = read_history(path / "history.jsonl")
+    if state is not None and state.generation == settings.search.generations:
+        return state
+    fitness = evaluate.Fitness(network, layout, dataset, settings.search, settings.seed, device)
+    with (path / "history.jsonl").open("a") as lines, (path / "timing.jsonl").open("a") as timings:
+
+        def record(candidate: Candidate, taken: float) -> None:
+            lines.write(json.dumps(vars(candidate)) + "\n")
+            lines.flush()
+            timings.write(json.dumps({"generation": candidate.generation, "index": candidate.index, "seconds": round(taken, 4)}) + "\n")
+            timings.flush()
+
+        return search(
+            layout,
+            lambda genomes: evaluate.serial(fitness, genomes),
+            settings.search,
+            settings.seed,
+            history=history,
+            record=record,
+            checkpoint=lambda s: s.save(saved),
+            state=state,
+            progress=progress,
+        )
+
+
+def _measure_baseline(settings: Settings, network: nn.Module, layout: Layout, dataset: data.Dataset) -> dict[str, Any]:
+    whole = np.ones(layout.n_bits, dtype=bool)
+    test = train.error_rate(network, dataset.test, dataset, settings.search.batch_size)
+    return {"error": test, "macs": cost.macs(layout, whole), "params": cost.params(layout, whole), "activations": cost.activations(layout, whole)}
+
+
+def _finetuned(
+    settings: Settings, path: Path, network: nn.Module, layout: Layout, dataset: data.Dataset,
+    role: str, genome: np.ndarray, F: np.ndarray, device: str, progress: bool,
+) -> dict[str, Any]:  # fmt: skip
+    """Cut one solution from the original weights, fine-tune it, test it once; kept in ``<role>.json`` until all three are done."""
+    file = path / f"{role}.json"
+    if file.exists():
+        return read_json(file)
+    batch = settings.search.batch_size
+    fitness = evaluate.Fitness(network, layout, dataset, settings.search, settings.seed, device)
+    small = slim(network, layout, genome)
+    entry: dict[str, Any] = {
+        "genome": to_hex(genome),
+        "search_error": float(F[0]),
+        "macs": cost.macs(layout, genome),
+        "params": cost.params(layout, genome),
+        "activations": cost.activations(layout, genome),
+        "error_cut": train.error_rate(small, dataset.test, dataset, batch),
+    }
+    train.recalibrate(small, fitness.calibration_batches())
+    entry["error_recalibrated"] = train.error_rate(small, dataset.test, dataset, batch)
+    small = slim(network, layout, genome)
+    entry["log"] = train.fit(
+        small,
+        dataset,
+        settings.finetune,
+        evaluate.genome_seed(settings.seed, genome),
+        checkpoint=path / f"{role}.training",
+        progress=Progress(role, settings.finetune.epochs, progress),
+    )
+    entry["error"] = train.error_rate(small, dataset.test, dataset, batch)
+    save(path / f"{role}.safetensors", small, layout, genome, model=settings.model, error=entry["error"])
+    write_json(file, entry)
+    return entry
+
+
+def _add_latency(settings: Settings, path: Path, result: dict[str, Any], network: nn.Module, layout: Layout, dataset: data.Dataset, state: es.State) -> None:
+    """Seconds per image of the baseline and each solution's share of it, batches of 1 and 64, in alternating rounds."""
+    nets = {"baseline": network} | {role: load(path / f"{role}.safetensors", network) for role in es.ROLES}
+    for batch in (1, 64):
+        x = data.normalise(dataset.train.x[:batch], dataset)
+        times = cost.latency(nets, x)
+        ratios = cost.latency_ratios(times, "baseline")
+        for name in nets:
+            result[name][f"seconds_batch{batch}"] = float(np.median(times[name]))
+            result[name][f"latency_left_batch{batch}"] = ratios[name]
+
+
+class Progress:
+    """Called after each epoch of a training; prints one line when asked to."""
+
+    def __init__(self, name: str, epochs: int, visible: bool):
+        self.name, self.epochs, self.visible = name, epochs, visible
+
+    def __call__(self, epoch: int, loss: float, seconds: float) -> None:
+        if self.visible:
+            print(f"{self.name}: epoch {epoch + 1}/{self.epochs}, loss {loss:.3f}, {seconds:.0f} s", file=sys.stderr, flush=True)
+
+
+class Stopwatch:
+    """Adds the seconds of each phase, over all sittings, to ``env.json`` beside versions and hardware."""
+
+    def __init__(self, path: Path, device: str):
+        self.path = path
+        self.env = read_json(path) if path.exists() else {"seconds": {}}
+        self.env |= {
+            "commit": commit(),
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "numpy": np.__version__,
+            "device": torch.cuda.get_device_name(device) if str(device).startswith("cuda") else platform.machine(),
+            "threads": torch.get_num_threads(),
+        }
+
+    @contextmanager
+    def __call__(self, phase: str) -> Iterator[None]:
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            before = self.env["seconds"].get(phase, 0.0)
+            self.env["seconds"][phase] = round(before + time.perf_counter() - start, 2)
+            write_json(self.path, self.env)
+
+
+def commit() -> str:
+    """The commit of the code, with ``+`` for uncommitted changes; empty outside a checkout."""
+    try:
+        described = subprocess.run(
+            ["git", "describe", "--always", "--dirty=+", "--abbrev=12"], cwd=Path(__file__).parent, capture_output=True, text=True, timeout=10
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return described.stdout.strip() if described.returncode == 0 else ""

@@ -1,0 +1,38 @@
+"""Shared fixtures and helpers of the tests."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from dpes.channels import Layout
+
+
+def random_genome(layout: Layout, rng: np.random.Generator) -> np.ndarray:
+    """bool [n_bits]: each bit kept with a probability drawn anew, each group alive."""
+    genome = rng.random(layout.n_bits) < rng.uniform(0.15, 0.95)
+    for group in layout.groups:
+        if not genome[group.bits].any():
+            genome[group.start + rng.integers(group.size)] = True
+    return genome
+
+
+def shake(model: torch.nn.Module, seed: int = 0) -> torch.nn.Module:
+    """Give norms random statistics and shifts, so that a silenced filter that still speaks is heard; returns the model in eval mode."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for module in model.modules():
+            for name, value in (*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)):
+                if name == "running_var":
+                    value.uniform_(0.5, 1.5, generator=generator)
+                elif name == "running_mean" or (name in ("bias", "layer_scale") and value.is_floating_point()):
+                    value.normal_(0, 0.3, generator=generator)
+                elif name == "weight" and value.ndim == 1:
+                    value.uniform_(0.5, 1.5, generator=generator)
+    return model.eval()
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    return np.random.default_rng(0)
