@@ -148,20 +148,20 @@ PROFILES: dict[str, dict[str, Any]] = {
     "smoke": {
         "model": "resnet8", "dataset": "digits",
         "search": {"population": 4, "generations": 2, "calibration_images": 64, "search_images": 100},
-        "baseline": {"epochs": 2, "lr": 0.1},
-        "finetune": {"epochs": 1, "lr": 0.02},
+        "baseline": {"epochs": 2, "lr": 0.1, "batch_size": 32},
+        "finetune": {"epochs": 1, "lr": 0.02, "batch_size": 32},
     },
     "quick": {
         "model": "resnet20", "dataset": "digits",
         "search": {"population": 12, "generations": 8, "p_mutation": 0.05, "calibration_images": 256, "search_images": 300},
-        "baseline": {"epochs": 8, "lr": 0.1},
-        "finetune": {"epochs": 4, "lr": 0.05},
+        "baseline": {"epochs": 8, "lr": 0.1, "batch_size": 32},
+        "finetune": {"epochs": 4, "lr": 0.05, "batch_size": 32},
     },
     "cpu": {
         "model": "resnet56", "dataset": "cifar10", "weights": "akamaster",
         "search": {"population": 16, "generations": 8, "p_mutation": 0.05},
         "baseline": {"epochs": 12, "lr": 0.1, "label_smoothing": 0.1},
-        "finetune": {"epochs": 2, "lr": 0.05},
+        "finetune": {"epochs": 4, "lr": 0.05},
     },
     "paper": {
         "model": "resnet56", "dataset": "cifar10", "weights": "akamaster",
