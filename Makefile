@@ -1,0 +1,52 @@
+# Two commands on a fresh machine: `make book` and `make test`. Everything else is a part of them or a convenience.
+SHELL := bash
+.DEFAULT_GOAL := help
+.PHONY: help book strict test lint bench lock clean
+
+PYTHON ?= python3
+VENV ?= .venv
+PIP_FLAGS ?=
+SETS ?= quick-*
+SPHINX ?=
+ARGS ?=
+BIN := $(VENV)/bin
+ENV := $(VENV)/.installed
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' Makefile
+
+book: $(ENV) ## execute the notebooks that changed (SETS="quick-*"), then build the book
+	@$(BIN)/python notebooks/execute.py $(foreach set,$(SETS),'$(set)')
+	@$(BIN)/jupyter-book build $(SPHINX) .
+	@echo "the book: _build/html/index.html"
+
+strict: ## the same, every page anew, a warning is an error
+	@$(MAKE) --no-print-directory book SPHINX="--all -W --keep-going"
+
+test: $(ENV) ## all tests, then every notebook by nbval (ARGS="-m 'not slow'" for pytest)
+	@$(BIN)/python -m pytest $(ARGS)
+	@echo "the notebooks by nbval: a first time trains the quick study, which the book then shares"
+	@DPES_RUNS="$(CURDIR)/data/runs" $(BIN)/python -m pytest --nbval-lax --nbval-current-env -v notebooks
+
+lint: $(ENV) ## ruff
+	@$(BIN)/ruff check .
+
+bench: $(ENV) ## throughput on this machine
+	@$(BIN)/python -m dpes bench
+
+lock: ## renew requirements.lock from pyproject.toml (UV_FLAGS=--upgrade moves all versions)
+	@$(BIN)/uv pip compile pyproject.toml --universal --all-extras --python-version 3.11 --fork-strategy fewest \
+	  --annotation-style line --custom-compile-command "make lock" -q -o requirements.lock $(UV_FLAGS)
+
+clean: ## remove what was built; the environment, data and runs stay
+	@rm -rf _build build .pytest_cache .ruff_cache .hypothesis dpes.egg-info
+	@find dpes tests notebooks -name __pycache__ -prune -exec rm -rf {} +
+
+$(ENV): requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; v = sys.version_info; v >= (3, 11) or sys.exit("dpes needs Python 3.11 or newer, $(PYTHON) is %d.%d: name another, as in make book PYTHON=python3.12" % v[:2])'
+	@test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); echo "$(PYTHON) cannot make environments: install its venv package (Debian, Ubuntu: python3-venv)"; exit 1; }
+	@echo "installing the locked versions into $(VENV) (with CUDA several GB; see README for a smaller PyTorch)"
+	@set -o pipefail; $(BIN)/python -m pip install $(PIP_FLAGS) -c requirements.lock -e '.[dev]' \
+	  | awk '/Downloading .*[MG]B\)/ || /^Installing collected/ {print "  " substr($$0, 1, 100); fflush()}'
+	@touch $@

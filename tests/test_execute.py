@@ -1,0 +1,141 @@
+"""notebooks/execute.py on tiny notebooks in a folder of their own."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import sys
+from pathlib import Path
+
+import nbformat
+import pytest
+
+spec = importlib.util.spec_from_file_location("execute", Path(__file__).parents[1] / "notebooks" / "execute.py")
+execute = importlib.util.module_from_spec(spec)
+sys.modules["execute"] = execute  # dataclasses look their module up
+spec.loader.exec_module(execute)
+
+KERNELSPEC = {"name": "python3", "display_name": "Python 3", "language": "python"}
+
+
+def write_notebook(path: Path, *cells: str) -> None:
+    parameters = nbformat.v4.new_code_cell("n = 1  # a number", metadata={"tags": ["parameters"]})
+    code = [nbformat.v4.new_code_cell(c) for c in cells]
+    nbformat.write(nbformat.v4.new_notebook(cells=[parameters, *code], metadata={"kernelspec": KERNELSPEC}), path)
+
+
+@pytest.fixture
+def root(tmp_path):
+    """A repository with three sets: one good, one that fails, one with a parameter that its notebook does not know."""
+    (tmp_path / "notebooks").mkdir()
+    (tmp_path / "dpes").mkdir()
+    (tmp_path / "dpes" / "module.py").write_text("x = 1\n")
+    (tmp_path / "notebooks" / "runs.yml").write_text("a.ipynb:\n  good: {n: 2}\n  typo: {m: 2}\nb.ipynb:\n  bad: {}\n")
+    write_notebook(tmp_path / "notebooks" / "a.ipynb", "import os", "print(n, os.path.exists('dpes/module.py'))")
+    write_notebook(tmp_path / "notebooks" / "b.ipynb", "1 / 0", "print('never')")
+    return tmp_path
+
+
+def page(root: Path, name: str) -> Path:
+    return root / "book" / "chapters" / f"{name}.ipynb"
+
+
+def texts(path: Path) -> list[str]:
+    return [o.text for c in nbformat.read(path, 4).cells if c.cell_type == "code" for o in c.outputs if o.output_type == "stream"]
+
+
+def test_a_chapter_is_executed_once_with_its_parameters(root, capsys):
+    assert execute.main(["good"], root) == 0
+    assert texts(page(root, "good")) == ["2 True\n"]  # the parameter arrived, the repository is the working directory
+    first = page(root, "good").read_bytes()
+    assert not (root / "build" / "notebooks" / "good.ipynb").exists()
+
+    capsys.readouterr()
+    assert execute.main(["good"], root) == 0
+    assert capsys.readouterr().out == "good: up to date\n"
+    assert page(root, "good").read_bytes() == first
+
+    assert execute.main(["good", "--force"], root) == 0  # no noise: only the seconds may differ
+    before, after = json.loads(first), json.loads(page(root, "good").read_text())
+    assert before["metadata"]["dpes"].pop("seconds") > 0 and after["metadata"]["dpes"].pop("seconds") > 0
+    assert before == after
+    assert before["metadata"]["dpes"]["set"] == "good"
+
+
+def test_the_state_follows_what_the_page_is_made_from(root):
+    chapter = execute.chapters(root)["good"]
+    assert chapter.state() == "missing"
+    chapter.page.parent.mkdir(parents=True)
+    nb = nbformat.v4.new_notebook(metadata={"dpes": {"digest": chapter.digest()}})
+    nbformat.write(nb, chapter.page)
+    assert chapter.state() == "fresh"
+    outputs = json.loads(chapter.source.read_text())
+    outputs["cells"][1] |= {"execution_count": 7, "outputs": [nbformat.v4.new_output("stream", text="old")]}
+    chapter.source.write_text(json.dumps(outputs))
+    assert chapter.state() == "fresh"  # outputs of the source do not count
+    (root / "dpes" / "module.py").write_text("x = 2\n")
+    assert chapter.state() == "stale"
+    (root / "dpes" / "module.py").write_text("x = 1\n")
+    assert execute.replace(chapter, parameters={"n": 3}).state() == "stale"
+    write_notebook(chapter.source, "print(n)")
+    assert chapter.state() == "stale"
+
+
+def test_a_failing_notebook_leaves_the_old_page_and_the_others_go_on(root, capsys):
+    page(root, "bad").parent.mkdir(parents=True)
+    page(root, "bad").write_text("the last good page")
+    runs = root / "notebooks" / "runs.yml"
+    runs.write_text("b.ipynb:\n  bad: {}\na.ipynb:\n  good: {}\n")
+    assert execute.main([], root) == 1
+    assert page(root, "bad").read_text() == "the last good page"
+    assert page(root, "good").exists()
+    line = next(x for x in capsys.readouterr().err.splitlines() if "failed" in x)
+    assert "bad: cell 2 failed with ZeroDivisionError: division by zero" in line and "stays as it was" in line
+    assert (root / "build" / "notebooks" / "bad.ipynb").exists()
+
+
+@pytest.mark.parametrize(
+    ("argv", "words"),
+    [
+        (["typo"], "typo: unknown parameter 'm': notebooks/a.ipynb knows n"),
+        (["good", "-p", "q", "1"], "good: unknown parameter 'q'"),
+        (["goood"], "unknown set 'goood': choose from good, typo, bad"),
+        (["x-*"], "unknown set 'x-*'"),
+    ],
+)
+def test_mistakes_are_one_line_and_start_nothing(root, capsys, argv, words):
+    assert execute.main(argv, root) == 2
+    error = capsys.readouterr().err
+    assert words in error and error.count("\n") == 1
+    assert not (root / "book").exists() and not (root / "build").exists()
+
+
+def test_a_missing_notebook_is_named(root, capsys):
+    (root / "notebooks" / "a.ipynb").unlink()
+    assert execute.main(["good"], root) == 2
+    assert "no notebook notebooks/a.ipynb" in capsys.readouterr().err
+
+
+def test_overrides_do_not_touch_the_book(root):
+    assert execute.main(["good", "-p", "n", "1e-3"], root) == 0
+    assert texts(root / "build" / "notebooks" / "good.ipynb") == ["0.001 True\n"]
+    assert not page(root, "good").exists()
+
+
+def test_patterns_choose_in_the_order_of_the_file(root):
+    known = execute.chapters(root)
+    assert [c.name for c in execute.choose(known, ["*o*"])] == ["good", "typo"]
+    assert [c.name for c in execute.choose(known, ["bad", "good"])] == ["good", "bad"]
+    assert len(execute.choose(known, [])) == 3
+
+
+def test_values_from_the_command_line():
+    given = ["3", "1e-3", "true", "False", "None", "null", "[1, 2]", "resnet20", "a b"]
+    assert [execute.value(t) for t in given] == [3, 0.001, True, False, None, None, [1, 2], "resnet20", "a b"]
+
+
+def test_list_executes_nothing(root, capsys):
+    assert execute.main(["--list"], root) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].split()[:2] == ["good", "missing"] and len(lines) == 3
+    assert not (root / "book").exists()

@@ -1,0 +1,142 @@
+"""What is declared in several places agrees: dependencies, lock, conda environment, README, Makefile, chapters."""
+
+from __future__ import annotations
+
+import ast
+import csv
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+import yaml
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+import dpes
+from dpes import config, data, models
+
+ROOT = Path(__file__).parents[1]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+DIRECT = {canonicalize_name(r.name): r for r in map(Requirement, PROJECT["dependencies"])}
+EXTRAS = [r for extra in PROJECT["optional-dependencies"].values() for r in map(Requirement, extra) if r.name != "dpes"]
+LOCK_LINES = [line.split("#")[0].strip() for line in (ROOT / "requirements.lock").read_text().splitlines()]
+LOCK = [Requirement(line) for line in LOCK_LINES if line]
+README = (ROOT / "README.md").read_text()
+IMPORT_NAMES = {"sklearn": "scikit-learn", "yaml": "pyyaml", "nbclient": "papermill", "distributed": "dask"}
+
+
+def locked(name: str) -> list[str]:
+    return [next(iter(r.specifier)).version for r in LOCK if canonicalize_name(r.name) == canonicalize_name(name)]
+
+
+@pytest.mark.parametrize("name", "jupyterlab jupyter-book papermill torch torchvision matplotlib seaborn pytest nbval".split())
+def test_the_tools_of_the_study_are_direct_dependencies(name):
+    assert name in DIRECT
+
+
+@pytest.mark.parametrize("requirement", [*DIRECT.values(), *EXTRAS], ids=str)
+def test_every_range_admits_the_locked_version(requirement):
+    versions = locked(requirement.name)
+    assert len(versions) == 1, f"{requirement.name} is locked {len(versions)} times: make lock"
+    assert requirement.specifier.contains(versions[0], prereleases=True)
+
+
+def test_the_lock_is_exact_and_names_no_address():
+    for line in filter(None, LOCK_LINES):
+        assert "://" not in line and " @ " not in line and not line.startswith("-")
+        specifiers = list(Requirement(line).specifier)
+        assert [s.operator for s in specifiers] == ["=="] and "*" not in specifiers[0].version
+
+
+def test_the_lock_holds_for_every_python_that_the_project_admits():
+    assert PROJECT["requires-python"] == ">=3.11"
+    tools = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]
+    assert tools["ruff"]["target-version"] == "py311"
+    assert "--python-version 3.11" in (ROOT / "Makefile").read_text()
+    for pin in map(Requirement, tools["uv"]["constraint-dependencies"]):
+        assert pin.specifier.contains(locked(pin.name)[0])
+
+
+def test_conda_installs_the_lock_and_no_version_of_its_own():
+    environment = yaml.safe_load((ROOT / "environment.yml").read_text())["dependencies"]
+    python, pip, inner = environment
+    assert Requirement(PROJECT["name"] + PROJECT["requires-python"]).specifier.contains(python.removeprefix("python="))
+    assert pip == "pip" and inner == {"pip": ["-r requirements.lock", "-e ."]}
+
+
+def test_what_the_package_imports_is_declared():
+    """Imports at the top of a module must come with every installation, those inside a function may be an extra's."""
+    declared = {*DIRECT, *(canonicalize_name(r.name) for r in EXTRAS)}
+    for path in [*(ROOT / "dpes").rglob("*.py"), ROOT / "notebooks" / "execute.py"]:
+        tree = ast.parse(path.read_text())
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Import):
+                names = [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom) and not node.level:
+                names = [node.module]
+            else:
+                continue
+            for name in {n.split(".")[0] for n in names} - sys.stdlib_module_names - {"dpes"}:
+                known = set(DIRECT) if node in tree.body else declared
+                assert IMPORT_NAMES.get(name, name).replace("_", "-") in known, f"{path.relative_to(ROOT)} imports {name}"
+
+
+def test_version_is_said_once():
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert dpes.__version__ == PROJECT["version"] == citation["version"]
+
+
+def test_commands_in_the_readme_exist():
+    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.M))
+    text = README + (ROOT / "CONTRIBUTING.md").read_text()
+    assert {"book", "test"} <= (named := set(re.findall(r"(?:^|`)make ([a-z]+)", text, re.M))) <= targets | {"help"}, named
+    known = subprocess.run([sys.executable, "-m", "dpes", "--help"], capture_output=True, text=True, check=True, cwd=ROOT).stdout
+    for command in set(re.findall(r"python -m dpes (\w+)", text)):
+        assert re.search(rf"^ +{command}\b", known, re.M), command
+    for path in re.findall(r"`((?:[\w.-]+/)*[\w.-]+(?:/|\.md|\.yml|\.csv|\.cff))`", README):
+        assert (ROOT / path).exists() or path == "data/runs/", path
+
+
+def test_the_readme_example_runs(tmp_path, monkeypatch, capsys):
+    (code,) = re.findall(r"```python\n(.*?)```", README, re.S)
+    assert len([line for line in code.splitlines() if line]) <= 10
+    monkeypatch.chdir(tmp_path)
+    exec(compile(code, "README.md", "exec"), {})
+    before, after = map(int, capsys.readouterr().out.split("->"))
+    assert after < before
+    assert (tmp_path / "small.safetensors").exists()
+
+
+@pytest.mark.parametrize(
+    "path",
+    "README.md Makefile pyproject.toml requirements.lock environment.yml CITATION.cff LICENSE LICENSE-text CONTRIBUTING.md "
+    "_config.yml _toc.yml .ci/run .github/workflows/test.yml .github/workflows/publish.yml .pre-commit-config.yaml "
+    ".binder/postBuild .binder/environment.yml dpes notebooks/runs.yml notebooks/execute.py book data/README.md data/reported.csv".split(),
+)
+def test_the_house_is_complete(path):
+    assert (ROOT / path).exists()
+
+
+def test_chapters_name_what_exists():
+    runs = yaml.safe_load((ROOT / "notebooks" / "runs.yml").read_text())
+    toc = (ROOT / "_toc.yml").read_text()
+    for sets in runs.values():
+        for name, parameters in sets.items():
+            config.make_settings(**parameters)
+            assert parameters["model"] in models.MODELS and parameters["dataset"] in data.DATASETS
+            assert f"book/chapters/{name}\n" in toc
+    in_toc = set(re.findall(r"book/chapters/(\S+)", toc))
+    assert in_toc == {name for sets in runs.values() for name in sets}
+
+
+def test_a_reported_number_has_a_source():
+    rows = list(csv.DictReader((ROOT / "data" / "reported.csv").read_text().splitlines()))
+    assert list(rows[0]) == ["family", "model", "dataset", "solution", "error_percent", "flops_reduction_percent", "source"]
+    for row in rows:
+        assert models.MODELS[row["model"]].family == row["family"] and row["dataset"] in data.DATASETS
+        assert row["solution"] in ("baseline", "heavy", "knee", "light")
+        for column in ("error_percent", "flops_reduction_percent"):
+            assert not row[column] or (row["source"] and 0 <= float(row[column]) <= 100)
