@@ -153,9 +153,9 @@ PROFILES: dict[str, dict[str, Any]] = {
     },
     "quick": {
         "model": "resnet20", "dataset": "digits",
-        "search": {"population": 12, "generations": 8, "p_mutation": 0.05, "calibration_images": 256, "search_images": 300},
+        "search": {"population": 12, "generations": 8, "p_mutation": 0.1, "calibration_images": 256, "search_images": 300},
         "baseline": {"epochs": 8, "lr": 0.1, "batch_size": 32},
-        "finetune": {"epochs": 4, "lr": 0.05, "batch_size": 32},
+        "finetune": {"epochs": 1, "lr": 0.02, "batch_size": 32},
     },
     "cpu": {
         "model": "resnet56", "dataset": "cifar10", "weights": "akamaster",

@@ -22,7 +22,7 @@ import pandas as pd
 import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from . import cost, data, es, evaluate, models, pareto, train
 from .channels import Layout, trace
@@ -195,7 +195,7 @@ class Run:
     @property
     def archive(self) -> pd.DataFrame:
         """The candidates that no other candidate dominates, over all generations, by falling cost."""
-        pruned = self.history[self.history.generation > 0]
+        pruned = self.history[self.history.genome != to_hex(np.ones(self.result["n_bits"], dtype=bool))]
         front = pareto.non_dominated(pruned[["error", self.settings.search.cost]].to_numpy(float))
         return pruned[front].sort_values(self.settings.search.cost, ascending=False)
 
@@ -213,11 +213,19 @@ class Run:
         """bool [n_bits] of heavy, knee or light."""
         return from_hex(self.result[role]["genome"], self.result["n_bits"])
 
+    @cached_property
+    def full(self) -> nn.Module:
+        """The full-size network, untrained."""
+        return models.build(self.settings.model, self.result["n_classes"], self.result["channels"], source=self.settings.weights)
+
+    @cached_property
+    def layout(self) -> Layout:
+        """The coupled groups of the full network."""
+        return trace(self.full, torch.zeros(1, self.result["channels"], 32, 32))
+
     def network(self, role: str) -> nn.Module:
         """The fine-tuned slim network of heavy, knee or light, in eval mode."""
-        changes = {} if self.settings.weights == "train" else models.PADDED
-        full = models.build(self.settings.model, self.result["n_classes"], self.result["channels"], **changes)
-        return load(self.path / f"{role}.safetensors", full)
+        return load(self.path / f"{role}.safetensors", self.full)
 
 
 def open_run(path: str | Path) -> Run:

@@ -1,0 +1,118 @@
+"""Figures and the table of a run, drawn from its data frames; each figure comes with its alt text."""
+
+from __future__ import annotations
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib.figure import Figure
+
+from .channels import Layout
+from .es import ROLES
+from .study import Run
+
+MARKERS = {"baseline": "*", "heavy": "s", "knee": "D", "light": "o"}  # told apart without colour
+COLOURS = dict(zip(("baseline", *ROLES), sns.color_palette("colorblind")[7:8] + sns.color_palette("colorblind")[:3], strict=True))
+LABELS = {"baseline": "unpruned", "heavy": "boundary heavy", "knee": "knee", "light": "boundary light"}
+STEPS = {"baseline": "before\nthe cut", "error_cut": "after\nthe cut", "error_recalibrated": "batch norm\nrecalibrated", "error": "fine-tuned"}
+
+
+def theme() -> None:
+    """The style of all figures: a white ground, so that they stay legible on a dark page."""
+    sns.set_theme(style="whitegrid", context="notebook", rc={"figure.dpi": 110, "savefig.facecolor": "white", "legend.frameon": True})
+
+
+def front(run: Run) -> tuple[Figure, str]:
+    """Every candidate by its cost and search error, coloured by generation, the archive as a staircase, the three solutions marked."""
+    which = run.settings.search.cost
+    everyone = run.history[np.isfinite(run.history.error)]
+    whole = float(everyone[which].iloc[0])
+    pruned, archive = everyone[everyone.generation > 0], run.archive
+    figure, axes = plt.subplots(figsize=(7.5, 4.6), layout="constrained")
+    dots = axes.scatter(100 * pruned[which] / whole, 100 * pruned.error, c=pruned.generation, cmap="viridis", s=22, alpha=0.8)
+    figure.colorbar(dots, ax=axes, label="generation", ticks=np.unique(pruned.generation)[:: max(1, pruned.generation.nunique() // 6)])
+    axes.step(100 * archive[which] / whole, 100 * archive.error, where="post", color="0.35", lw=1.2, label="archive of the non-dominated")
+    axes.scatter(100, 100 * everyone.error.iloc[0], marker="*", s=190, color=COLOURS["baseline"], edgecolor="k", label=LABELS["baseline"], zorder=3)
+    for role in ROLES:
+        entry = run.result[role]
+        point = 100 * entry[which] / whole, 100 * entry["search_error"]
+        axes.scatter(*point, marker=MARKERS[role], s=95, color=COLOURS[role], edgecolor="k", label=LABELS[role], zorder=4)
+    axes.set(xlabel=f"{which.upper() if which == 'macs' else which} left (%)", ylabel="search error (%)")
+    axes.legend(fontsize="small")
+    return figure, (
+        f"Scatter of {len(pruned)} candidates: search error from {100 * pruned.error.min():.1f} to {100 * pruned.error.max():.1f} percent over "
+        f"{100 * pruned[which].min() / whole:.0f} to {100 * pruned[which].max() / whole:.0f} percent of the {which}; later generations lie further left."
+    )
+
+
+def survivors(run: Run, layout: Layout) -> tuple[Figure, str]:
+    """Filters that each coupled group keeps in the three solutions, from input to output, within the outline of what was there."""
+    names = [g.name for g in layout.groups]
+    sizes = np.array([g.size for g in layout.groups])
+    figure, rows = plt.subplots(3, 1, figsize=(7.5, 5.2), sharex=True, layout="constrained")
+    shares = []
+    for role, axes in zip(ROLES, rows, strict=True):
+        genome = run.genome(role)
+        counts = np.array([genome[g.bits].sum() for g in layout.groups])
+        shares.append(f"{LABELS[role]} {100 * counts.sum() / sizes.sum():.0f}")
+        axes.bar(range(len(sizes)), sizes, color="none", edgecolor="0.5", lw=0.8)
+        axes.bar(range(len(sizes)), counts, color=COLOURS[role], hatch={"heavy": "", "knee": "//", "light": ".."}[role], edgecolor="white", lw=0)
+        axes.set(ylabel="filters", title=f"{LABELS[role]}: {counts.sum()} of {sizes.sum()} filters")
+        axes.grid(axis="x", visible=False)
+    every = max(1, len(names) // 16)
+    rows[-1].set_xticks(range(0, len(names), every), names[::every], rotation=60, ha="right", fontsize="x-small")
+    rows[-1].set_xlabel("coupled group, by its first layer")
+    return figure, f"Three bar charts over {len(sizes)} coupled groups; percent of all filters kept: {', '.join(shares)}."
+
+
+def steps(run: Run) -> tuple[Figure, str]:
+    """Test error of the three solutions before the cut, after it, after recalibration and after fine-tuning."""
+    figure, axes = plt.subplots(figsize=(7.5, 4.0), layout="constrained")
+    unpruned = 100 * run.result["baseline"]["error"]
+    for role in ROLES:
+        entry = run.result[role]
+        errors = [unpruned, *(100 * entry[key] for key in list(STEPS)[1:])]
+        label = f"{LABELS[role]}, {100 * entry['macs'] / run.result['baseline']['macs']:.0f} % of the MACs"
+        axes.plot(range(4), errors, marker=MARKERS[role], color=COLOURS[role], label=label)
+    axes.axhline(unpruned, color=COLOURS["baseline"], ls="--", lw=1, label="unpruned")
+    axes.set_xticks(range(4), STEPS.values())
+    axes.set(ylabel="test error (%)", ylim=(0, None))
+    axes.legend(fontsize="small")
+    ends = ", ".join(f"{LABELS[r]} {100 * run.result[r]['error']:.1f}" for r in ROLES)
+    return figure, f"Line chart: test error rises from {unpruned:.1f} percent at the cut and falls again; after fine-tuning: {ends} percent."
+
+
+def table(run: Run) -> pd.DataFrame:
+    """The three solutions beside the unpruned network: errors in percent at each step, MACs and parameters with what is left."""
+    frame = run.solutions.set_index("solution").rename(index=LABELS)
+    percent = 100 * frame[["error_cut", "error_recalibrated", "error"]]
+    out = pd.DataFrame(
+        {
+            "error after the cut (%)": percent.error_cut,
+            "recalibrated (%)": percent.error_recalibrated,
+            "fine-tuned (%)": percent.error,
+            "MACs (M)": frame.macs / 1e6,
+            "MACs left (%)": 100 * frame.macs_left,
+            "parameters": frame.params,
+            "parameters left (%)": 100 * frame.params_left,
+            "time left, batch 1 (%)": 100 * frame.latency_left_batch1,
+            "time left, batch 64 (%)": 100 * frame.latency_left_batch64,
+        }
+    )
+    out.insert(0, "error before the cut (%)", 100 * run.result["baseline"]["error"])
+    out.loc[LABELS["baseline"], "fine-tuned (%)"] = np.nan
+    out.index.name = None
+    return out
+
+
+def styled(frame: pd.DataFrame) -> object:
+    """A table for the page: sensible digits, dashes where a step does not apply."""
+    digits = {c: "{:,.0f}" if c == "parameters" else "{:.2f}" if c == "MACs (M)" or "error" in c or c in ("recalibrated (%)", "fine-tuned (%)") else "{:.0f}" for c in frame}
+    return frame.style.format(digits, na_rep="–")
+
+
+def provenance(run: Run) -> pd.Series:
+    """What a figure must be published with: the run, code and versions, hardware, seconds of each phase."""
+    seconds = {f"seconds, {phase}": value for phase, value in run.env["seconds"].items()}
+    return pd.Series({"run": run.path.name, **{k: v for k, v in run.env.items() if k != "seconds"}, **seconds}, name="")
