@@ -128,7 +128,9 @@ def front(arguments: argparse.Namespace) -> None:
     print(table(finished.solutions))
     print("archive (candidates that none other dominates):")
     for row in finished.archive.itertuples():
-        print(f"  generation {row.generation:3d}  search error {100 * row.error:6.2f} %  {row.macs / 1e6:9.3f} M MACs  {row.params:9d} parameters")
+        print(
+            f"  generation {row.generation:3d}  search error {100 * row.error:6.2f} %  {row.macs / 1e6:9.3f} M MACs  {row.params:9d} params"
+        )
 
 
 def table(solutions: Any) -> str:

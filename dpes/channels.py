@@ -197,7 +197,8 @@ ELEMENTWISE = (
 )  # fmt: skip
 SPATIAL_CALLS = {
     F.max_pool1d: 1, F.max_pool2d: 2, F.max_pool3d: 3, F.avg_pool1d: 1, F.avg_pool2d: 2, F.avg_pool3d: 3,
-    torch.max_pool2d: 2, torch.avg_pool1d: 1, torch.adaptive_avg_pool1d: 1, F.adaptive_avg_pool1d: 1, F.adaptive_avg_pool2d: 2, F.adaptive_avg_pool3d: 3,
+    torch.max_pool2d: 2, torch.avg_pool1d: 1, torch.adaptive_avg_pool1d: 1,
+    F.adaptive_avg_pool1d: 1, F.adaptive_avg_pool2d: 2, F.adaptive_avg_pool3d: 3,
     F.adaptive_max_pool1d: 1, F.adaptive_max_pool2d: 2, F.adaptive_max_pool3d: 3, F.interpolate: None,
 }  # fmt: skip
 ELEMENTWISE_CALLS = {  # named, not identified: F.relu, torch.relu and Tensor.relu_ are one operation
@@ -278,7 +279,9 @@ class Walk(fx.Interpreter):
             raise
         except Exception as error:
             reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-            raise UnsupportedModel(f"{describe(n)}: the example does not run through it ({reason}); does its shape fit the model?") from None
+            raise UnsupportedModel(
+                f"{describe(n)}: the example does not run through it ({reason}); does its shape fit the model?"
+            ) from None
         self.value[n] = result
         self.space[n] = self.follow(n, result)
         return result
@@ -483,7 +486,9 @@ class Walk(fx.Interpreter):
             return self.number(n, result)
         operands = [a for a in (*n.args, *n.kwargs.values()) if isinstance(a, fx.Node)]
         spaces = [self.space.get(a) for a in operands]
-        main = next((s for a, s in zip(operands, spaces, strict=True) if isinstance(s, Space) and self.value[a].shape == result.shape), None)
+        main = next(
+            (s for a, s in zip(operands, spaces, strict=True) if isinstance(s, Space) and self.value[a].shape == result.shape), None
+        )
         if main is None:
             return None
         depth = result.ndim - main.dim  # broadcasting aligns dimensions from the right
@@ -642,9 +647,7 @@ class Walk(fx.Interpreter):
 
         return Layout(
             groups=tuple(groups),
-            tensors=tuple(
-                Owned(tuple(places), tuple(t.shape), isinstance(t, nn.Parameter), cuts(t)) for t, places in self.places.values()
-            ),
+            tensors=tuple(Owned(tuple(places), tuple(t.shape), isinstance(t, nn.Parameter), cuts(t)) for t, places in self.places.values()),
             widths=tuple(Width(*key, bits(a), divisor) for key, (a, divisor) in self.width.items() if (bits(a) != KEPT).any()),
             work=tuple(Work(name, bits(o), None if i is None else bits(i), f, p) for name, o, i, f, p in self.calls),
             frozen=tuple((name, size, why) for (name, why), size in kept_whole.items()),

@@ -68,11 +68,7 @@ ARTICLES = {"int": "a whole number", "float": "a number", "bool": "true or false
 
 def limits(metadata: Any) -> str:
     """A field's limits in words, for help texts and errors."""
-    parts = [
-        f"{words} {metadata[key]}"
-        for key, words in (("low", "at least"), ("above", "above"), ("high", "at most"))
-        if key in metadata
-    ]
+    parts = [f"{words} {metadata[key]}" for key, words in (("low", "at least"), ("above", "above"), ("high", "at most")) if key in metadata]
     return " and ".join(parts)
 
 
@@ -86,7 +82,9 @@ class Search(Checked):
     knee: str = setting("mmd", "knee: minimum Manhattan distance, or weighted 2/3 error + 1/3 cost", "paper", choices=("mmd", "win"))
     keep_unpruned: bool = setting(False, "let the unpruned network compete with its children", "authors")
     cost: str = setting("macs", "second objective", "paper", choices=("macs", "params", "activations"))
-    error_on: str = setting("search", "images that count as error: the search split, or training images (paper)", "authors", choices=("search", "train"))
+    error_on: str = setting(
+        "search", "images that count as error: the search split, or training images (paper)", "authors", choices=("search", "train")
+    )
     search_images: int = setting(2000, "images on which a candidate's errors are counted", "ours", low=1)
     fitness: str = setting(
         "recalibrate",
@@ -100,6 +98,7 @@ class Search(Checked):
     partial_lr: float = setting(1e-3, "constant learning rate of partial training", "authors", above=0)
     batch_size: int = setting(250, "images per batch in evaluation; partial training uses half", "ours", low=2)
     error_ceiling: float | None = setting(None, "a candidate above this error is dominated by each one below it", "ours", above=0, high=1)
+    patience: int | None = setting(None, "stop early after so many generations without a better archive (hypervolume)", "ours", low=1)
     round_to: int | None = setting(None, "repair: leave each group a multiple of so many filters", "ours", low=2)
 
 
@@ -165,7 +164,8 @@ PROFILES: dict[str, dict[str, Any]] = {
     },
     "paper": {
         "model": "resnet56", "dataset": "cifar10", "weights": "akamaster",
-        "search": {"population": 30, "generations": 11, "p_mutation": 0.2, "fitness": "partial", "error_on": "train", "search_images": 45000},
+        "search": {"population": 30, "generations": 11, "p_mutation": 0.2,
+                   "fitness": "partial", "error_on": "train", "search_images": 45000},
         "baseline": {"epochs": 200, "lr": 0.1},
         "finetune": {"epochs": 200, "lr": 0.05},
     },

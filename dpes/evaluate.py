@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -51,13 +51,7 @@ class Fitness:
 
     def __call__(self, genome: np.ndarray) -> float:
         """Error in [0, 1] of one genome, bool [n_bits]; ``inf`` with a warning if its evaluation fails."""
-        try:
-            return self.error(genome)
-        except (RuntimeError, train.TrainingDiverged) as problem:  # out of memory is a RuntimeError
-            if self.device != "cpu" and torch.cuda.is_available():
-                torch.cuda.empty_cache()
-            warnings.warn(f"candidate failed and counts as worst: {str(problem).splitlines()[0]}", stacklevel=2)
-            return FAILED
+        return guarded(self.error, genome)
 
     def error(self, genome: np.ndarray) -> float:
         network = cut(self.bench, self.model, self.layout, self.layout.keep(genome))
@@ -83,13 +77,24 @@ class Fitness:
         )
 
 
+def guarded(error: Callable[[np.ndarray], float], genome: np.ndarray) -> float:
+    """The error of a genome, or ``inf`` with a warning where its evaluation fails: one candidate is lost, not the search."""
+    try:
+        return error(genome)
+    except (RuntimeError, train.TrainingDiverged) as problem:  # out of memory is a RuntimeError
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        warnings.warn(f"candidate failed and counts as worst: {str(problem).splitlines()[0]}", stacklevel=2)
+        return FAILED
+
+
 def genome_seed(seed: int, genome: np.ndarray) -> int:
     """The seed of a genome's own random stream, from the study's seed and the genome."""
     digest = hashlib.sha256(seed.to_bytes(8, "little") + np.packbits(genome).tobytes()).digest()
     return int.from_bytes(digest[:6], "little")
 
 
-def serial(fitness: Fitness, genomes: Iterable[np.ndarray]) -> Iterator[float]:
+def serial(fitness: Callable[[np.ndarray], float], genomes: Iterable[np.ndarray]) -> Iterator[float]:
     """Errors of many genomes, one after the other, in their order."""
     for genome in genomes:
         yield fitness(genome)

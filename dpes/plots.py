@@ -15,7 +15,12 @@ from .study import Run
 MARKERS = {"baseline": "*", "heavy": "s", "knee": "D", "light": "o"}  # told apart without colour
 COLOURS = dict(zip(("baseline", *ROLES), sns.color_palette("colorblind")[7:8] + sns.color_palette("colorblind")[:3], strict=True))
 LABELS = {"baseline": "unpruned", "heavy": "boundary heavy", "knee": "knee", "light": "boundary light"}
-STEPS = {"baseline": "before\nthe cut", "error_cut": "after\nthe cut", "error_recalibrated": "batch norm\nrecalibrated", "error": "fine-tuned"}
+STEPS = {
+    "baseline": "before\nthe cut",
+    "error_cut": "after\nthe cut",
+    "error_recalibrated": "batch norm\nrecalibrated",
+    "error": "fine-tuned",
+}
 
 
 def theme() -> None:
@@ -26,6 +31,7 @@ def theme() -> None:
 def front(run: Run) -> tuple[Figure, str]:
     """Every candidate by its cost and search error, coloured by generation, the archive as a staircase, the three solutions marked."""
     which = run.settings.search.cost
+    name = {"macs": "MACs"}.get(which, which)
     everyone = run.history[np.isfinite(run.history.error)]
     whole = float(everyone[which].iloc[0])
     pruned, archive = everyone[everyone.generation > 0], run.archive
@@ -33,16 +39,19 @@ def front(run: Run) -> tuple[Figure, str]:
     dots = axes.scatter(100 * pruned[which] / whole, 100 * pruned.error, c=pruned.generation, cmap="viridis", s=22, alpha=0.8)
     figure.colorbar(dots, ax=axes, label="generation", ticks=np.unique(pruned.generation)[:: max(1, pruned.generation.nunique() // 6)])
     axes.step(100 * archive[which] / whole, 100 * archive.error, where="post", color="0.35", lw=1.2, label="archive of the non-dominated")
-    axes.scatter(100, 100 * everyone.error.iloc[0], marker="*", s=190, color=COLOURS["baseline"], edgecolor="k", label=LABELS["baseline"], zorder=3)
+    axes.scatter(
+        100, 100 * everyone.error.iloc[0], marker="*", s=190, color=COLOURS["baseline"], edgecolor="k", label=LABELS["baseline"], zorder=3
+    )
     for role in ROLES:
         entry = run.result[role]
         point = 100 * entry[which] / whole, 100 * entry["search_error"]
         axes.scatter(*point, marker=MARKERS[role], s=95, color=COLOURS[role], edgecolor="k", label=LABELS[role], zorder=4)
-    axes.set(xlabel=f"{which.upper() if which == 'macs' else which} left (%)", ylabel="search error (%)")
+    axes.set(xlabel=f"{name} left (%)", ylabel="search error (%)")
     axes.legend(fontsize="small")
+    errors, left = 100 * pruned.error, 100 * pruned[which] / whole
     return figure, (
-        f"Scatter of {len(pruned)} candidates: search error from {100 * pruned.error.min():.1f} to {100 * pruned.error.max():.1f} percent over "
-        f"{100 * pruned[which].min() / whole:.0f} to {100 * pruned[which].max() / whole:.0f} percent of the {which}; later generations lie further left."
+        f"Scatter of {len(pruned)} candidates: search error from {errors.min():.1f} to {errors.max():.1f} percent over "
+        f"{left.min():.0f} to {left.max():.0f} percent of the {name}; later generations lie further left."
     )
 
 
@@ -57,7 +66,9 @@ def survivors(run: Run, layout: Layout) -> tuple[Figure, str]:
         counts = np.array([genome[g.bits].sum() for g in layout.groups])
         shares.append(f"{LABELS[role]} {100 * counts.sum() / sizes.sum():.0f}")
         axes.bar(range(len(sizes)), sizes, color="none", edgecolor="0.5", lw=0.8)
-        axes.bar(range(len(sizes)), counts, color=COLOURS[role], hatch={"heavy": "", "knee": "//", "light": ".."}[role], edgecolor="white", lw=0)
+        axes.bar(
+            range(len(sizes)), counts, color=COLOURS[role], hatch={"heavy": "", "knee": "//", "light": ".."}[role], edgecolor="white", lw=0
+        )
         axes.set(ylabel="filters", title=f"{LABELS[role]}: {counts.sum()} of {sizes.sum()} filters")
         axes.grid(axis="x", visible=False)
     every = max(1, len(names) // 16)
@@ -80,7 +91,10 @@ def steps(run: Run) -> tuple[Figure, str]:
     axes.set(ylabel="test error (%)", ylim=(0, None))
     axes.legend(fontsize="small")
     ends = ", ".join(f"{LABELS[r]} {100 * run.result[r]['error']:.1f}" for r in ROLES)
-    return figure, f"Line chart: test error rises from {unpruned:.1f} percent at the cut and falls again; after fine-tuning: {ends} percent."
+    return (
+        figure,
+        f"Line chart: test error rises from {unpruned:.1f} percent at the cut and falls again; after fine-tuning: {ends} percent.",
+    )
 
 
 def table(run: Run) -> pd.DataFrame:
@@ -108,7 +122,14 @@ def table(run: Run) -> pd.DataFrame:
 
 def styled(frame: pd.DataFrame) -> object:
     """A table for the page: sensible digits, dashes where a step does not apply."""
-    digits = {c: "{:,.0f}" if c == "parameters" else "{:.2f}" if c == "MACs (M)" or "error" in c or c in ("recalibrated (%)", "fine-tuned (%)") else "{:.0f}" for c in frame}
+    digits = {
+        c: "{:,.0f}"
+        if c == "parameters"
+        else "{:.2f}"
+        if c == "MACs (M)" or "error" in c or c in ("recalibrated (%)", "fine-tuned (%)")
+        else "{:.0f}"
+        for c in frame
+    }
     return frame.style.format(digits, na_rep="–")
 
 

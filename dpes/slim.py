@@ -116,7 +116,9 @@ def save(path: str | Path, small: nn.Module, layout: Layout, genome: Any, model:
     }
     partial = Path(path).with_name(Path(path).name + ".part")
     tensors = {place: t for t, (place, *_) in _tensors(small, layout)}
-    save_file({k: t.detach().cpu().contiguous() for k, t in tensors.items()}, partial, metadata={"format": FORMAT, "dpes": json.dumps(header)})
+    save_file(
+        {k: t.detach().cpu().contiguous() for k, t in tensors.items()}, partial, metadata={"format": FORMAT, "dpes": json.dumps(header)}
+    )
     os.replace(partial, path)
 
 
@@ -150,7 +152,9 @@ def load(path: str | Path, model: nn.Module) -> nn.Module:
                 f"group {i} is {theirs[0]} with {theirs[1]} filters there, {ours[0]} with {ours[1]} here"
             )
     if len(header["groups"]) != len(mine):
-        raise FileError(f"{path}: made from {header['model']} with {len(header['groups'])} coupled groups; this {type(model).__name__} has {len(mine)}")
+        raise FileError(
+            f"{path}: made from {header['model']} with {len(header['groups'])} coupled groups; this {type(model).__name__} has {len(mine)}"
+        )
     small = slim(model, layout, from_hex(header["genome"], layout.n_bits))
     with safe_open(path, framework="pt", device=str(device)) as file:
         stored = set(file.keys())

@@ -57,6 +57,10 @@ class Candidate:
     error: float  # on the images of the search, after recalibration or partial training; inf: evaluation failed
     macs: int
     params: int
+    cost: float | None = None  # the second objective, where it is none of the layout's own
+
+    def line(self) -> str:
+        return json.dumps({k: v for k, v in vars(self).items() if v is not None}) + "\n"
 
 
 def search(
@@ -69,16 +73,19 @@ def search(
     record: Callable[[Candidate, float], None],
     checkpoint: Callable[[es.State], None],
     state: es.State | None = None,
+    cost_of: Callable[[np.ndarray], float] | None = None,
     progress: bool = False,
 ) -> es.State:
     """Ask for offspring, evaluate them, tell the strategy; returns the last state, whose parents are the three solutions.
 
     evaluate_errors: genomes -> their errors, in order. history: candidates already evaluated, which are not evaluated again
     (so a genome that returns, or a search that resumes, costs nothing). record: called with each new candidate and its
-    seconds. checkpoint: called with the state after each generation. Source: paper, authors' later code; see ``dpes.es``.
+    seconds. checkpoint: called with the state after each generation. cost_of: the second objective of a genome, if it is not
+    ``settings.cost`` in closed form. Source: paper, authors' later code; see ``dpes.es``.
     """
-    known = {c.genome: c.error for c in history}
+    known = {c.genome: (c.error, c.cost) for c in history}
     done = {(c.generation, c.index) for c in history}
+    points: dict[int, list[np.ndarray]] = {}  # generation -> objectives of its candidates
 
     def evaluated(genomes: np.ndarray, generation: int, parents: list[str]) -> np.ndarray:
         texts = [to_hex(g) for g in genomes]
@@ -88,22 +95,38 @@ def search(
         for index, (genome, text) in enumerate(zip(genomes, texts, strict=True)):
             start = time.perf_counter()
             if text not in known:
-                known[text] = next(errors)
+                known[text] = next(errors), cost_of(genome) if cost_of else None
+            error, measured = known[text]
             macs, params = cost.macs(layout, genome), cost.params(layout, genome)
-            F[index] = known[text], cost.COSTS[settings.cost](layout, genome)
+            F[index] = error, cost.COSTS[settings.cost](layout, genome) if measured is None else measured
             if (generation, index) not in done:
-                record(Candidate(generation, index, parents[index], text, known[text], macs, params), time.perf_counter() - start)
+                record(Candidate(generation, index, parents[index], text, error, macs, params, measured), time.perf_counter() - start)
             bar.update()
+        points[generation] = list(F)
         return F
+
+    def stalled(state: es.State) -> bool:
+        """Whether the archive gained nothing in the last ``settings.patience`` generations."""
+        if settings.patience is None or state.generation <= settings.patience:
+            return False
+        corner = (1.0, 1.0 + max(f[1] for fs in points.values() for f in fs if np.isfinite(f).all()))
+        until = [
+            pareto.hypervolume(np.array([f for g, fs in points.items() if 0 < g <= last for f in fs]), corner)
+            for last in (state.generation - settings.patience, state.generation)
+        ]
+        return until[1] <= until[0]
 
     total = 1 + settings.population * settings.generations
     finished = 1 + settings.population * state.generation if state else 0
+    for c in history if state else []:
+        value = cost.COSTS[settings.cost](layout, from_hex(c.genome, layout.n_bits)) if c.cost is None else c.cost
+        points.setdefault(c.generation, []).append(np.array([c.error, value]))
     with tqdm(total=total, initial=finished, disable=not progress, unit="net", desc="search") as bar:
         if state is None:
             unpruned = np.ones((1, layout.n_bits), dtype=bool)
             state = es.start(evaluated(unpruned, 0, [""])[0], layout.n_bits)
             checkpoint(state)
-        while state.generation < settings.generations:
+        while state.generation < settings.generations and not stalled(state):
             # a stream of its own for each generation: a resumed search draws what an uninterrupted one draws
             rng = np.random.default_rng([seed, state.generation])
             genomes, parent_of = es.ask(
@@ -124,8 +147,13 @@ def search(
                 error_ceiling=settings.error_ceiling,
             )
             checkpoint(state)
-            bar.set_postfix_str(", ".join(f"{r} {100 * e:.1f} % {m / 1e6:.1f} M" for r, (e, m) in zip(es.ROLES, state.F, strict=True)))
+            bar.set_postfix_str(", ".join(f"{r} {100 * e:.1f} % {short(c)}" for r, (e, c) in zip(es.ROLES, state.F, strict=True)))
     return state
+
+
+def short(value: float) -> str:
+    """A cost in few characters: millions where it has them."""
+    return f"{value / 1e6:.1f} M" if value >= 1e5 else f"{value:.3g}"
 
 
 # ---- files ----------------------------------------------------------------------------------------------------------------------
@@ -202,7 +230,10 @@ class Run:
     @property
     def solutions(self) -> pd.DataFrame:
         """One row each for baseline, heavy, knee and light; errors on the test set, costs also relative to the baseline."""
-        rows = [{"solution": role} | {k: v for k, v in self.result[role].items() if not isinstance(v, (dict, list))} for role in ("baseline", *es.ROLES)]
+        rows = [
+            {"solution": role} | {k: v for k, v in self.result[role].items() if not isinstance(v, (dict, list))}
+            for role in ("baseline", *es.ROLES)
+        ]
         frame = pd.DataFrame(rows)
         return frame.assign(
             macs_left=frame.macs / self.result["baseline"]["macs"],
@@ -249,7 +280,9 @@ def load_runs(folder: str | Path | None = None) -> pd.DataFrame:
         run = open_run(path.parent)
         s = run.settings
         frames.append(run.solutions.assign(run=path.parent.name, model=s.model, dataset=s.dataset, profile=s.profile, seed=s.seed))
-    return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=["run", "model", "dataset", "profile", "seed", "solution"])
+    return (
+        pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=["run", "model", "dataset", "profile", "seed", "solution"])
+    )
 
 
 # ---- running it -----------------------------------------------------------------------------------------------------------------
@@ -334,7 +367,9 @@ def _finish(settings: Settings, path: Path, device: str, progress: bool) -> None
         (path / f"{role}.json").unlink(missing_ok=True)
 
 
-def _search(settings: Settings, path: Path, network: nn.Module, layout: Layout, dataset: data.Dataset, device: str, progress: bool) -> es.State:
+def _search(
+    settings: Settings, path: Path, network: nn.Module, layout: Layout, dataset: data.Dataset, device: str, progress: bool
+) -> es.State:
     saved = path / "state.npz"
     state = es.State.load(saved) if saved.exists() else None
     history = read_history(path / "history.jsonl")
@@ -344,7 +379,7 @@ def _search(settings: Settings, path: Path, network: nn.Module, layout: Layout, 
     with (path / "history.jsonl").open("a") as lines, (path / "timing.jsonl").open("a") as timings:
 
         def record(candidate: Candidate, taken: float) -> None:
-            lines.write(json.dumps(vars(candidate)) + "\n")
+            lines.write(candidate.line())
             lines.flush()
             timings.write(json.dumps({"generation": candidate.generation, "index": candidate.index, "seconds": round(taken, 4)}) + "\n")
             timings.flush()
@@ -365,7 +400,12 @@ def _search(settings: Settings, path: Path, network: nn.Module, layout: Layout, 
 def _measure_baseline(settings: Settings, network: nn.Module, layout: Layout, dataset: data.Dataset) -> dict[str, Any]:
     whole = np.ones(layout.n_bits, dtype=bool)
     test = train.error_rate(network, dataset.test, dataset, settings.search.batch_size)
-    return {"error": test, "macs": cost.macs(layout, whole), "params": cost.params(layout, whole), "activations": cost.activations(layout, whole)}
+    return {
+        "error": test,
+        "macs": cost.macs(layout, whole),
+        "params": cost.params(layout, whole),
+        "activations": cost.activations(layout, whole),
+    }
 
 
 def _finetuned(
@@ -404,7 +444,9 @@ def _finetuned(
     return entry
 
 
-def _add_latency(settings: Settings, path: Path, result: dict[str, Any], network: nn.Module, layout: Layout, dataset: data.Dataset, state: es.State) -> None:
+def _add_latency(
+    settings: Settings, path: Path, result: dict[str, Any], network: nn.Module, layout: Layout, dataset: data.Dataset, state: es.State
+) -> None:
     """Seconds per image of the baseline and each solution's share of it, batches of 1 and 64, in alternating rounds."""
     nets = {"baseline": network} | {role: load(path / f"{role}.safetensors", network) for role in es.ROLES}
     for batch in (1, 64):
@@ -457,7 +499,11 @@ def commit() -> str:
     """The commit of the code, with ``+`` for uncommitted changes; empty outside a checkout."""
     try:
         described = subprocess.run(
-            ["git", "describe", "--always", "--dirty=+", "--abbrev=12"], cwd=Path(__file__).parent, capture_output=True, text=True, timeout=10
+            ["git", "describe", "--always", "--dirty=+", "--abbrev=12"],
+            cwd=Path(__file__).parent,
+            capture_output=True,
+            text=True,
+            timeout=10,
         )
     except (OSError, subprocess.TimeoutExpired):
         return ""

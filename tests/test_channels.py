@@ -238,7 +238,9 @@ def test_gate_and_shared_module():
     agree(shared)
 
 
-@pytest.mark.parametrize("norm", [nn.GroupNorm(3, 6), nn.GroupNorm(6, 6), nn.InstanceNorm2d(6, affine=True), nn.BatchNorm2d(6), nn.PReLU(6)])
+@pytest.mark.parametrize(
+    "norm", [nn.GroupNorm(3, 6), nn.GroupNorm(6, 6), nn.InstanceNorm2d(6, affine=True), nn.BatchNorm2d(6), nn.PReLU(6)]
+)
 def test_norms_that_can_be_sliced(norm):
     layout = agree(Net(lambda m, x: m.fc(m.n(m.a(x)).mean((2, 3))), a=conv(3, 6), n=norm, fc=head(6)))
     assert layout.n_bits == (3 if getattr(norm, "num_groups", 6) == 3 else 6)
@@ -249,7 +251,8 @@ def test_norms_that_can_be_sliced(norm):
     [
         lambda m, x: m.n(x), lambda m, x: F.softmax(x, 1), lambda m, x: x.mean(1, keepdim=True) + x, lambda m, x: torch.cumsum(x, 1),
         lambda m, x: x[:, [0, 1, 2, 3, 4, 5]], lambda m, x: F.pad(x, (0, 0, 0, 0, 1, 1))[:, 1:-1], lambda m, x: x / x.shape[1],
-        lambda m, x: x.view(x.shape[0], 2, 3, x.shape[2], x.shape[3]).transpose(1, 2).reshape(x.shape), lambda m, x: torch.cat(x.chunk(2, 1)[::-1], 1),
+        lambda m, x: x.view(x.shape[0], 2, 3, x.shape[2], x.shape[3]).transpose(1, 2).reshape(x.shape),
+        lambda m, x: torch.cat(x.chunk(2, 1)[::-1], 1),
         lambda m, x: x * torch.arange(6.0, dtype=torch.float64).view(1, 6, 1, 1), lambda m, x: torch.logcumsumexp(x, 1),
     ],
 )  # fmt: skip

@@ -1,0 +1,147 @@
+"""dpes.prune: a network of one's own, its data, its notion of error and cost."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from conftest import shake
+from torch import nn
+
+import dpes
+from dpes.config import SettingsError
+from dpes.study import RunError
+
+SEARCH = dpes.Search(population=5, generations=3, calibration_images=64, search_images=100, batch_size=50)
+
+
+class Own(nn.Module):
+    """A small classifier that is in no registry."""
+
+    def __init__(self, norm: bool = True):
+        super().__init__()
+        self.body = nn.Sequential(
+            nn.Conv2d(1, 8, 3, 2), nn.BatchNorm2d(8) if norm else nn.Identity(), nn.ReLU(),
+            nn.Conv2d(8, 12, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1),
+        )  # fmt: skip
+        self.head = nn.Linear(12, 4)
+
+    def forward(self, x):
+        return self.head(self.body(x).flatten(1))
+
+
+@pytest.fixture
+def data():
+    generator = torch.Generator().manual_seed(0)
+    return torch.randn(120, 1, 16, 16, generator=generator), torch.randint(4, (120,), generator=generator)
+
+
+def test_three_networks_of_the_users_class(data):
+    model = shake(Own())
+    before = {k: v.clone() for k, v in model.state_dict().items()}
+    found = dpes.prune(model, data[0][:1], data=data, settings=SEARCH, progress=False)
+    macs = [dpes.macs(m, data[0][:1]) for m in (found.heavy, found.knee, found.light)]
+    assert macs == sorted(macs, reverse=True) and macs[0] <= dpes.macs(model, data[0][:1])
+    assert all(isinstance(m, Own) and not m.training for m in (found.heavy, found.knee, found.light))
+    assert len(found.history) == 1 + 5 * 3 and (found.history.cost == found.history.macs).all()
+    assert found.archive.cost.is_monotonic_decreasing and found.archive.error.is_monotonic_increasing
+    assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
+
+
+def test_returned_networks_have_the_errors_of_the_history(data):
+    """Heavy, cut and recalibrated again outside, errs as often as the search says."""
+    model = shake(Own())
+    found = dpes.prune(model, data[0][:1], data=data, settings=SEARCH, progress=False)
+    wrong = (found.heavy(data[0][:100]).argmax(1) != data[1][:100]).float().mean()
+    pruned = found.history[found.history.generation > 0]
+    assert float(wrong) == pytest.approx(pruned.error.min())
+
+
+def test_tensors_batches_and_functions_agree(data):
+    model, x, y = shake(Own()), *data
+    batches = [(x[i : i + 50], y[i : i + 50]) for i in range(0, 100, 50)]
+
+    def error(network):
+        assert not network.training
+        return float((network(x[:100]).argmax(1) != y[:100]).float().mean())
+
+    frames = [
+        dpes.prune(model, x[:1], settings=SEARCH, progress=False, calibration=x[:64], **given).history.drop(columns="error")
+        for given in ({"data": (x, y)}, {"data": batches}, {"evaluate": error})
+    ]
+    assert frames[0].equals(frames[1]) and frames[0].equals(frames[2])
+
+
+@pytest.mark.parametrize("cost", ["params", "activations", "latency", lambda network: sum(p.numel() for p in network.parameters())])
+def test_any_cost(cost, data):
+    found = dpes.prune(shake(Own()), data[0][:1], data=data, cost=cost, settings=SEARCH, progress=False)
+    assert (found.history.cost > 0).all()
+    if callable(cost) or cost == "params":
+        assert (found.history.cost == found.history.params).all()
+
+
+def test_networks_without_batch_norm_need_no_calibration(data):
+    found = dpes.prune(Own(norm=False).eval(), data[0][:1], evaluate=lambda n: 0.5, settings=SEARCH, progress=False)
+    assert len(found.history) == 16
+
+
+def test_folder_continues_and_refuses_other_settings(tmp_path, data):
+    model, calls = shake(Own()), []
+
+    def error(network):
+        calls.append(1)
+        if len(calls) == 9:
+            raise KeyboardInterrupt
+        return float((network(data[0]).argmax(1) != data[1]).float().mean())
+
+    arguments = {"evaluate": error, "calibration": data[0], "settings": SEARCH, "progress": False}
+    whole = dpes.prune(model, data[0][:1], **arguments | {"evaluate": lambda n: float((n(data[0]).argmax(1) != data[1]).float().mean())})
+    with pytest.raises(KeyboardInterrupt):
+        dpes.prune(model, data[0][:1], folder=tmp_path, **arguments)
+    found = dpes.prune(model, data[0][:1], folder=tmp_path, **arguments)
+    assert found.history.equals(whole.history)
+    assert all(np.array_equal(found.genomes[r], whole.genomes[r]) for r in whole.genomes)
+    with pytest.raises(RunError, match="search.population is 5, not 6"):
+        dpes.prune(model, data[0][:1], folder=tmp_path, **arguments | {"settings": dpes.Search(**vars(SEARCH) | {"population": 6})})
+
+
+def test_patience_stops_early(data):
+    """A constant error leaves only the cost to improve; bits flip to and fro around one half, so the archive soon stands still."""
+    patient = dpes.Search(**vars(SEARCH) | {"generations": 60, "patience": 2, "p_mutation": 0.5})
+    found = dpes.prune(Own(norm=False).eval(), data[0][:1], evaluate=lambda n: 0.5, settings=patient, progress=False)
+    assert 3 <= found.history.generation.max() < 60
+
+
+def test_failed_candidates_are_survived(data):
+    with pytest.warns(UserWarning, match="counts as worst: out of memory"):
+        found = dpes.prune(Own(norm=False).eval(), data[0][:1], evaluate=_odd(), settings=SEARCH, progress=False)
+    assert np.isinf(found.history.error).any() and np.isfinite(found.archive.error).all()
+
+
+def _odd():
+    calls = iter(range(1000))
+
+    def error(network):
+        if next(calls) % 3 == 1:
+            raise RuntimeError("out of memory")
+        return 0.25
+
+    return error
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        ({}, "needs either evaluate="),
+        ({"evaluate": len, "data": (torch.zeros(1), torch.zeros(1))}, "needs either evaluate="),
+        ({"evaluate": lambda n: 0.1}, "batch norm needs calibration="),
+        ({"evaluate": lambda n: 7.0, "calibration": torch.zeros(4, 1, 16, 16)}, "evaluate returned 7.0"),
+        ({"data": (torch.zeros(3, 1, 16, 16), torch.zeros(2, dtype=torch.int64))}, "3 images and 2 labels"),
+        ({"evaluate": lambda n: 0.1, "settings": dpes.Search(fitness="partial")}, "train inside your evaluate"),
+        ({"evaluate": lambda n: 0.1, "calibration": torch.zeros(4, 1, 16, 16), "cost": "flops"}, "unknown cost 'flops'"),
+    ],
+)
+def test_mistakes(arguments, message):
+    with pytest.raises(SettingsError, match=message) as caught:
+        dpes.prune(Own().eval(), torch.zeros(1, 1, 16, 16), progress=False, **{"settings": SEARCH} | arguments)
+    assert "\n" not in str(caught.value)
