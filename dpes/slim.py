@@ -108,6 +108,7 @@ def save(path: str | Path, small: nn.Module, layout: Layout, genome: Any, model:
     model: a name to remember it by (its class path when empty). metrics: numbers to keep with it, such as ``error=0.08``.
     """
     header = {
+        "format": FORMAT,
         "model": model or f"{type(small).__module__}.{type(small).__qualname__}",
         "genome": to_hex(layout.keep(genome)),
         "groups": [[g.name, g.size] for g in layout.groups],
@@ -117,7 +118,7 @@ def save(path: str | Path, small: nn.Module, layout: Layout, genome: Any, model:
     partial = Path(path).with_name(Path(path).name + ".part")
     tensors = {place: t for t, (place, *_) in _tensors(small, layout)}
     save_file(
-        {k: t.detach().cpu().contiguous() for k, t in tensors.items()}, partial, metadata={"format": FORMAT, "dpes": json.dumps(header)}
+        {k: t.detach().cpu().contiguous() for k, t in tensors.items()}, partial, metadata={"dpes": json.dumps(header)}
     )
     os.replace(partial, path)
 
@@ -131,9 +132,10 @@ def read_header(path: str | Path) -> dict[str, Any]:
         raise FileError(f"{path}: no such file") from None
     except (SafetensorError, OSError) as error:
         raise FileError(f"{path}: damaged ({error}); write it again with dpes.save") from None
-    if metadata.get("format") != FORMAT:
-        raise FileError(f"{path}: not a slim network of dpes, or of another version ({metadata.get('format', 'no format in its header')})")
-    return json.loads(metadata["dpes"])
+    header = json.loads(metadata.get("dpes", "{}"))  # one entry, since the order of several is not reproducible
+    if header.get("format") != FORMAT:
+        raise FileError(f"{path}: not a slim network of dpes, or of another version ({header.get('format', 'no format in its header')})")
+    return header
 
 
 def load(path: str | Path, model: nn.Module) -> nn.Module:
