@@ -16,8 +16,9 @@ from . import cost as costs
 from . import es, evaluate, pareto, train
 from .channels import Layout, trace
 from .config import Search, SettingsError, suggest, to_dict
+from .files import RunError, difference, locked, read_history, read_json, write_json
+from .search import Candidate, search
 from .slim import cut, slim
-from .study import Candidate, RunError, difference, locked, read_history, read_json, search, write_json
 
 Batches = Tensor | Iterable[Any]
 

@@ -117,9 +117,7 @@ def save(path: str | Path, small: nn.Module, layout: Layout, genome: Any, model:
     }
     partial = Path(path).with_name(Path(path).name + ".part")
     tensors = {place: t for t, (place, *_) in _tensors(small, layout)}
-    save_file(
-        {k: t.detach().cpu().contiguous() for k, t in tensors.items()}, partial, metadata={"dpes": json.dumps(header)}
-    )
+    save_file({k: t.detach().cpu().contiguous() for k, t in tensors.items()}, partial, metadata={"dpes": json.dumps(header)})
     os.replace(partial, path)
 
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import os
 import platform
-import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+import warnings
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -22,16 +22,13 @@ import pandas as pd
 import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
-from tqdm import tqdm
 
 from . import cost, data, es, evaluate, models, pareto, train
 from .channels import Layout, trace
-from .config import SCHEMA, DpesError, Search, Settings, from_dict, to_dict
+from .config import SCHEMA, Settings, from_dict, suggest, to_dict
+from .files import RunError, difference, locked, read_history, read_json, write_json
+from .search import Candidate, search
 from .slim import from_hex, load, save, slim, to_hex
-
-
-class RunError(DpesError):
-    """A run directory that is damaged, of other settings or another schema, or in use."""
 
 
 # ---- where a run lives ----------------------------------------------------------------------------------------------------------
@@ -41,168 +38,14 @@ def runs_folder(folder: str | Path | None = None) -> Path:
 
 
 def where(settings: Settings, folder: str | Path | None = None) -> Path:
-    """The directory of a run; asking for it starts nothing."""
+    """The directory of a run; asking for it starts nothing. Raises ``DpesError`` for names that do not exist."""
+    if settings.model not in models.MODELS:
+        raise models.ModelError(f"unknown model {settings.model!r}: {suggest(settings.model, models.MODELS)}")
+    if settings.dataset not in data.DATASETS:
+        raise data.DataError(f"unknown dataset {settings.dataset!r}: {suggest(settings.dataset, data.DATASETS)}")
+    if settings.weights != "train":
+        models.published(settings.model, settings.weights)
     return runs_folder(folder) / settings.run_id
-
-
-# ---- the search -----------------------------------------------------------------------------------------------------------------
-@dataclass
-class Candidate:
-    """One evaluated genome, as a line of ``history.jsonl``."""
-
-    generation: int  # 0: the unpruned network; offspring count from 1
-    index: int
-    parent: str  # role of its parent, empty for the unpruned network
-    genome: str  # bits as hexadecimal digits, first bit first
-    error: float  # on the images of the search, after recalibration or partial training; inf: evaluation failed
-    macs: int
-    params: int
-    cost: float | None = None  # the second objective, where it is none of the layout's own
-
-    def line(self) -> str:
-        return json.dumps({k: v for k, v in vars(self).items() if v is not None}) + "\n"
-
-
-def search(
-    layout: Layout,
-    evaluate_errors: Callable[[Iterable[np.ndarray]], Iterator[float]],
-    settings: Search,
-    seed: int,
-    *,
-    history: list[Candidate],
-    record: Callable[[Candidate, float], None],
-    checkpoint: Callable[[es.State], None],
-    state: es.State | None = None,
-    cost_of: Callable[[np.ndarray], float] | None = None,
-    progress: bool = False,
-) -> es.State:
-    """Ask for offspring, evaluate them, tell the strategy; returns the last state, whose parents are the three solutions.
-
-    evaluate_errors: genomes -> their errors, in order. history: candidates already evaluated, which are not evaluated again
-    (so a genome that returns, or a search that resumes, costs nothing). record: called with each new candidate and its
-    seconds. checkpoint: called with the state after each generation. cost_of: the second objective of a genome, if it is not
-    ``settings.cost`` in closed form. Source: paper, authors' later code; see ``dpes.es``.
-    """
-    known = {c.genome: (c.error, c.cost) for c in history}
-    done = {(c.generation, c.index) for c in history}
-    points: dict[int, list[np.ndarray]] = {}  # generation -> objectives of its candidates
-
-    def evaluated(genomes: np.ndarray, generation: int, parents: list[str]) -> np.ndarray:
-        texts = [to_hex(g) for g in genomes]
-        new = list(dict.fromkeys(t for t in texts if t not in known))
-        errors = evaluate_errors(from_hex(t, layout.n_bits) for t in new)
-        F = np.empty((len(genomes), 2))
-        for index, (genome, text) in enumerate(zip(genomes, texts, strict=True)):
-            start = time.perf_counter()
-            if text not in known:
-                known[text] = next(errors), cost_of(genome) if cost_of else None
-            error, measured = known[text]
-            macs, params = cost.macs(layout, genome), cost.params(layout, genome)
-            F[index] = error, cost.COSTS[settings.cost](layout, genome) if measured is None else measured
-            if (generation, index) not in done:
-                record(Candidate(generation, index, parents[index], text, error, macs, params, measured), time.perf_counter() - start)
-            bar.update()
-        points[generation] = list(F)
-        return F
-
-    def stalled(state: es.State) -> bool:
-        """Whether the archive gained nothing in the last ``settings.patience`` generations."""
-        if settings.patience is None or state.generation <= settings.patience:
-            return False
-        corner = (1.0, 1.0 + max(f[1] for fs in points.values() for f in fs if np.isfinite(f).all()))
-        until = [
-            pareto.hypervolume(np.array([f for g, fs in points.items() if 0 < g <= last for f in fs]), corner)
-            for last in (state.generation - settings.patience, state.generation)
-        ]
-        return until[1] <= until[0]
-
-    total = 1 + settings.population * settings.generations
-    finished = 1 + settings.population * state.generation if state else 0
-    for c in history if state else []:
-        value = cost.COSTS[settings.cost](layout, from_hex(c.genome, layout.n_bits)) if c.cost is None else c.cost
-        points.setdefault(c.generation, []).append(np.array([c.error, value]))
-    with tqdm(total=total, initial=finished, disable=not progress, unit="net", desc="search") as bar:
-        if state is None:
-            unpruned = np.ones((1, layout.n_bits), dtype=bool)
-            state = es.start(evaluated(unpruned, 0, [""])[0], layout.n_bits)
-            checkpoint(state)
-        while state.generation < settings.generations and not stalled(state):
-            # a stream of its own for each generation: a resumed search draws what an uninterrupted one draws
-            rng = np.random.default_rng([seed, state.generation])
-            genomes, parent_of = es.ask(
-                state,
-                rng,
-                population=settings.population,
-                p_mutation=settings.p_mutation,
-                groups=layout.group_of_bit,
-                round_to=settings.round_to,
-            )
-            F = evaluated(genomes, state.generation + 1, [es.ROLES[p] for p in parent_of])
-            state = es.tell(
-                state,
-                genomes,
-                F,
-                knee=settings.knee,
-                keep_unpruned=settings.keep_unpruned,
-                error_ceiling=settings.error_ceiling,
-            )
-            checkpoint(state)
-            bar.set_postfix_str(", ".join(f"{r} {100 * e:.1f} % {short(c)}" for r, (e, c) in zip(es.ROLES, state.F, strict=True)))
-    return state
-
-
-def short(value: float) -> str:
-    """A cost in few characters: millions where it has them."""
-    return f"{value / 1e6:.1f} M" if value >= 1e5 else f"{value:.3g}"
-
-
-# ---- files ----------------------------------------------------------------------------------------------------------------------
-def write_json(path: Path, value: Any) -> None:
-    """Write a JSON file whole or not at all."""
-    partial = path.with_name(path.name + ".part")
-    partial.write_text(json.dumps(value, indent=1) + "\n")
-    os.replace(partial, path)
-
-
-def read_json(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text())
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise RunError(f"{path}: cannot be read ({type(error).__name__}); restore it, or delete {path.parent} and run again") from None
-
-
-def read_history(path: Path) -> list[Candidate]:
-    """All whole lines of a history; a last line that a kill cut short is dropped from the file."""
-    if not path.exists():
-        return []
-    text = path.read_bytes()
-    whole = text[: text.rfind(b"\n") + 1]
-    if len(whole) < len(text):
-        with path.open("r+b") as file:
-            file.truncate(len(whole))
-    try:
-        return [Candidate(**json.loads(line)) for line in whole.splitlines()]
-    except (TypeError, ValueError) as error:
-        raise RunError(f"{path}: damaged ({error}); restore it, or delete {path.parent} and run again") from None
-
-
-@contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """Hold a run directory; a second process is refused by the first one's pid and host. A dead owner's lock is free."""
-    path.mkdir(parents=True, exist_ok=True)
-    lock, owner = filelock.FileLock(path / "lock", timeout=0), path / "owner"
-    try:
-        lock.acquire()
-    except filelock.Timeout:
-        who = owner.read_text().strip() if owner.exists() else "another process"
-        raise RunError(f"{path}: in use by {who}; wait for it or stop it") from None
-    try:
-        owner.write_text(f"process {os.getpid()} on {socket.gethostname()}\n")
-        yield
-    finally:
-        for leftover in (owner, path / "lock"):
-            leftover.unlink(missing_ok=True)
-        lock.release()
 
 
 # ---- a finished run -------------------------------------------------------------------------------------------------------------
@@ -318,6 +161,10 @@ def run(settings: Settings, folder: str | Path | None = None, device: str = "cpu
     if (path / "result.json").exists():
         check_settings(path, settings)
         return open_run(path)
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError):  # torch without CUDA asserts
+        raise RunError(f"device {device!r} cannot be used here; use cpu, or cuda on a machine with a GPU") from None
     with locked(path):
         check_settings(path, settings)
         _finish(settings, path, device, progress)
@@ -336,25 +183,22 @@ def check_settings(path: Path, settings: Settings) -> None:
         raise RunError(f"{path}: holds a run of other settings ({difference(stored, mine)}); use another folder or delete it")
 
 
-def difference(a: Any, b: Any, name: str = "") -> str:
-    """The first entry in which two nested dictionaries differ, in words."""
-    if isinstance(a, dict) and isinstance(b, dict):
-        for key in sorted({*a, *b}):
-            if a.get(key) != b.get(key):
-                return difference(a.get(key), b.get(key), f"{name}.{key}" if name else key)
-    return f"{name} is {a!r}, not {b!r}"
-
-
 def _finish(settings: Settings, path: Path, device: str, progress: bool) -> None:
     """Everything that is not done yet."""
+    saved = path / "state.npz"
+    state = es.State.load(saved) if saved.exists() else None  # what is damaged is refused before anything is written
+    history = read_history(path / "history.jsonl")
     seconds = Stopwatch(path / "env.json", device)
     dataset = data.load(settings.dataset, device=device)
     with seconds("baseline"):
         network = baseline(settings, dataset, device, progress)
     layout = trace(network, torch.zeros(1, dataset.channels, 32, 32, device=device))
     with seconds("search"):
-        state = _search(settings, path, network, layout, dataset, device, progress)
+        state = _search(settings, path, network, layout, dataset, state, history, device, progress)
     result = {"n_bits": layout.n_bits, "n_classes": dataset.n_classes, "channels": dataset.channels}
+    if state.coincident:
+        result["coincident"] = state.coincident
+        warnings.warn(f"the front has fewer than three points: {state.coincident} are one network; search longer", stacklevel=2)
     result["baseline"] = _measure_baseline(settings, network, layout, dataset)
     with seconds("fine-tuning"):
         for role, genome, F in zip(es.ROLES, state.parents, state.F, strict=True):
@@ -368,11 +212,16 @@ def _finish(settings: Settings, path: Path, device: str, progress: bool) -> None
 
 
 def _search(
-    settings: Settings, path: Path, network: nn.Module, layout: Layout, dataset: data.Dataset, device: str, progress: bool
+    settings: Settings,
+    path: Path,
+    network: nn.Module,
+    layout: Layout,
+    dataset: data.Dataset,
+    state: es.State | None,
+    history: list[Candidate],
+    device: str,
+    progress: bool,
 ) -> es.State:
-    saved = path / "state.npz"
-    state = es.State.load(saved) if saved.exists() else None
-    history = read_history(path / "history.jsonl")
     if state is not None and state.generation == settings.search.generations:
         return state
     fitness = evaluate.Fitness(network, layout, dataset, settings.search, settings.seed, device)
@@ -391,7 +240,7 @@ def _search(
             settings.seed,
             history=history,
             record=record,
-            checkpoint=lambda s: s.save(saved),
+            checkpoint=lambda s: s.save(path / "state.npz"),
             state=state,
             progress=progress,
         )

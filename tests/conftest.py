@@ -36,3 +36,31 @@ def shake(model: torch.nn.Module, seed: int = 0) -> torch.nn.Module:
 @pytest.fixture
 def rng() -> np.random.Generator:
     return np.random.default_rng(0)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread():
+    """Two threads of torch on a busy machine are slower than one, and other bits."""
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def weights_folder(tmp_path_factory):
+    """Where baselines of the tests are trained to, once."""
+    return str(tmp_path_factory.mktemp("data"))
+
+
+@pytest.fixture
+def own_weights(weights_folder, monkeypatch):
+    """Baselines come from and go to the tests' own folder."""
+    monkeypatch.setenv("DPES_DATA", weights_folder)
+
+
+@pytest.fixture(scope="session")
+def finished(weights_folder, tmp_path_factory):
+    """The smoke run, made once."""
+    from dpes import make_settings, study
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DPES_DATA", weights_folder)
+        return study.run(make_settings("smoke"), tmp_path_factory.mktemp("runs"))

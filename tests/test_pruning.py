@@ -10,7 +10,7 @@ from torch import nn
 
 import dpes
 from dpes.config import SettingsError
-from dpes.study import RunError
+from dpes.files import RunError
 
 SEARCH = dpes.Search(population=5, generations=3, calibration_images=64, search_images=100, batch_size=50)
 

@@ -1,0 +1,126 @@
+"""The search: ask the strategy for offspring, evaluate them, tell it, and write down every candidate."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from tqdm import tqdm
+
+from . import cost, es, pareto
+from .channels import Layout
+from .config import Search
+from .slim import from_hex, to_hex
+
+
+@dataclass
+class Candidate:
+    """One evaluated genome, as a line of ``history.jsonl``."""
+
+    generation: int  # 0: the unpruned network; offspring count from 1
+    index: int
+    parent: str  # role of its parent, empty for the unpruned network
+    genome: str  # bits as hexadecimal digits, first bit first
+    error: float  # on the images of the search, after recalibration or partial training; inf: evaluation failed
+    macs: int
+    params: int
+    cost: float | None = None  # the second objective, where it is none of the layout's own
+
+    def line(self) -> str:
+        return json.dumps({k: v for k, v in vars(self).items() if v is not None}) + "\n"
+
+
+def search(
+    layout: Layout,
+    evaluate_errors: Callable[[Iterable[np.ndarray]], Iterator[float]],
+    settings: Search,
+    seed: int,
+    *,
+    history: list[Candidate],
+    record: Callable[[Candidate, float], None],
+    checkpoint: Callable[[es.State], None],
+    state: es.State | None = None,
+    cost_of: Callable[[np.ndarray], float] | None = None,
+    progress: bool = False,
+) -> es.State:
+    """Ask for offspring, evaluate them, tell the strategy; returns the last state, whose parents are the three solutions.
+
+    evaluate_errors: genomes -> their errors, in order. history: candidates already evaluated, which are not evaluated again
+    (so a genome that returns, or a search that resumes, costs nothing). record: called with each new candidate and its
+    seconds. checkpoint: called with the state after each generation. cost_of: the second objective of a genome, if it is not
+    ``settings.cost`` in closed form. Source: paper, authors' later code; see ``dpes.es``.
+    """
+    known = {c.genome: (c.error, c.cost) for c in history}
+    done = {(c.generation, c.index) for c in history}
+    points: dict[int, list[np.ndarray]] = {}  # generation -> objectives of its candidates
+
+    def evaluated(genomes: np.ndarray, generation: int, parents: list[str]) -> np.ndarray:
+        texts = [to_hex(g) for g in genomes]
+        new = list(dict.fromkeys(t for t in texts if t not in known))
+        errors = evaluate_errors(from_hex(t, layout.n_bits) for t in new)
+        F = np.empty((len(genomes), 2))
+        for index, (genome, text) in enumerate(zip(genomes, texts, strict=True)):
+            start = time.perf_counter()
+            if text not in known:
+                known[text] = next(errors), cost_of(genome) if cost_of else None
+            error, measured = known[text]
+            macs, params = cost.macs(layout, genome), cost.params(layout, genome)
+            F[index] = error, cost.COSTS[settings.cost](layout, genome) if measured is None else measured
+            if (generation, index) not in done:
+                record(Candidate(generation, index, parents[index], text, error, macs, params, measured), time.perf_counter() - start)
+            bar.update()
+        points[generation] = list(F)
+        return F
+
+    def stalled(state: es.State) -> bool:
+        """Whether the archive gained nothing in the last ``settings.patience`` generations."""
+        if settings.patience is None or state.generation <= settings.patience:
+            return False
+        corner = (1.0, 1.0 + max(f[1] for fs in points.values() for f in fs if np.isfinite(f).all()))
+        until = [
+            pareto.hypervolume(np.array([f for g, fs in points.items() if 0 < g <= last for f in fs]), corner)
+            for last in (state.generation - settings.patience, state.generation)
+        ]
+        return until[1] <= until[0]
+
+    total = 1 + settings.population * settings.generations
+    finished = 1 + settings.population * state.generation if state else 0
+    for c in history if state else []:
+        value = cost.COSTS[settings.cost](layout, from_hex(c.genome, layout.n_bits)) if c.cost is None else c.cost
+        points.setdefault(c.generation, []).append(np.array([c.error, value]))
+    with tqdm(total=total, initial=finished, disable=not progress, unit="net", desc="search") as bar:
+        if state is None:
+            unpruned = np.ones((1, layout.n_bits), dtype=bool)
+            state = es.start(evaluated(unpruned, 0, [""])[0], layout.n_bits)
+            checkpoint(state)
+        while state.generation < settings.generations and not stalled(state):
+            # a stream of its own for each generation: a resumed search draws what an uninterrupted one draws
+            rng = np.random.default_rng([seed, state.generation])
+            genomes, parent_of = es.ask(
+                state,
+                rng,
+                population=settings.population,
+                p_mutation=settings.p_mutation,
+                groups=layout.group_of_bit,
+                round_to=settings.round_to,
+            )
+            F = evaluated(genomes, state.generation + 1, [es.ROLES[p] for p in parent_of])
+            state = es.tell(
+                state,
+                genomes,
+                F,
+                knee=settings.knee,
+                keep_unpruned=settings.keep_unpruned,
+                error_ceiling=settings.error_ceiling,
+            )
+            checkpoint(state)
+            bar.set_postfix_str(", ".join(f"{r} {100 * e:.1f} % {short(c)}" for r, (e, c) in zip(es.ROLES, state.F, strict=True)))
+    return state
+
+
+def short(value: float) -> str:
+    """A cost in few characters: millions where it has them."""
+    return f"{value / 1e6:.1f} M" if value >= 1e5 else f"{value:.3g}"

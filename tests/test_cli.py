@@ -1,0 +1,172 @@
+"""The command line: what it prints, and one clear line for every bad input."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from dpes import config, study
+from dpes.__main__ import main
+
+pytestmark = pytest.mark.usefixtures("own_weights")
+SMOKE = ["--profile", "smoke", "--quiet"]
+
+
+def call(capsys, *argv):
+    """(exit code, stdout, stderr) of one command."""
+    try:
+        code = main([str(a) for a in argv])
+    except SystemExit as exit:
+        code = exit.code
+    captured = capsys.readouterr()
+    return code, captured.out, captured.err
+
+
+def refused(capsys, *argv):
+    """The one line that a refused command prints."""
+    code, _, error = call(capsys, *argv)
+    assert code == 2, error
+    assert error.count("\n") == 1 and "Traceback" not in error, error
+    return error
+
+
+SETTINGS = [  # arguments of `run`, words of the message that name the problem and the cure
+    (["--model", "resnet21"], "unknown model 'resnet21': did you mean"),
+    (["--dataset", "cifar11"], "unknown dataset 'cifar11': did you mean 'cifar10'"),
+    (["--profile", "smoky"], "unknown profile 'smoky': did you mean 'smoke'"),
+    (["--weights", "nobody"], "unknown weights 'nobody'"),
+    (["--model", "vgg16", "--weights", "akamaster"], "no weights of 'akamaster' for 'vgg16'"),
+    (["--p-mutation", "0"], "p_mutation = 0.0: must be above 0 and at most 1"),
+    (["--p-mutation", "-0.1"], "must be above 0 and at most 1"),
+    (["--p-mutation", "1.5"], "must be above 0 and at most 1"),
+    (["--p-mutation", "nan"], "p_mutation = nan: must be"),
+    (["--p-mutation", "often"], "invalid float value: 'often'"),
+    (["--population", "3"], "population = 3: must be at least 4"),
+    (["--population", "4.5"], "invalid int value: '4.5'"),
+    (["--generations", "0"], "generations = 0: must be at least 1"),
+    (["--knee", "elbow"], "knee = 'elbow': choose from mmd, win"),
+    (["--fitness", "inherit"], "fitness = 'inherit': choose from"),
+    (["--cost", "flops"], "cost = 'flops': choose from"),
+    (["--error-on", "test"], "error_on = 'test': "),
+    (["--search-images", "0"], "search_images = 0: must be at least 1"),
+    (["--calibration-images", "-5"], "calibration_images = -5: must be at least 1"),
+    (["--partial-epochs", "0"], "partial_epochs = 0: must be at least 1"),
+    (["--partial-lr", "0"], "partial_lr = 0.0: must be above 0"),
+    (["--batch-size", "1"], "batch_size = 1: must be at least 2"),
+    (["--error-ceiling", "2"], "error_ceiling = 2.0: must be above 0 and at most 1"),
+    (["--round-to", "1"], "round_to = 1: must be at least 2"),
+    (["--patience", "0"], "patience = 0: must be at least 1"),
+    (["--seed", "-1"], "seed = -1: must be at least 0"),
+    (["--finetune-epochs", "-1"], "epochs = -1: must be at least 0"),
+    (["--finetune-lr", "0"], "lr = 0.0: must be above 0"),
+    (["--finetune-schedule", "steps"], "schedule = 'steps': choose from"),
+    (["--baseline-momentum", "1"], "momentum = 1.0: must be at least 0 and at most 0.999"),
+    (["--baseline-label-smoothing", "1"], "label_smoothing = 1.0"),
+    (["--popultion", "5"], "unrecognized arguments: --popultion"),
+    (["--device", "gpu"], "device 'gpu'"),
+    (["--device", "cuda:99"], "device 'cuda:99'"),
+]
+
+
+@pytest.mark.parametrize("arguments, words", SETTINGS)
+def test_bad_settings_get_one_line(arguments, words, capsys, tmp_path):
+    error = refused(capsys, "run", *SMOKE, "--folder", tmp_path / "runs", *arguments)
+    assert words in error
+    assert not list((tmp_path / "runs").glob("*/history.jsonl"))
+
+
+def test_other_mistakes_get_one_line(capsys, tmp_path):
+    assert "choose from" in refused(capsys, "prune")
+    assert "command" in refused(capsys)
+    assert "not a run directory" in refused(capsys, "front", "nothing", "--folder", tmp_path)
+    assert "required: run" in refused(capsys, "front")
+
+
+@pytest.mark.parametrize("name, damage, words", [
+    ("result.json", "{", "cannot be read"),
+    ("settings.json", "", "cannot be read"),
+    ("settings.json", '{"schema": 99, "settings": {}}', "schema"),
+    ("env.json", "\x00", "cannot be read"),
+])  # fmt: skip
+def test_damaged_runs_get_one_line(name, damage, words, capsys, finished, tmp_path):
+    copy = tmp_path / finished.path.name
+    shutil.copytree(finished.path, copy)
+    (copy / name).write_text(damage)
+    before = {p.name: p.read_bytes() for p in copy.iterdir()}
+    assert words in refused(capsys, "front", copy)
+    assert words in refused(capsys, "run", *SMOKE, "--folder", tmp_path)
+    assert before == {p.name: p.read_bytes() for p in copy.iterdir()}
+
+
+def test_missing_and_damaged_data_get_one_line(capsys, tmp_path, monkeypatch):
+    monkeypatch.setenv("DPES_DATA", str(tmp_path))
+    (tmp_path / "cifar-10-batches-py").mkdir()
+    (tmp_path / "cifar-10-batches-py" / "data_batch_1").write_bytes(b"broken")
+    error = refused(capsys, "run", *SMOKE, "--dataset", "cifar10", "--folder", tmp_path / "runs")
+    assert "data_batch_1 is damaged" in error and "download" in error
+    (tmp_path / "weights").mkdir()
+    (tmp_path / "weights" / "resnet20-12fca82f.th").write_bytes(b"broken")
+    error = refused(capsys, "run", "--profile", "smoke", "--model", "resnet20", "--weights", "akamaster", "--folder", tmp_path / "runs")
+    assert "resnet20-12fca82f.th" in error
+
+
+def test_debug_shows_the_traceback():
+    with pytest.raises(config.SettingsError):
+        main(["--debug", "run", "--profile", "smoke", "--population", "3"])
+
+
+def test_a_process_ends_with_two_and_no_traceback(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-m", "dpes", "run", "--population", "3"],
+        capture_output=True,
+        text=True,
+        env=os.environ | {"DPES_RUNS": str(tmp_path)},
+    )
+    assert done.returncode == 2 and done.stderr.count("\n") == 1 and not done.stdout
+
+
+def test_where_starts_nothing(capsys, tmp_path):
+    code, out, _ = call(capsys, "where", "--profile", "smoke", "--folder", tmp_path / "runs")
+    assert code == 0 and out.strip() == str(study.where(config.make_settings("smoke"), tmp_path / "runs"))
+    assert not (tmp_path / "runs").exists()
+
+
+def test_help_lists_every_setting(capsys):
+    for command in ("run", "train", "where"):
+        code, out, _ = call(capsys, command, "--help")
+        assert code == 0
+        for name in config.flat_fields():
+            assert "--" + name.replace("_", "-") in out, (command, name)
+
+
+def test_run_show_front(capsys, finished):
+    folder = finished.path.parent
+    code, out, error = call(capsys, "run", *SMOKE, "--folder", folder)
+    assert code == 0 and not error
+    assert out.splitlines()[0] == str(finished.path)
+    for command in (["show", "--folder", folder], ["front", finished.path.name, "--folder", folder]):
+        code, shown, _ = call(capsys, *command)
+        assert code == 0 and all(word in shown for word in ("baseline", "heavy", "knee", "light"))
+    assert f"{finished.archive.macs.iloc[-1] / 1e6:.3f} M MACs" in shown
+
+
+def test_show_nothing(capsys, tmp_path):
+    code, out, _ = call(capsys, "show", "--folder", tmp_path)
+    assert code == 0 and "no finished run" in out
+
+
+def test_train_prints_the_test_error(capsys, finished):
+    code, out, _ = call(capsys, "train", *SMOKE)
+    assert code == 0
+    assert f"test error {100 * finished.result['baseline']['error']:.2f} %" in out
+
+
+def test_result_is_json_of_plain_numbers(finished):
+    text = (finished.path / "result.json").read_text()
+    assert not np.isnan(json.loads(text)["heavy"]["error"]) and "NaN" not in text
