@@ -1,4 +1,4 @@
-"""The command line: ``python -m dpes run | train | show | front | where``."""
+"""The command line: ``python -m dpes run | train | where | show | front | export``."""
 
 from __future__ import annotations
 
@@ -37,9 +37,14 @@ def parser() -> Parser:
             command.add_argument("--quiet", action="store_true", help="no progress")
     show = commands.add_parser("show", help="list all finished runs with their three solutions")
     show.add_argument("--folder", default=None, help="folder of run directories")
-    front = commands.add_parser("front", help="print the front of a finished run")
+    front = commands.add_parser("front", help="print, and plot, the front of a finished run")
     front.add_argument("run", help="its directory, or its name in the folder of runs")
     front.add_argument("--folder", default=None, help="folder of run directories")
+    front.add_argument("--plot", metavar="FILE", help="draw it, too; the ending says how: png, svg or pdf")
+    export = commands.add_parser("export", help="write a finished run's networks as ONNX, check them against torch, compare size and speed")
+    export.add_argument("run", help="its directory, or its name in the folder of runs")
+    export.add_argument("--folder", default=None, help="folder of run directories")
+    export.add_argument("--out", default=None, help="folder for the files (default: build/onnx/<run>)")
     return top
 
 
@@ -123,13 +128,55 @@ def show(arguments: argparse.Namespace) -> None:
 def front(arguments: argparse.Namespace) -> None:
     from . import study
 
-    path = Path(arguments.run) if Path(arguments.run).exists() else study.runs_folder(arguments.folder) / arguments.run
-    finished = study.open_run(path)
+    finished = study.open_run(located(arguments))
     print(table(finished.solutions))
     print("archive (candidates that none other dominates):")
     for row in finished.archive.itertuples():
         print(
             f"  generation {row.generation:3d}  search error {100 * row.error:6.2f} %  {row.macs / 1e6:9.3f} M MACs  {row.params:9d} params"
+        )
+    if arguments.plot:
+        import matplotlib
+
+        matplotlib.use("agg")
+        from . import plots
+
+        plots.theme()
+        figure, alt = plots.front(finished)
+        try:
+            figure.savefig(arguments.plot)
+        except ValueError as error:
+            raise DpesError(f"{arguments.plot}: cannot be drawn ({error})") from None
+        print(f"{arguments.plot}: {alt}")
+
+
+def located(arguments: argparse.Namespace) -> Path:
+    """A run named by its directory, or by its name in the folder of runs."""
+    from .study import runs_folder
+
+    return Path(arguments.run) if Path(arguments.run).exists() else runs_folder(arguments.folder) / arguments.run
+
+
+def export(arguments: argparse.Namespace) -> None:
+    import torch
+
+    from . import data, es, study
+    from . import export as onnx
+
+    finished = study.open_run(located(arguments))
+    dataset = data.load(finished.settings.dataset)
+    images = data.normalise(dataset.test.x[:64], dataset)
+    out = Path(arguments.out or Path("build") / "onnx" / finished.path.name)
+    out.mkdir(parents=True, exist_ok=True)
+    networks = {"baseline": study.baseline(finished.settings, dataset)} | {role: finished.network(role) for role in es.ROLES}
+    paths = {name: onnx.export(network, images, out / f"{name}.onnx") for name, network in networks.items()}
+    noise = torch.randn(images.shape, generator=torch.Generator().manual_seed(0))
+    worst = {name: max(onnx.check(paths[name], networks[name], x) for x in (images, noise)) for name in paths}
+    for name, row in onnx.compare(paths, "baseline", images).items():
+        print(
+            f"{paths[name]}  {row['bytes'] / 1e3:9.1f} kB  64 images in {1e3 * row['seconds']:7.1f} ms, "
+            f"{100 * row['ratio']:5.1f} % of the baseline's time ({100 * row['low']:.1f} to {100 * row['high']:.1f}), "
+            f"differs by {worst[name]:.0e} from torch"
         )
 
 
@@ -145,7 +192,7 @@ def table(solutions: Any) -> str:
     return "\n".join(lines)
 
 
-COMMANDS = {"run": run, "train": train, "where": where, "show": show, "front": front}
+COMMANDS = {"run": run, "train": train, "where": where, "show": show, "front": front, "export": export}
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -81,10 +81,10 @@ def guarded(error: Callable[[np.ndarray], float], genome: np.ndarray) -> float:
     """The error of a genome, or ``inf`` with a warning where its evaluation fails: one candidate is lost, not the search."""
     try:
         return error(genome)
-    except (RuntimeError, train.TrainingDiverged) as problem:  # out of memory is a RuntimeError
+    except (RuntimeError, MemoryError, train.TrainingDiverged) as problem:  # out of memory on a device is a RuntimeError
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
-        warnings.warn(f"candidate failed and counts as worst: {str(problem).splitlines()[0]}", stacklevel=2)
+        warnings.warn(f"candidate failed and counts as worst: {(str(problem) or type(problem).__name__).splitlines()[0]}", stacklevel=2)
         return FAILED
 
 

@@ -72,10 +72,12 @@ def mask(model: nn.Module, layout: Layout, genome: Any) -> fx.GraphModule:
     """The full-size network with removed filters silenced wherever they could speak: the function ``slim`` must equal.
 
     After every operation whose output carries removed filters, these are multiplied by zero, so a shift of batch norm or an
-    offset of an activation cannot wake them. genome: bool [layout.n_bits]. For checks and teaching; it saves nothing. Source: ours.
+    offset of an activation cannot wake them. genome: bool [layout.n_bits]. For checks and teaching: it saves nothing, and shares
+    its weights with ``model``. Source: ours.
     """
     keep = layout.keep(genome)
-    graph, root = fx.Graph(), copy.deepcopy(model)
+    graph, like = fx.Graph(), next(model.parameters())
+    parts: dict[str, Any] = {n.target: _attribute(model, n.target) for n in layout.graph.nodes if n.op in ("call_module", "get_attr")}
     renamed: dict[fx.Node, fx.Node] = {}
     for node in layout.graph.nodes:
         new = renamed[node] = graph.node_copy(node, lambda n: renamed[n])
@@ -85,11 +87,15 @@ def mask(model: nn.Module, layout: Layout, genome: Any) -> fx.GraphModule:
             name = f"mask_{node.name}"
             shape = [1] * layout.ndim[node.name]
             shape[dim] = -1
-            like = next(model.parameters())
-            root.register_buffer(name, torch.as_tensor(stays, dtype=like.dtype, device=like.device).reshape(shape))
+            parts[name] = torch.as_tensor(stays, dtype=like.dtype, device=like.device).reshape(shape)
             renamed[node] = graph.call_function(torch.mul, (new, graph.get_attr(name)))
-    graph.lint()
-    return fx.GraphModule(root, graph)
+    return fx.GraphModule(parts, graph).train(model.training)
+
+
+def _attribute(model: nn.Module, path: str) -> Any:
+    for name in path.split("."):
+        model = getattr(model, name)
+    return model
 
 
 def to_hex(genome: np.ndarray) -> str:

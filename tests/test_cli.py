@@ -156,6 +156,13 @@ def test_run_show_front(capsys, finished):
     assert f"{finished.archive.macs.iloc[-1] / 1e6:.3f} M MACs" in shown
 
 
+def test_front_is_plotted(capsys, finished, tmp_path):
+    code, out, _ = call(capsys, "front", finished.path, "--plot", tmp_path / "front.svg")
+    assert code == 0 and "Scatter of" in out
+    assert (tmp_path / "front.svg").read_text().count("<path") > 10
+    assert "cannot be drawn" in refused(capsys, "front", finished.path, "--plot", tmp_path / "front.doc")
+
+
 def test_show_nothing(capsys, tmp_path):
     code, out, _ = call(capsys, "show", "--folder", tmp_path)
     assert code == 0 and "no finished run" in out

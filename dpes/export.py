@@ -1,0 +1,112 @@
+"""A network as ONNX: written to one file, checked against torch, and timed beside others."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import statistics
+import time
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from .config import DpesError
+
+
+class ExportError(DpesError):
+    """ONNX packages are missing, or a network cannot be written or does not compute the same."""
+
+
+TOLERANCE = 1e-4  # of outputs, relative to the largest one: float32 sums in another order
+
+
+def export(network: nn.Module, example: Tensor, path: str | Path) -> Path:
+    """Write ``network`` in evaluation mode as one ONNX file with a free batch size; returns the path.
+
+    example: a batch of inputs, float [n, ...]. Raises ``ExportError`` if the packages of ``dpes[onnx]`` are missing.
+    """
+    _need("onnx", "onnxscript")
+    network.eval()
+    example = torch.cat([example, example])[:2]  # a batch of one would be taken for a constant
+    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()), _quiet("torch.onnx", "onnxscript", "onnx_ir"):
+        warnings.simplefilter("ignore")  # of deprecations inside the exporter
+        free = ({0: torch.export.Dim("batch")},)
+        names = {"input_names": ["x"], "output_names": ["y"]}
+        program = torch.onnx.export(network, (example,), dynamo=True, dynamic_shapes=free, verbose=False, **names)
+        program.save(str(path), external_data=False)
+    return Path(path)
+
+
+def session(path: str | Path, threads: int = 1) -> Any:
+    """An onnxruntime session on the CPU."""
+    _need("onnxruntime")
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.log_severity_level = 3
+    return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+
+
+@torch.no_grad()
+def check(path: str | Path, network: nn.Module, x: Tensor) -> float:
+    """Largest difference between onnxruntime and torch, relative to the largest output, for ``x`` and its first image.
+
+    Raises ``ExportError`` above ``TOLERANCE``.
+    """
+    runtime, worst = session(path), 0.0
+    for batch in (x, x[:1]):
+        want = network.eval()(batch).cpu().numpy()
+        (got,) = runtime.run(None, {"x": batch.cpu().numpy()})
+        worst = max(worst, float(np.abs(got - want).max() / np.abs(want).max()))
+    if not worst <= TOLERANCE:
+        raise ExportError(f"{path}: onnxruntime differs from torch by {worst:.1e} of the largest output; do not use this file")
+    return worst
+
+
+def compare(paths: Mapping[str, Path], reference: str, x: Tensor, rounds: int = 15) -> dict[str, dict[str, float]]:
+    """Size and speed of ONNX files beside a reference: bytes, seconds for ``x``, and the ratio of times with its spread.
+
+    All are timed in turn; the ratio is the median over rounds of pairs from the same round, low and high its quartiles.
+    """
+    inputs, runtimes = {"x": x.cpu().numpy()}, {name: session(path) for name, path in paths.items()}
+    seconds: dict[str, list[float]] = {name: [] for name in paths}
+    for turn in range(rounds + 2):
+        for name, runtime in runtimes.items():
+            start = time.perf_counter()
+            runtime.run(None, inputs)
+            if turn >= 2:  # the first two warm up
+                seconds[name].append(time.perf_counter() - start)
+    table = {}
+    for name, path in paths.items():
+        ratios = [t / r for t, r in zip(seconds[name], seconds[reference], strict=True)]
+        low, median, high = statistics.quantiles(ratios, n=4)
+        table[name] = {"bytes": path.stat().st_size, "seconds": statistics.median(seconds[name]), "ratio": median, "low": low, "high": high}
+    return table
+
+
+@contextlib.contextmanager
+def _quiet(*names: str) -> Any:
+    """Silence loggers of the exporter."""
+    levels = {name: logging.getLogger(name).level for name in names}
+    try:
+        for name in names:
+            logging.getLogger(name).setLevel(logging.ERROR)
+        yield
+    finally:
+        for name, level in levels.items():
+            logging.getLogger(name).setLevel(level)
+
+
+def _need(*packages: str) -> None:
+    import importlib.util
+
+    for package in packages:
+        if importlib.util.find_spec(package) is None:
+            raise ExportError(f"{package} is not installed: pip install 'dpes[onnx]'")

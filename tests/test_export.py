@@ -1,0 +1,61 @@
+"""ONNX files: one file, any batch size, the outputs of torch, and comparisons of size and speed."""
+
+from __future__ import annotations
+
+import importlib.util
+
+import numpy as np
+import pytest
+import torch
+
+from dpes import export, models, slim, trace
+from dpes.__main__ import main
+
+X = torch.randn(3, 1, 32, 32, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.fixture(scope="module")
+def pair():
+    """A network and its slim half."""
+    model = models.build("vgg-tiny", channels=1).eval()
+    layout = trace(model, X[:1])
+    return model, slim(model, layout, np.arange(layout.n_bits) % 2 == 0)
+
+
+def test_one_file_any_batch_same_outputs(pair, tmp_path):
+    path = export.export(pair[1], X[:1], tmp_path / "small.onnx")
+    assert [p.name for p in tmp_path.iterdir()] == ["small.onnx"]
+    assert export.check(path, pair[1], X) <= 1e-5
+    (out,) = export.session(path).run(None, {"x": np.zeros((7, 1, 32, 32), np.float32)})
+    assert out.shape == (7, 10)
+
+
+def test_a_file_of_another_network_is_refused(pair, tmp_path):
+    path = export.export(pair[1], X, tmp_path / "small.onnx")
+    other = models.build("vgg-tiny", channels=1, seed=5).eval()
+    with pytest.raises(export.ExportError, match="onnxruntime differs from torch"):
+        export.check(path, other, X)
+
+
+def test_comparison_measures_size_and_ratio(pair, tmp_path):
+    paths = {name: export.export(net, X, tmp_path / f"{name}.onnx") for name, net in zip(("full", "small"), pair, strict=True)}
+    table = export.compare(paths, "full", X, rounds=5)
+    assert table["full"]["ratio"] == 1.0
+    assert table["small"]["bytes"] < table["full"]["bytes"] == paths["full"].stat().st_size
+    assert table["small"]["low"] <= table["small"]["ratio"] <= table["small"]["high"] and table["small"]["seconds"] > 0
+
+
+def test_missing_packages_are_named(pair, tmp_path, monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(export.ExportError, match=r"onnx is not installed: pip install 'dpes\[onnx\]'"):
+        export.export(pair[0], X, tmp_path / "x.onnx")
+
+
+@pytest.mark.usefixtures("own_weights")
+def test_command(finished, tmp_path, capsys):
+    assert main(["export", str(finished.path), "--out", str(tmp_path)]) == 0
+    out = capsys.readouterr().out
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["baseline.onnx", "heavy.onnx", "knee.onnx", "light.onnx"]
+    assert all(role in out for role in ("baseline", "heavy", "knee", "light")) and "differs by" in out
+    assert main(["export", str(tmp_path / "nothing")]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
