@@ -312,6 +312,8 @@ class Walk(fx.Interpreter):
                 return self.convolution
             if kind is nn.Linear:
                 return self.linear
+            if hooked(module):
+                return None
             if kind in BATCH_NORMS:
                 return self.batch_norm
             if kind is nn.GroupNorm:
@@ -412,6 +414,8 @@ class Walk(fx.Interpreter):
                 self.unite(np.repeat(leader, len(outs)), outs)
             self.count(name, "groups", space.atoms, conv.in_channels // conv.groups)
             self.calls.append((name, out, None, kernel * positions * (conv.in_channels // conv.groups), positions))
+        if hooked(conv):
+            self.freeze(np.concatenate([space.atoms, out]), f"a hook sees {name}")
         self.own(conv.weight, 0, out)
         self.own(conv.bias, 0, out)
         self.count(name, "in_channels", space.atoms)
@@ -426,6 +430,8 @@ class Walk(fx.Interpreter):
         if space is None:
             return None
         out, positions = self.open(layer.out_features, name), result[0, ..., 0].numel()
+        if hooked(layer):
+            self.freeze(np.concatenate([space.atoms, out]), f"a hook sees {name}")
         self.own(layer.weight, 1, space.atoms)
         self.own(layer.weight, 0, out)
         self.own(layer.bias, 0, out)
@@ -472,7 +478,9 @@ class Walk(fx.Interpreter):
     # ---- operations that pass filters on --------------------------------------------------------------------------------------
     def elementwise(self, n: fx.Node, result: Tensor) -> Space | None:
         space, x = self.source(n)
-        return space if space is not None and result.shape == x.shape else None
+        if space is None or result.shape != x.shape or any(isinstance(self.value[other], Tensor) for other in n.all_input_nodes[1:]):
+            return None
+        return space
 
     def spatial(self, n: fx.Node, result: Any) -> Space | None:
         space, x = self.source(n)
@@ -531,15 +539,19 @@ class Walk(fx.Interpreter):
         return spaces[0]
 
     def reshape(self, n: fx.Node, result: Tensor) -> Space | None:
-        """[n, channels, ...] -> [n, everything]: each filter owns a run of columns."""
+        """[n, channels, ...] -> [n, everything], where each filter owns a run of columns, or -> [n, channels, pixels]."""
         first = n.args[0] if n.args else n.kwargs.get("input")
         space = self.space.get(first) if isinstance(first, fx.Node) else None
-        if not isinstance(space, Space) or result.ndim != 2 or space.dim == 0:
+        if not isinstance(space, Space) or space.dim == 0:
             return None
         x = self.value[first]
+        if result.ndim > space.dim + 1 and result.shape[: space.dim + 1] == x.shape[: space.dim + 1] and self.is_flatten(n):
+            return space  # only pixels were strung together
+        if result.ndim != 2:
+            return None
         if result.shape[0] != x.shape[0]:
             return None
-        if n.op != "call_module" and getattr(n.target, "__name__", n.target) != "flatten":
+        if not self.is_flatten(n):
             sizes = n.args[1:] if len(n.args) != 2 or isinstance(n.args[1], (fx.Node, int)) else n.args[1]
             # a width written as a number would silently regroup images once channels are gone; so would a batch size of -1
             if len(sizes) != 2 or sizes[0] == -1 or not (sizes[1] == -1 or self.counts(sizes[1], space)):
@@ -547,6 +559,9 @@ class Walk(fx.Interpreter):
         shape = [1] * (x.ndim - 1)
         shape[space.dim - 1] = len(space.atoms)
         return Space(1, np.broadcast_to(space.atoms.reshape(shape), x.shape[1:]).reshape(-1))
+
+    def is_flatten(self, n: fx.Node) -> bool:
+        return n.op == "call_module" or getattr(n.target, "__name__", n.target) == "flatten"
 
     def counts(self, size: Any, space: Space) -> bool:
         """Whether a size is computed from the very channels that it must count."""
@@ -573,7 +588,8 @@ class Walk(fx.Interpreter):
         marker = torch.empty([2 if i == space.dim else 1 if size == 1 else 3 for i, size in enumerate(x.shape)], device="meta")
         method = n.target if isinstance(n.target, str) else n.target.__name__
         shape = list(getattr(marker, method)(*n.args[1:], **{k: v for k, v in n.kwargs.items() if k != "input"}).shape)
-        return Space(shape.index(2), space.atoms) if shape.count(2) == 1 and shape.index(2) > 0 else None
+        clear = shape.count(2) == 1 and shape.index(2) > 0 and len(shape) == result.ndim
+        return Space(shape.index(2), space.atoms) if clear else None
 
     # ---- sizes and numbers ----------------------------------------------------------------------------------------------------
     def pick(self, n: fx.Node, result: Any) -> Any:
@@ -656,6 +672,11 @@ class Walk(fx.Interpreter):
             graph=self.module.graph,
             example=self.example,
         )
+
+
+def hooked(module: nn.Module) -> bool:
+    """Whether a forward hook may compute with all channels of a module; weight norm of the old kind is one."""
+    return bool(module._forward_hooks or module._forward_pre_hooks)
 
 
 def describe(n: fx.Node) -> str:

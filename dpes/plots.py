@@ -98,39 +98,32 @@ def steps(run: Run) -> tuple[Figure, str]:
 
 
 def table(run: Run) -> pd.DataFrame:
-    """The three solutions beside the unpruned network: errors in percent at each step, MACs and parameters with what is left."""
+    """What became of the network, a column for the unpruned one and each solution: test errors at each step, costs, time."""
     frame = run.solutions.set_index("solution").rename(index=LABELS)
-    percent = 100 * frame[["error_cut", "error_recalibrated", "error"]]
-    out = pd.DataFrame(
+    rows = pd.DataFrame(
         {
-            "error after the cut (%)": percent.error_cut,
-            "recalibrated (%)": percent.error_recalibrated,
-            "fine-tuned (%)": percent.error,
+            "test error before the cut (%)": 100 * run.result["baseline"]["error"],
+            "after the cut (%)": 100 * frame.error_cut,
+            "recalibrated (%)": 100 * frame.error_recalibrated,
+            "fine-tuned (%)": 100 * frame.error,
             "MACs (M)": frame.macs / 1e6,
             "MACs left (%)": 100 * frame.macs_left,
-            "parameters": frame.params,
+            "parameters": frame.params.astype(float),
             "parameters left (%)": 100 * frame.params_left,
-            "time left, batch 1 (%)": 100 * frame.latency_left_batch1,
-            "time left, batch 64 (%)": 100 * frame.latency_left_batch64,
+            "time left, 1 image (%)": 100 * frame.latency_left_batch1,
+            "time left, 64 images (%)": 100 * frame.latency_left_batch64,
         }
     )
-    out.insert(0, "error before the cut (%)", 100 * run.result["baseline"]["error"])
-    out.loc[LABELS["baseline"], "fine-tuned (%)"] = np.nan
-    out.index.name = None
-    return out
+    rows.loc[LABELS["baseline"], "fine-tuned (%)"] = np.nan  # it is not fine-tuned
+    rows.index.name = None
+    return rows.T
 
 
 def styled(frame: pd.DataFrame) -> object:
     """A table for the page: sensible digits, dashes where a step does not apply."""
-    digits = {
-        c: "{:,.0f}"
-        if c == "parameters"
-        else "{:.2f}"
-        if c == "MACs (M)" or "error" in c or c in ("recalibrated (%)", "fine-tuned (%)")
-        else "{:.0f}"
-        for c in frame
-    }
-    return frame.style.format(digits, na_rep="–")
+    style = frame.style.format("{:.2f}", na_rep="–")
+    coarse = [name for name in frame.index if "left" in name]
+    return style.format("{:.0f}", subset=(coarse, slice(None))).format("{:,.0f}", subset=(["parameters"], slice(None)))
 
 
 def provenance(run: Run) -> pd.Series:

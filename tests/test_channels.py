@@ -292,6 +292,27 @@ def test_padded_shortcuts_freeze_the_stream_not_the_blocks():
     assert [g.name for g in layout.groups] == ["a"]
 
 
+def test_pixels_strung_together():
+    for flatten in (lambda x: x.flatten(2), lambda x: torch.flatten(x, start_dim=2), lambda x: x.flatten(2).unsqueeze(-1).squeeze(3)):
+        model = Net(lambda m, x, f=flatten: m.fc(f(m.a(x)).mean(2)), a=conv(3, 5), fc=head(5))
+        assert agree(model, draws=5).n_bits == 5
+
+
+def test_layers_with_hooks_are_kept_whole():
+    """A hook may use all channels of its layer."""
+    model = Net(lambda m, x: m.fc(m.b(m.a(m.first(x))).mean((2, 3))), first=conv(3, 3), a=conv(3, 4), b=conv(4, 5), fc=head(5))
+    model.b.register_forward_hook(lambda layer, inputs, output: output.softmax(1))
+    assert [g.name for g in agree(model, draws=5).groups] == ["first"]
+
+
+def test_operations_with_a_second_tensor_freeze():
+    model = Net(
+        lambda m, x: m.fc(torch.pow(m.a(m.first(x)).abs(), m.power).mean((2, 3))), first=conv(3, 3), a=conv(3, 4), fc=head(4)
+    )  # fmt: skip
+    model.power = nn.Parameter(torch.ones(4, 1, 1))
+    assert [g.name for g in agree(model, draws=5).groups] == ["first"]
+
+
 def test_unpruned_genome_changes_nothing():
     model = shake(models.build("densenet10"))
     layout = trace(model, X)

@@ -1,0 +1,56 @@
+"""Figures and the table show what the run holds."""
+
+from __future__ import annotations
+
+import matplotlib
+import numpy as np
+import pytest
+
+matplotlib.use("agg")
+
+from dpes import es, plots  # noqa: E402
+
+
+@pytest.fixture(autouse=True)
+def closed():
+    yield
+    plots.plt.close("all")
+
+
+def test_front_marks_the_three_solutions(finished):
+    figure, alt = plots.front(finished)
+    labels = figure.axes[0].get_legend_handles_labels()[1]
+    assert labels[-3:] == ["boundary heavy", "knee", "boundary light"] and "unpruned" in labels
+    dots = figure.axes[0].collections[0].get_offsets()
+    assert len(dots) == 8 and f"{len(dots)} candidates" in alt
+    assert "MACs left (%)" == figure.axes[0].get_xlabel() and "(%)" in figure.axes[0].get_ylabel()
+
+
+def test_survivors_counts_filters(finished):
+    figure, alt = plots.survivors(finished, finished.layout)
+    for axes, role in zip(figure.axes, es.ROLES, strict=True):
+        heights = [bar.get_height() for bar in axes.containers[1]]
+        assert sum(heights) == finished.genome(role).sum()
+    assert "6 coupled groups" in alt
+
+
+def test_steps_go_from_the_unpruned_to_the_tested_error(finished):
+    figure, alt = plots.steps(finished)
+    for line, role in zip(figure.axes[0].lines, es.ROLES, strict=False):
+        y = line.get_ydata()
+        assert (y[0], y[-1]) == (100 * finished.result["baseline"]["error"], 100 * finished.result[role]["error"])
+    assert "fine-tuning" in alt
+
+
+def test_table_holds_every_step(finished):
+    table = plots.table(finished)
+    assert list(table) == ["unpruned", "boundary heavy", "knee", "boundary light"]
+    assert table.loc["fine-tuned (%)", "knee"] == 100 * finished.result["knee"]["error"]
+    assert np.isnan(table.loc["fine-tuned (%)", "unpruned"]) and table.loc["MACs left (%)", "unpruned"] == 100
+    html = plots.styled(table).to_html()
+    assert "–" in html and f"{finished.result['light']['params']:,}" in html
+
+
+def test_provenance_names_the_run(finished):
+    made = plots.provenance(finished)
+    assert made["run"] == finished.path.name and "seconds, search" in made.index
