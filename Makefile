@@ -32,8 +32,8 @@ test: $(ENV) ## all tests, then every notebook by nbval (ARGS="-m 'not slow'" fo
 lint: $(ENV) ## ruff
 	@$(BIN)/ruff check .
 
-bench: $(ENV) ## throughput on this machine
-	@$(BIN)/python -m dpes bench
+bench: $(ENV) ## check slim versions of torchvision's classifiers against oracles (half an hour)
+	@$(BIN)/python benchmarks/zoo.py
 
 lock: ## renew requirements.lock from pyproject.toml (UV_FLAGS=--upgrade moves all versions)
 	@$(BIN)/uv pip compile pyproject.toml --universal --all-extras --python-version 3.11 --fork-strategy fewest \

@@ -34,6 +34,7 @@ def parser() -> Parser:
         command.add_argument("--folder", help="folder of run directories (default: $DPES_RUNS, else data/runs)", default=argparse.SUPPRESS)
         if name != "where":
             command.add_argument("--device", default="cpu", help="torch device, such as cpu or cuda")
+            command.add_argument("--threads", type=int, default=None, help="threads of torch on the CPU; one is best beside other work")
             command.add_argument("--quiet", action="store_true", help="no progress")
     show = commands.add_parser("show", help="list all finished runs with their three solutions")
     show.add_argument("--folder", default=None, help="folder of run directories")
@@ -55,6 +56,8 @@ def add_settings(command: argparse.ArgumentParser) -> None:
         if limits := config.limits(f.metadata):
             about += f"; {limits}"
         kind = f.type.split(" | ")[0]
+        if name in NAMES:
+            about += f": {', '.join(NAMES[name]())}"
         if name == "profile":
             command.add_argument(flag, default="quick", help=f"{about}: {', '.join(config.PROFILES)}")
         elif kind == "bool":
@@ -63,6 +66,19 @@ def add_settings(command: argparse.ArgumentParser) -> None:
             if "choices" in f.metadata:
                 about += f": {', '.join(f.metadata['choices'])}"
             command.add_argument(flag, type=config.TYPES[kind], default=argparse.SUPPRESS, help=about, metavar=kind.upper())
+
+
+def names_of(module: str, table: str) -> list[str]:
+    import importlib
+
+    return list(getattr(importlib.import_module(f".{module}", __package__), table))
+
+
+NAMES = {  # settings whose values are names of a registry
+    "model": lambda: names_of("models", "MODELS"),
+    "dataset": lambda: names_of("data", "DATASETS"),
+    "weights": lambda: ["train", *names_of("models", "WEIGHTS")],
+}
 
 
 def settings_of(arguments: argparse.Namespace) -> config.Settings:
@@ -74,6 +90,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser().parse_args(argv)
     warnings.showwarning = lambda message, *_: print(f"warning: {message}", file=sys.stderr)
     try:
+        use_threads(getattr(arguments, "threads", None))
         COMMANDS[arguments.command](arguments)
         return 0
     except DpesError as error:
@@ -89,6 +106,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("dpes: stopped; the same command continues where it was", file=sys.stderr)
         return 130
+
+
+def use_threads(threads: int | None) -> None:
+    if threads is not None:
+        import torch
+
+        if threads < 1:
+            raise config.SettingsError(f"threads = {threads}: must be at least 1")
+        torch.set_num_threads(threads)
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -172,12 +198,15 @@ def export(arguments: argparse.Namespace) -> None:
     paths = {name: onnx.export(network, images, out / f"{name}.onnx") for name, network in networks.items()}
     noise = torch.randn(images.shape, generator=torch.Generator().manual_seed(0))
     worst = {name: max(onnx.check(paths[name], networks[name], x) for x in (images, noise)) for name in paths}
-    for name, row in onnx.compare(paths, "baseline", images).items():
-        print(
-            f"{paths[name]}  {row['bytes'] / 1e3:9.1f} kB  64 images in {1e3 * row['seconds']:7.1f} ms, "
-            f"{100 * row['ratio']:5.1f} % of the baseline's time ({100 * row['low']:.1f} to {100 * row['high']:.1f}), "
-            f"differs by {worst[name]:.0e} from torch"
+    print(f"  {'network':10s}{'size':>15s} {'onnxruntime':>39s} {'torch':>41s}   differs by")
+    for name, row in onnx.compare(paths, networks, "baseline", images).items():
+        times = (
+            f"{1e3 * row[runtime + 'seconds']:9.1f} ms {100 * row[runtime + 'ratio']:5.1f} % "
+            f"({100 * row[runtime + 'low']:5.1f} to {100 * row[runtime + 'high']:5.1f})"
+            for runtime in ("", "torch_")
         )
+        print(f"  {name:10s}{row['bytes'] / 1e3:12.1f} kB {'  '.join(times)}   {worst[name]:.0e}")
+    print(f"{out}: 64 images; % of the baseline's time, medians and quartiles of pairs; largest difference from torch, relative")
 
 
 def table(solutions: Any) -> str:

@@ -114,18 +114,18 @@ class Training(Checked):
     weight_decay: float = setting(5e-4, "weight decay of convolution and linear weights", "ours", low=0)
     label_smoothing: float = setting(0.0, "label smoothing", "ours", low=0, high=0.9)
     images: int | None = setting(None, "training images per epoch; all when unset", "ours", low=1)
-    seed: int = setting(0, "seed of initial weights, order and augmentation", "ours", low=0)
+    seed: int = setting(0, "seed of initial weights, of the order of images and of augmentation", "ours", low=0)
 
 
 @dataclass(frozen=True)
 class Settings(Checked):
     """All settings of one run; two runs with equal settings are the same run."""
 
-    model: str = setting("resnet20", "network by its name in dpes.models")
-    dataset: str = setting("digits", "data by its name in dpes.data")
+    model: str = setting("resnet20", "network")
+    dataset: str = setting("digits", "data")
     profile: str = setting("quick", "named set of defaults")
     seed: int = setting(0, "seed of the search and of fine-tuning", low=0)
-    weights: str = setting("train", "trained weights: 'train' here by the baseline recipe, or a name in dpes.models.WEIGHTS")
+    weights: str = setting("train", "trained weights: by the baseline recipe here, or published ones")
     search: Search = field(default_factory=Search)
     baseline: Training = field(default_factory=Training)
     finetune: Training = field(default_factory=Training)

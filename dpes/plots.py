@@ -38,7 +38,7 @@ def front(run: Run) -> tuple[Figure, str]:
     figure, axes = plt.subplots(figsize=(7.5, 4.6), layout="constrained")
     dots = axes.scatter(100 * pruned[which] / whole, 100 * pruned.error, c=pruned.generation, cmap="viridis", s=22, alpha=0.8)
     figure.colorbar(dots, ax=axes, label="generation", ticks=np.unique(pruned.generation)[:: max(1, pruned.generation.nunique() // 6)])
-    axes.step(100 * archive[which] / whole, 100 * archive.error, where="post", color="0.35", lw=1.2, label="archive of the non-dominated")
+    axes.step(100 * archive[which] / whole, 100 * archive.error, where="pre", color="0.35", lw=1.2, label="archive of the non-dominated")
     axes.scatter(
         100, 100 * everyone.error.iloc[0], marker="*", s=190, color=COLOURS["baseline"], edgecolor="k", label=LABELS["baseline"], zorder=3
     )

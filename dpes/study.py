@@ -283,7 +283,7 @@ def _finetuned(
         small,
         dataset,
         settings.finetune,
-        evaluate.genome_seed(settings.seed, genome),
+        evaluate.genome_seed(settings.seed, genome) + settings.finetune.seed,
         checkpoint=path / f"{role}.training",
         progress=Progress(role, settings.finetune.epochs, progress),
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import importlib.util
 
 import numpy as np
@@ -37,12 +38,39 @@ def test_a_file_of_another_network_is_refused(pair, tmp_path):
         export.check(path, other, X)
 
 
+def test_not_a_number_is_never_agreement(pair, tmp_path):
+    broken = copy.deepcopy(pair[1])
+    with torch.no_grad():
+        next(broken.parameters()).fill_(torch.nan)
+    path = export.export(broken, X, tmp_path / "broken.onnx")
+    with pytest.raises(export.ExportError, match="differs from torch by nan"):
+        export.check(path, broken, X)
+
+
+class TurnsWithItsInput(torch.nn.Linear):
+    def forward(self, x):
+        return super().forward(x if x.sum() > 0 else -x)
+
+
+def test_what_cannot_be_written_or_read_is_said_in_one_line(pair, tmp_path):
+    with pytest.raises(export.ExportError, match="^TurnsWithItsInput: cannot be written as ONNX") as caught:
+        export.export(TurnsWithItsInput(4, 3), torch.randn(2, 4), tmp_path / "x.onnx")
+    assert "\n" not in str(caught.value) and not list(tmp_path.iterdir())
+    (tmp_path / "damaged.onnx").write_text("not a network")
+    for name in ("damaged.onnx", "missing.onnx"):
+        with pytest.raises(export.ExportError, match=f"{name}: not an ONNX file") as caught:
+            export.check(tmp_path / name, pair[0], X)
+        assert "\n" not in str(caught.value)
+
+
 def test_comparison_measures_size_and_ratio(pair, tmp_path):
     paths = {name: export.export(net, X, tmp_path / f"{name}.onnx") for name, net in zip(("full", "small"), pair, strict=True)}
-    table = export.compare(paths, "full", X, rounds=5)
-    assert table["full"]["ratio"] == 1.0
+    table = export.compare(paths, dict(zip(("full", "small"), pair, strict=True)), "full", X, rounds=5)
+    assert table["full"]["ratio"] == table["full"]["torch_ratio"] == 1.0
     assert table["small"]["bytes"] < table["full"]["bytes"] == paths["full"].stat().st_size
-    assert table["small"]["low"] <= table["small"]["ratio"] <= table["small"]["high"] and table["small"]["seconds"] > 0
+    for runtime in ("", "torch_"):
+        low, ratio, high, seconds = (table["small"][runtime + key] for key in ("low", "ratio", "high", "seconds"))
+        assert low <= ratio <= high and seconds > 0
 
 
 def test_missing_packages_are_named(pair, tmp_path, monkeypatch):
