@@ -35,6 +35,8 @@ def parser() -> Parser:
         if name != "where":
             command.add_argument("--device", default="cpu", help="torch device, such as cpu or cuda")
             command.add_argument("--threads", type=int, default=None, help="threads of torch on the CPU; one is best beside other work")
+            if name == "run":
+                command.add_argument("--workers", type=int, default=1, help="processes, of one thread each, that evaluate candidates")
             command.add_argument("--quiet", action="store_true", help="no progress")
     show = commands.add_parser("show", help="list all finished runs with their three solutions")
     show.add_argument("--folder", default=None, help="folder of run directories")
@@ -120,7 +122,10 @@ def use_threads(threads: int | None) -> None:
 def run(arguments: argparse.Namespace) -> None:
     from . import study
 
-    finished = study.run(settings_of(arguments), getattr(arguments, "folder", None), arguments.device, progress=not arguments.quiet)
+    if arguments.workers < 1:
+        raise config.SettingsError(f"workers = {arguments.workers}: must be at least 1")
+    folder = getattr(arguments, "folder", None)
+    finished = study.run(settings_of(arguments), folder, arguments.device, progress=not arguments.quiet, workers=arguments.workers)
     print(finished.path)
     print(table(finished.solutions))
 

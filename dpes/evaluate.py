@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import multiprocessing
 import warnings
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from . import data, train
-from .channels import Layout
+from .channels import Layout, trace
 from .config import Search, Training
 from .slim import cut
 
@@ -98,3 +102,55 @@ def serial(fitness: Callable[[np.ndarray], float], genomes: Iterable[np.ndarray]
     """Errors of many genomes, one after the other, in their order."""
     for genome in genomes:
         yield fitness(genome)
+
+
+@contextmanager
+def processes(fitness: Fitness, workers: int) -> Iterator[Callable[[Iterable[np.ndarray]], Iterator[float]]]:
+    """A function like ``serial`` that computes in so many processes of one thread each, to the bits of one thread in series.
+
+    Network and data go to each process once. A process that dies is replaced and its genomes are evaluated again; a genome
+    under whose evaluation processes die twice counts as failed.
+    """
+
+    def start() -> ProcessPoolExecutor:
+        without_test = replace(fitness.dataset, test=fitness.dataset.test.first(0))
+        arguments = fitness.model, without_test, fitness.layout.example, fitness.search, fitness.seed, fitness.device
+        return ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _start_worker, arguments)
+
+    pool = start()
+
+    def errors(genomes: Iterable[np.ndarray]) -> Iterator[float]:
+        nonlocal pool
+        waiting, deaths = list(genomes), 0
+        while waiting:
+            try:
+                for error in pool.map(_evaluate_in_worker, list(waiting)):
+                    deaths = 0
+                    waiting.pop(0)
+                    yield error
+            except BrokenProcessPool:
+                pool.shutdown(cancel_futures=True)
+                pool, deaths = start(), deaths + 1
+                if deaths == 2:
+                    warnings.warn("candidate failed and counts as worst: its process died twice (out of memory?)", stacklevel=2)
+                    deaths = 0
+                    waiting.pop(0)
+                    yield FAILED
+
+    try:
+        yield errors
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _start_worker(model: nn.Module, dataset: data.Dataset, example: tuple[int, ...], search: Search, seed: int, device: str) -> None:
+    global _worker
+    torch.set_num_threads(1)
+    _worker = Fitness(model, trace(model, torch.zeros(1, *example, device=device)), dataset, search, seed, device)
+
+
+def _evaluate_in_worker(genome: np.ndarray) -> float:
+    return _worker(genome)
+
+
+_worker: Fitness  # of this process, in workers only

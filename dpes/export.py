@@ -36,14 +36,15 @@ def export(network: nn.Module, example: Tensor, path: str | Path) -> Path:
     _need("onnx", "onnxscript")
     network.eval()
     example = torch.cat([example, example])[:2]  # a batch of one would be taken for a constant
-    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()), _quiet("torch.onnx", "onnxscript", "onnx_ir"):
+    with warnings.catch_warnings(), _quiet("torch.onnx", "torch.fx", "torch._export", "onnxscript", "onnx_ir"):
         warnings.simplefilter("ignore")  # of deprecations inside the exporter
         free = ({0: torch.export.Dim("batch")},)
         names = {"input_names": ["x"], "output_names": ["y"]}
         try:
             program = torch.onnx.export(network, (example,), dynamo=True, dynamic_shapes=free, verbose=False, **names)
         except Exception as error:
-            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            cause = error.__cause__ or error  # the exporter's own message is advice in colours
+            reason = (str(cause).strip().splitlines() or [type(cause).__name__])[0]
             raise ExportError(f"{type(network).__name__}: cannot be written as ONNX ({reason})") from error
         program.save(str(path), external_data=False)
     return Path(path)
@@ -113,12 +114,13 @@ def _ratios(seconds: Mapping[str, list[float]], reference: str) -> dict[str, dic
 
 @contextlib.contextmanager
 def _quiet(*names: str) -> Any:
-    """Silence loggers of the exporter."""
+    """Silence what the exporter prints, and its loggers."""
     levels = {name: logging.getLogger(name).level for name in names}
     try:
         for name in names:
             logging.getLogger(name).setLevel(logging.ERROR)
-        yield
+        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+            yield
     finally:
         for name, level in levels.items():
             logging.getLogger(name).setLevel(level)

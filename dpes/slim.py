@@ -137,8 +137,9 @@ def read_header(path: str | Path) -> dict[str, Any]:
     except (SafetensorError, OSError) as error:
         raise FileError(f"{path}: damaged ({error}); write it again with dpes.save") from None
     header = json.loads(metadata.get("dpes", "{}"))  # one entry, since the order of several is not reproducible
-    if header.get("format") != FORMAT:
-        raise FileError(f"{path}: not a slim network of dpes, or of another version ({header.get('format', 'no format in its header')})")
+    header.setdefault("format", metadata.get("format"))  # where the first files have it
+    if header["format"] != FORMAT:
+        raise FileError(f"{path}: not a slim network of dpes, or of another version ({header['format'] or 'no format in its header'})")
     return header
 
 

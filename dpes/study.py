@@ -10,9 +10,9 @@ import sys
 import time
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -141,9 +141,9 @@ def baseline(settings: Settings, dataset: data.Dataset, device: str = "cpu", pro
             checkpoint = path.with_suffix(".training")
             recipe = settings.baseline
             train.fit(network, dataset, recipe, recipe.seed, checkpoint=checkpoint, progress=Progress("baseline", recipe.epochs, progress))
-            partial = path.with_name(path.name + ".part")
-            save_file({k: v.contiguous() for k, v in network.state_dict().items()}, partial)
-            os.replace(partial, path)
+            part = path.with_name(path.name + ".part")
+            save_file({k: v.contiguous() for k, v in network.state_dict().items()}, part)
+            os.replace(part, path)
             checkpoint.unlink(missing_ok=True)
     try:
         network.load_state_dict(load_file(path))
@@ -152,9 +152,10 @@ def baseline(settings: Settings, dataset: data.Dataset, device: str = "cpu", pro
     return network.to(device).eval()
 
 
-def run(settings: Settings, folder: str | Path | None = None, device: str = "cpu", progress: bool = False) -> Run:
+def run(settings: Settings, folder: str | Path | None = None, device: str = "cpu", progress: bool = False, workers: int = 1) -> Run:
     """Run what ``settings`` describe and return it: finished runs are loaded, half-done ones continued, never one redone.
 
+    workers: processes that evaluate candidates, of one thread each; 1 evaluates in this one.
     Raises ``RunError`` where the directory is damaged, of other settings, or in use. Source: ours.
     """
     path = where(settings, folder)
@@ -167,7 +168,7 @@ def run(settings: Settings, folder: str | Path | None = None, device: str = "cpu
         raise RunError(f"device {device!r} cannot be used here; use cpu, or cuda on a machine with a GPU") from None
     with locked(path):
         check_settings(path, settings)
-        _finish(settings, path, device, progress)
+        _finish(settings, path, device, progress, workers)
     return open_run(path)
 
 
@@ -183,7 +184,7 @@ def check_settings(path: Path, settings: Settings) -> None:
         raise RunError(f"{path}: holds a run of other settings ({difference(stored, mine)}); use another folder or delete it")
 
 
-def _finish(settings: Settings, path: Path, device: str, progress: bool) -> None:
+def _finish(settings: Settings, path: Path, device: str, progress: bool, workers: int) -> None:
     """Everything that is not done yet."""
     saved = path / "state.npz"
     state = es.State.load(saved) if saved.exists() else None  # what is damaged is refused before anything is written
@@ -194,7 +195,7 @@ def _finish(settings: Settings, path: Path, device: str, progress: bool) -> None
         network = baseline(settings, dataset, device, progress)
     layout = trace(network, torch.zeros(1, dataset.channels, 32, 32, device=device))
     with seconds("search"):
-        state = _search(settings, path, network, layout, dataset, state, history, device, progress)
+        state = _search(settings, path, network, layout, dataset, state, history, device, progress, workers)
     result = {"n_bits": layout.n_bits, "n_classes": dataset.n_classes, "channels": dataset.channels}
     if state.coincident:
         result["coincident"] = state.coincident
@@ -221,11 +222,13 @@ def _search(
     history: list[Candidate],
     device: str,
     progress: bool,
+    workers: int,
 ) -> es.State:
     if state is not None and state.generation == settings.search.generations:
         return state
     fitness = evaluate.Fitness(network, layout, dataset, settings.search, settings.seed, device)
-    with (path / "history.jsonl").open("a") as lines, (path / "timing.jsonl").open("a") as timings:
+    pool = evaluate.processes(fitness, workers) if workers > 1 else nullcontext(partial(evaluate.serial, fitness))
+    with (path / "history.jsonl").open("a") as lines, (path / "timing.jsonl").open("a") as timings, pool as errors:
 
         def record(candidate: Candidate, taken: float) -> None:
             lines.write(candidate.line())
@@ -235,7 +238,7 @@ def _search(
 
         return search(
             layout,
-            lambda genomes: evaluate.serial(fitness, genomes),
+            errors,
             settings.search,
             settings.seed,
             history=history,

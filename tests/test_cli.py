@@ -69,6 +69,7 @@ SETTINGS = [  # arguments of `run`, words of the message that name the problem a
     (["--baseline-momentum", "1"], "momentum = 1.0: must be at least 0 and at most 0.999"),
     (["--baseline-label-smoothing", "1"], "label_smoothing = 1.0"),
     (["--popultion", "5"], "unrecognized arguments: --popultion"),
+    (["--workers", "0"], "workers = 0: must be at least 1"),
     (["--threads", "0"], "threads = 0: must be at least 1"),
     (["--device", "gpu"], "device 'gpu'"),
     (["--device", "cuda:99"], "device 'cuda:99'"),

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -195,6 +197,17 @@ def test_errors_depend_on_nothing_but_the_genome(kind, setting):
     forwards = list(evaluate.serial(fitness(setting, **changes), genomes))
     backwards = list(evaluate.serial(fitness(setting, **changes), genomes[::-1]))[::-1]
     assert forwards == backwards and len(set(forwards)) > 1
+
+
+def test_processes_give_the_same_bits_even_when_one_dies(setting):
+    one, genomes = fitness(setting), draws(setting[1], 12)
+    expected = list(evaluate.serial(one, genomes))
+    with evaluate.processes(one, 2) as errors:
+        assert list(errors(genomes)) == expected
+        answers = errors(genomes)
+        first = next(answers)
+        os.kill(multiprocessing.active_children()[0].pid, signal.SIGKILL)
+        assert [first, *answers] == expected
 
 
 def test_fitness_leaves_the_network_alone(setting):
