@@ -36,7 +36,7 @@ def export(network: nn.Module, example: Tensor, path: str | Path) -> Path:
     _need("onnx", "onnxscript")
     network.eval()
     example = torch.cat([example, example])[:2]  # a batch of one would be taken for a constant
-    with warnings.catch_warnings(), _quiet("torch.onnx", "torch.fx", "torch._export", "onnxscript", "onnx_ir"):
+    with warnings.catch_warnings(), _quiet("torch.onnx", "torch.fx", "onnxscript", "onnx_ir"):
         warnings.simplefilter("ignore")  # of deprecations inside the exporter
         free = ({0: torch.export.Dim("batch")},)
         names = {"input_names": ["x"], "output_names": ["y"]}

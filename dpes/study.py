@@ -194,120 +194,105 @@ def _finish(settings: Settings, path: Path, device: str, progress: bool, workers
     with seconds("baseline"):
         network = baseline(settings, dataset, device, progress)
     layout = trace(network, torch.zeros(1, dataset.channels, 32, 32, device=device))
+    fitness = evaluate.Fitness(network, layout, dataset, settings.search, settings.seed, device)
+    work = Work(settings, path, network, layout, dataset, fitness, progress)
     with seconds("search"):
-        state = _search(settings, path, network, layout, dataset, state, history, device, progress, workers)
-    result = {"n_bits": layout.n_bits, "n_classes": dataset.n_classes, "channels": dataset.channels}
+        state = work.search(state, history, workers)
+    result: dict[str, Any] = {"n_bits": layout.n_bits, "n_classes": dataset.n_classes, "channels": dataset.channels}
     if state.coincident:
         result["coincident"] = state.coincident
         warnings.warn(f"the front has fewer than three points: {state.coincident} are one network; search longer", stacklevel=2)
-    result["baseline"] = _measure_baseline(settings, network, layout, dataset)
+    result["baseline"] = {"error": work.test(network), **work.costs(np.ones(layout.n_bits, dtype=bool))}
     with seconds("fine-tuning"):
         for role, genome, F in zip(es.ROLES, state.parents, state.F, strict=True):
-            result[role] = _finetuned(settings, path, network, layout, dataset, role, genome, F, device, progress)
+            result[role] = work.finetuned(role, genome, F)
     with seconds("latency"):
-        _add_latency(settings, path, result, network, layout, dataset, state)
+        for name, times in work.latencies().items():
+            result[name] |= times
     write_json(path / "result.json", result)
     for role in es.ROLES:
         (path / f"{role}.training").unlink(missing_ok=True)
         (path / f"{role}.json").unlink(missing_ok=True)
 
 
-def _search(
-    settings: Settings,
-    path: Path,
-    network: nn.Module,
-    layout: Layout,
-    dataset: data.Dataset,
-    state: es.State | None,
-    history: list[Candidate],
-    device: str,
-    progress: bool,
-    workers: int,
-) -> es.State:
-    if state is not None and state.generation == settings.search.generations:
-        return state
-    fitness = evaluate.Fitness(network, layout, dataset, settings.search, settings.seed, device)
-    pool = evaluate.processes(fitness, workers) if workers > 1 else nullcontext(partial(evaluate.serial, fitness))
-    with (path / "history.jsonl").open("a") as lines, (path / "timing.jsonl").open("a") as timings, pool as errors:
+@dataclass
+class Work:
+    """The phases of a run in progress; each takes up what an earlier sitting left in the directory."""
 
-        def record(candidate: Candidate, taken: float) -> None:
-            lines.write(candidate.line())
-            lines.flush()
-            timings.write(json.dumps({"generation": candidate.generation, "index": candidate.index, "seconds": round(taken, 4)}) + "\n")
-            timings.flush()
+    settings: Settings
+    path: Path
+    network: nn.Module  # trained, full size
+    layout: Layout
+    dataset: data.Dataset
+    fitness: evaluate.Fitness
+    progress: bool
 
-        return search(
-            layout,
-            errors,
-            settings.search,
-            settings.seed,
-            history=history,
-            record=record,
-            checkpoint=lambda s: s.save(path / "state.npz"),
-            state=state,
-            progress=progress,
+    def search(self, state: es.State | None, history: list[Candidate], workers: int) -> es.State:
+        """Search to the last generation, every candidate and state written down at once."""
+        if state is not None and state.generation == self.settings.search.generations:
+            return state
+        pool = evaluate.processes(self.fitness, workers) if workers > 1 else nullcontext(partial(evaluate.serial, self.fitness))
+        with (self.path / "history.jsonl").open("a") as lines, (self.path / "timing.jsonl").open("a") as timings, pool as errors:
+
+            def record(candidate: Candidate, taken: float) -> None:
+                lines.write(candidate.line())
+                lines.flush()
+                timings.write(json.dumps({"generation": candidate.generation, "index": candidate.index, "seconds": round(taken, 4)}) + "\n")
+                timings.flush()
+
+            return search(
+                self.layout,
+                errors,
+                self.settings.search,
+                self.settings.seed,
+                history=history,
+                record=record,
+                checkpoint=lambda s: s.save(self.path / "state.npz"),
+                state=state,
+                progress=self.progress,
+            )
+
+    def finetuned(self, role: str, genome: np.ndarray, F: np.ndarray) -> dict[str, Any]:
+        """One solution cut from the original weights, fine-tuned and tested; kept in ``<role>.json`` until all three are done."""
+        file = self.path / f"{role}.json"
+        if file.exists():
+            return read_json(file)
+        entry: dict[str, Any] = {"genome": to_hex(genome), "search_error": float(F[0]), **self.costs(genome)}
+        small = slim(self.network, self.layout, genome)
+        entry["error_cut"] = self.test(small)
+        train.recalibrate(small, self.fitness.calibration_batches())
+        entry["error_recalibrated"] = self.test(small)
+        small = slim(self.network, self.layout, genome)
+        entry["log"] = train.fit(
+            small,
+            self.dataset,
+            self.settings.finetune,
+            evaluate.genome_seed(self.settings.seed, genome) + self.settings.finetune.seed,
+            checkpoint=self.path / f"{role}.training",
+            progress=Progress(role, self.settings.finetune.epochs, self.progress),
         )
+        entry["error"] = self.test(small)
+        save(self.path / f"{role}.safetensors", small, self.layout, genome, model=self.settings.model, error=entry["error"])
+        write_json(file, entry)
+        return entry
 
+    def latencies(self) -> dict[str, dict[str, float]]:
+        """Seconds of a batch of 1 and of 64 images, and each network's share of the baseline's, measured in alternating rounds."""
+        nets = {"baseline": self.network} | {role: load(self.path / f"{role}.safetensors", self.network) for role in es.ROLES}
+        measured: dict[str, dict[str, float]] = {name: {} for name in nets}
+        for batch in (1, 64):
+            times = cost.latency(nets, data.normalise(self.dataset.train.x[:batch], self.dataset))
+            ratios = cost.latency_ratios(times, "baseline")
+            for name in nets:
+                measured[name] |= {f"seconds_batch{batch}": float(np.median(times[name])), f"latency_left_batch{batch}": ratios[name]}
+        return measured
 
-def _measure_baseline(settings: Settings, network: nn.Module, layout: Layout, dataset: data.Dataset) -> dict[str, Any]:
-    whole = np.ones(layout.n_bits, dtype=bool)
-    test = train.error_rate(network, dataset.test, dataset, settings.search.batch_size)
-    return {
-        "error": test,
-        "macs": cost.macs(layout, whole),
-        "params": cost.params(layout, whole),
-        "activations": cost.activations(layout, whole),
-    }
+    def test(self, network: nn.Module) -> float:
+        """Error on the test set: after the search, for the table only; nothing is chosen by it."""
+        return train.error_rate(network, self.dataset.test, self.dataset, self.settings.search.batch_size)
 
-
-def _finetuned(
-    settings: Settings, path: Path, network: nn.Module, layout: Layout, dataset: data.Dataset,
-    role: str, genome: np.ndarray, F: np.ndarray, device: str, progress: bool,
-) -> dict[str, Any]:  # fmt: skip
-    """Cut one solution from the original weights, fine-tune it, test it once; kept in ``<role>.json`` until all three are done."""
-    file = path / f"{role}.json"
-    if file.exists():
-        return read_json(file)
-    batch = settings.search.batch_size
-    fitness = evaluate.Fitness(network, layout, dataset, settings.search, settings.seed, device)
-    small = slim(network, layout, genome)
-    entry: dict[str, Any] = {
-        "genome": to_hex(genome),
-        "search_error": float(F[0]),
-        "macs": cost.macs(layout, genome),
-        "params": cost.params(layout, genome),
-        "activations": cost.activations(layout, genome),
-        "error_cut": train.error_rate(small, dataset.test, dataset, batch),
-    }
-    train.recalibrate(small, fitness.calibration_batches())
-    entry["error_recalibrated"] = train.error_rate(small, dataset.test, dataset, batch)
-    small = slim(network, layout, genome)
-    entry["log"] = train.fit(
-        small,
-        dataset,
-        settings.finetune,
-        evaluate.genome_seed(settings.seed, genome) + settings.finetune.seed,
-        checkpoint=path / f"{role}.training",
-        progress=Progress(role, settings.finetune.epochs, progress),
-    )
-    entry["error"] = train.error_rate(small, dataset.test, dataset, batch)
-    save(path / f"{role}.safetensors", small, layout, genome, model=settings.model, error=entry["error"])
-    write_json(file, entry)
-    return entry
-
-
-def _add_latency(
-    settings: Settings, path: Path, result: dict[str, Any], network: nn.Module, layout: Layout, dataset: data.Dataset, state: es.State
-) -> None:
-    """Seconds per image of the baseline and each solution's share of it, batches of 1 and 64, in alternating rounds."""
-    nets = {"baseline": network} | {role: load(path / f"{role}.safetensors", network) for role in es.ROLES}
-    for batch in (1, 64):
-        x = data.normalise(dataset.train.x[:batch], dataset)
-        times = cost.latency(nets, x)
-        ratios = cost.latency_ratios(times, "baseline")
-        for name in nets:
-            result[name][f"seconds_batch{batch}"] = float(np.median(times[name]))
-            result[name][f"latency_left_batch{batch}"] = ratios[name]
+    def costs(self, genome: np.ndarray) -> dict[str, int]:
+        return {name: one(self.layout, genome) for name, one in cost.COSTS.items()}
 
 
 class Progress:
