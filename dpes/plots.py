@@ -9,6 +9,7 @@ import seaborn as sns
 from matplotlib.figure import Figure
 
 from .channels import Layout
+from .data import folders
 from .es import ROLES
 from .study import Run
 
@@ -115,8 +116,20 @@ def table(run: Run) -> pd.DataFrame:
         }
     )
     rows.loc[LABELS["baseline"], "fine-tuned (%)"] = np.nan  # it is not fine-tuned
+    rows["reported in the paper (%)"] = reported(run.settings.model, run.settings.dataset)
     rows.index.name = None
     return rows.T
+
+
+def reported(model: str, dataset: str) -> pd.Series:
+    """Errors in percent that a reader has copied from the paper into ``data/reported.csv``; NaN where nobody has."""
+    errors = pd.Series(np.nan, index=list(LABELS.values()))
+    for file in (folder / "reported.csv" for folder in folders()):
+        if file.exists():
+            rows = pd.read_csv(file).query("model == @model and dataset == @dataset")
+            errors.update(pd.Series(rows.error_percent.to_numpy(float), index=rows.solution.map(LABELS)))
+            break
+    return errors
 
 
 def styled(frame: pd.DataFrame) -> object:

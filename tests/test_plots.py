@@ -51,6 +51,15 @@ def test_table_holds_every_step(finished):
     assert "–" in html and f"{finished.result['light']['params']:,}" in html
 
 
+def test_reported_numbers_stand_beside_ours(finished, tmp_path, monkeypatch):
+    assert plots.table(finished).loc["reported in the paper (%)"].isna().all()
+    monkeypatch.setenv("DPES_DATA", str(tmp_path))
+    header = "family,model,dataset,solution,error_percent,flops_reduction_percent,source"
+    (tmp_path / "reported.csv").write_text(f"{header}\nresnet,resnet8,digits,knee,7.5,50,table 1\nresnet,resnet8,cifar10,knee,9,50,x\n")
+    row = plots.table(finished).loc["reported in the paper (%)"]
+    assert row["knee"] == 7.5 and row.drop("knee").isna().all()
+
+
 def test_provenance_names_the_run(finished):
     made = plots.provenance(finished)
     assert made["run"] == finished.path.name and "seconds, search" in made.index

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import random_genome, shake
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from dpes import load, models, save, slim, trace
 from dpes.slim import FileError, from_hex, read_header, to_hex
@@ -64,6 +65,15 @@ def test_saving_twice_gives_the_same_bytes(saved, tmp_path):
     genome = from_hex(read_header(path)["genome"], layout.n_bits)
     save(tmp_path / "again.safetensors", small, layout, genome, model="resnet8", error=0.25)
     assert (tmp_path / "again.safetensors").read_bytes() == path.read_bytes()
+
+
+def test_files_of_the_first_version_load(saved):
+    """They have the format beside the JSON header, not in it."""
+    path, small = saved
+    header = read_header(path)
+    save_file(load_file(path), path, metadata={"format": header.pop("format"), "dpes": json.dumps(header)})
+    with torch.no_grad():
+        assert torch.equal(load(path, models.build("resnet8", channels=1))(X), small(X))
 
 
 def test_other_architectures_are_refused_by_their_first_difference(saved):
