@@ -72,15 +72,15 @@ def check(name: str, genomes: int = GENOMES, onnx: int = 1) -> dict:
     started = time.perf_counter()
     layout = trace(model, x[:1])
     seconds = time.perf_counter() - started
-    whole = np.ones(layout.n_bits, dtype=bool)
+    full, whole = trace(model, torch.zeros(1, 3, 224, 224)), np.ones(layout.n_bits, dtype=bool)
     rng, failed = np.random.default_rng(0), set()
-    worst = {"float32": 0.0, "float64": 0.0, "onnx": 0.0}
+    distances: dict[str, list[float]] = {"float32": [], "float64": [], "onnx": []}
     for number in range(genomes):
         genome = random_genome(layout, rng)
         small = slim(model, layout, genome)
         with torch.no_grad():
             out = small(x)
-            worst["float32"] = max(worst["float32"], distance(out, mask(model, layout, genome)(x)))
+            distances["float32"].append(distance(out, mask(model, layout, genome)(x)))
             with FlopCounterMode(display=False) as counter:
                 small(x[:1])
         if counter.get_total_flops() != 2 * cost.macs(layout, genome):
@@ -97,7 +97,7 @@ def check(name: str, genomes: int = GENOMES, onnx: int = 1) -> dict:
                     from dpes import export
 
                     export.export(small, x, Path(folder) / "small.onnx")
-                    worst["onnx"] = max(worst["onnx"], export.check(Path(folder) / "small.onnx", small, x))
+                    distances["onnx"].append(export.check(Path(folder) / "small.onnx", small, x))
         small.train()(x).square().sum().backward()
         if not all(p.grad is not None and p.grad.shape == p.shape for p in small.parameters()):
             failed.add("backward")
@@ -105,12 +105,12 @@ def check(name: str, genomes: int = GENOMES, onnx: int = 1) -> dict:
     with torch.no_grad():
         for _ in range(genomes):
             genome = random_genome(layout, rng)
-            worst["float64"] = max(worst["float64"], distance(slim(model, layout, genome)(x), mask(model, layout, genome)(x)))
+            distances["float64"].append(distance(slim(model, layout, genome)(x), mask(model, layout, genome)(x)))
+    worst = {kind: float(np.max(values, initial=0)) for kind, values in distances.items()}  # of numpy, since Python's forgets NaN
     for kind, limit in {"float32": 1e-4, "float64": 1e-9, "onnx": 1e-4}.items():
         if not worst[kind] <= limit:
             failed.add(kind)
     reasons = sorted({(why.split(" of ")[0] if "kept whole" not in why else why): 0 for _, _, why in layout.frozen})
-    full = trace(network(name), torch.zeros(1, 3, 224, 224))
     return {
         "net": name,
         "bits": layout.n_bits,

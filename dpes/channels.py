@@ -17,6 +17,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from .config import DpesError
 
@@ -64,7 +65,7 @@ class Width:
 
 @dataclass(frozen=True)
 class Work:
-    """One call of a convolution or linear layer: MACs per image = ``factor`` x kept outputs x kept inputs."""
+    """One call of a convolution, linear layer or product: MACs per image = ``factor`` x kept outputs x kept inputs."""
 
     module: str
     out_bits: np.ndarray
@@ -159,7 +160,7 @@ def trace(model: nn.Module, example: Tensor) -> Layout:
                 )
         walk = Walk(model, graph)
         try:
-            with torch.no_grad():
+            with torch.no_grad(), walk.counter:
                 walk.run(example)
         except UnsupportedModel as error:
             raise UnsupportedModel(str(error).splitlines()[0]) from None  # torch.fx appends its own trace of the graph
@@ -231,8 +232,10 @@ class Walk(fx.Interpreter):
         self.why: dict[int, str] = {}  # filter -> reason it is kept for good
         self.layer: list[str] = []  # filter -> layer that opened it
         self.owned: dict[tuple[int, int], np.ndarray] = {}  # (id of tensor, dimension) -> filters
+        self.read: dict[int, str] = {}  # id of tensor -> why it stays whole: an operation of forward reads it by itself
         self.width: dict[tuple[str, str], tuple[np.ndarray, int]] = {}
         self.calls: list[tuple[str, np.ndarray, np.ndarray | None, int, int]] = []
+        self.counter = FlopCounterMode(display=False)
         self.readers: list[tuple[str, np.ndarray]] = []
         self.space: dict[fx.Node, Any] = {}  # Space of a tensor; for a size taken from a tensor, the filters it counts
         self.value: dict[fx.Node, Any] = {}
@@ -274,6 +277,7 @@ class Walk(fx.Interpreter):
     # ---- the walk -----------------------------------------------------------------------------------------------------------
     def run_node(self, n: fx.Node) -> Any:
         try:
+            before = self.counter.get_total_flops()
             result = super().run_node(n)
         except UnsupportedModel:
             raise
@@ -283,14 +287,17 @@ class Walk(fx.Interpreter):
                 f"{describe(n)}: the example does not run through it ({reason}); does its shape fit the model?"
             ) from None
         self.value[n] = result
+        flops, counted = self.counter.get_total_flops() - before, len(self.calls)
         self.space[n] = self.follow(n, result)
+        if flops and len(self.calls) == counted:  # an operation that is kept whole, such as a matrix product, costs the same forever
+            self.calls.append((describe(n), self.open(1, "", "kept whole"), None, flops // 2 // self.images, 0))
         return result
 
     def follow(self, n: fx.Node, result: Any) -> Any:
         if n.op == "placeholder":
             if not isinstance(result, Tensor):
                 return None
-            self.example = tuple(result.shape[1:])
+            self.images, *self.example = result.shape
             return Space(1, self.open(result.shape[1], "input", "input channels"))
         if n.op == "output":
             for source in n.all_input_nodes:
@@ -352,10 +359,16 @@ class Walk(fx.Interpreter):
         """Whatever the walk does not know: all channels that go in stay, so the operation sees what it always saw."""
         for source in n.all_input_nodes:
             self.freeze(self.atoms_of(source), f"feeds {describe(n)}")
+            self.keep_whole(source, n)
         space, x = self.source(n)
         if space is not None and isinstance(result, Tensor) and result.shape == x.shape:
             return space  # the channels still lie where they lay
         return self.whole(n, result)
+
+    def keep_whole(self, source: fx.Node, n: fx.Node) -> None:
+        """A parameter that an operation reads by itself stays whole, though a layer may own it, before or after."""
+        if source.op == "get_attr" and isinstance(self.value[source], Tensor):
+            self.read.setdefault(id(self.value[source]), f"{describe(n)} reads {source.target}")
 
     def whole(self, n: fx.Node, result: Any) -> Any:
         if isinstance(result, Tensor) and result.ndim > 1:
@@ -521,6 +534,9 @@ class Walk(fx.Interpreter):
                 return None
         for do, *arguments in joined:
             do(*arguments)
+        for node in operands:
+            if not any(do == self.own and arguments[0] is self.value[node] for do, *arguments in joined):
+                self.keep_whole(node, n)
         return main
 
     def concat(self, n: fx.Node, result: Tensor) -> Space | None:
@@ -623,6 +639,9 @@ class Walk(fx.Interpreter):
 
     # ---- the result -----------------------------------------------------------------------------------------------------------
     def layout(self) -> Layout:
+        for (tensor, _), atoms in self.owned.items():
+            if tensor in self.read:
+                self.freeze(atoms, self.read[tensor])
         roots = np.array([self.find(a) for a in range(len(self.parent))], dtype=np.int64)
         frozen = {int(roots[a]): why for a, why in sorted(self.why.items(), reverse=True)}
         members: dict[int, dict[str, None]] = {}
@@ -670,7 +689,7 @@ class Walk(fx.Interpreter):
             spaces={n.name: (s.dim, bits(s.atoms)) for n, s in self.space.items() if isinstance(s, Space)},
             ndim={n.name: v.ndim for n, v in self.value.items() if isinstance(v, Tensor)},
             graph=self.module.graph,
-            example=self.example,
+            example=tuple(self.example),
         )
 
 

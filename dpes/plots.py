@@ -90,7 +90,7 @@ def steps(run: Run) -> tuple[Figure, str]:
     axes.axhline(unpruned, color=COLOURS["baseline"], ls="--", lw=1, label="unpruned")
     axes.set_xticks(range(4), STEPS.values())
     axes.set(ylabel="test error (%)", ylim=(0, None))
-    axes.legend(fontsize="small")
+    figure.legend(loc="outside lower center", ncols=2, fontsize="small")
     ends = ", ".join(f"{LABELS[r]} {100 * run.result[r]['error']:.1f}" for r in ROLES)
     return (
         figure,

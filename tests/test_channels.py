@@ -267,6 +267,49 @@ def test_what_cannot_be_sliced_is_frozen_not_wrong(wake):
     assert "a" not in {g.name for g in layout.groups}
 
 
+class Standardised(nn.Conv2d):
+    """A convolution that the walk does not know: of another class."""
+
+    def forward(self, x):
+        return F.conv2d(x, self.weight - self.weight.mean((1, 2, 3), keepdim=True), self.bias, 1, 1)
+
+
+@pytest.mark.parametrize(
+    "product",
+    [
+        lambda m, x: F.conv2d(x, m.w.view(6, 6, 1, 1)), lambda m, x: torch.einsum("bchw,cd->bdhw", x, m.w),
+        lambda m, x: (x.permute(0, 2, 3, 1) @ m.w).permute(0, 3, 1, 2), lambda m, x: m.transposed(x), lambda m, x: m.standardised(x),
+    ],
+)  # fmt: skip
+def test_operations_kept_whole_are_counted(product):
+    """``agree`` compares with FlopCounterMode: what the walk does not know costs, too."""
+    model = Net(
+        lambda m, x: m.fc(F.relu(m.b(product(m, m.a(x)))).mean((2, 3))),
+        a=conv(3, 6), b=conv(6, 3), fc=head(3), transposed=nn.ConvTranspose2d(6, 6, 3, 1, 1), standardised=Standardised(6, 6, 3),
+    )  # fmt: skip
+    model.w = nn.Parameter(torch.randn(6, 6, generator=torch.Generator().manual_seed(0)))
+    assert [g.name for g in agree(model, draws=5).groups] == ["b"]
+
+
+@pytest.mark.parametrize(
+    "read, pruned",
+    [
+        (lambda m, x: m.c(x) * m.c.weight.norm(), ["b", "last"]),
+        (lambda m, x: m.c(x) / m.c.weight.size(0), ["b", "last"]),
+        (lambda m, x: F.conv2d(m.d(m.c(x)), m.c.weight, padding=1), ["b", "last"]),
+        (lambda m, x: F.batch_norm(m.c(x), m.n.running_mean, m.n.running_var) + m.n(m.c(x)), ["a", "b", "last"]),
+        (lambda m, x: m.c(x) + m.last.bias, ["a", "c", "b"]),  # along the pixels; owned only later
+    ],
+)
+def test_a_parameter_that_forward_reads_by_itself_stays_whole(read, pruned):
+    model = Net(
+        lambda m, x: m.fc(F.relu(m.b(read(m, m.a(x)))).mean((2, 3))) + m.end(m.last(x.mean((2, 3)))),
+        a=conv(3, 6), c=conv(6, 6), d=conv(6, 6), n=nn.BatchNorm2d(6), b=conv(6, 3), fc=head(3), last=nn.Linear(3, 16), end=head(16),
+    )  # fmt: skip
+    layout = agree(model, draws=10)
+    assert [g.name for g in layout.groups] == pruned
+
+
 def test_channels_last_linear_layers_and_layer_scale():
     """The inside of a ConvNeXt block: hidden units are prunable, the normalised stream is not."""
 
