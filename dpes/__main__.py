@@ -103,7 +103,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except OSError as error:
         if arguments.debug:
             raise
-        print(f"dpes: {error.strerror or error}{f': {error.filename}' if error.filename else ''}", file=sys.stderr)
+        place = f": {error.filename}" if error.filename else ""
+        print(f"dpes: {error.strerror or error}{place}; once that is put right, the same command continues", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("dpes: stopped; the same command continues where it was", file=sys.stderr)

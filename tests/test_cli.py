@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -11,7 +12,7 @@ import sys
 import numpy as np
 import pytest
 
-from dpes import config, study
+from dpes import config, search, study
 from dpes.__main__ import main
 
 pytestmark = pytest.mark.usefixtures("own_weights")
@@ -116,6 +117,30 @@ def test_missing_and_damaged_data_get_one_line(capsys, tmp_path, monkeypatch):
     (tmp_path / "weights" / "resnet20-12fca82f.th").write_bytes(b"broken")
     error = refused(capsys, "run", "--profile", "smoke", "--model", "resnet20", "--weights", "akamaster", "--folder", tmp_path / "runs")
     assert "resnet20-12fca82f.th" in error
+
+
+def test_a_full_disk_stops_with_one_line_and_loses_nothing(capsys, finished, tmp_path, monkeypatch):
+    whole, lines = search.Candidate.line, []
+
+    def full(candidate):
+        lines.append(candidate)
+        if len(lines) == 4:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return whole(candidate)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(search.Candidate, "line", full)
+        assert "No space left on device; once that is put right" in refused(capsys, "run", *SMOKE, "--folder", tmp_path)
+    assert call(capsys, "run", *SMOKE, "--folder", tmp_path)[0] == 0
+    for name in ("history.jsonl", "knee.safetensors"):
+        assert (tmp_path / finished.path.name / name).read_bytes() == (finished.path / name).read_bytes()
+
+
+def test_a_loss_that_is_no_number_names_the_cure(capsys, tmp_path):
+    settings = ["--model", "vgg-tiny", "--finetune-lr", "1e9", "--folder", tmp_path]
+    assert "lower lr" in refused(capsys, "run", *SMOKE, *settings)
+    (run,) = tmp_path.iterdir()
+    assert len((run / "history.jsonl").read_text().splitlines()) == 9  # the search is kept
 
 
 def test_debug_shows_the_traceback():
