@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 SCHEMA = 1  # of run directories; a run of another schema is refused
+SEEDS = 2**63 - 1  # torch takes twice as many; fine-tuning adds a genome's own number
 
 
 class DpesError(Exception):
@@ -94,7 +95,7 @@ class Search(Checked):
     )
     calibration_images: int = setting(1000, "training images that re-estimate the batch-norm statistics", "ours", low=1)
     partial_epochs: int = setting(3, "epochs of partial training", "authors", low=1)
-    partial_images: int | None = setting(None, "training images of a partial epoch; all when unset", "paper", low=1)
+    partial_images: int | None = setting(None, "training images of a partial epoch; all when unset", "paper", low=2)
     partial_lr: float = setting(1e-3, "constant learning rate of partial training", "authors", above=0)
     batch_size: int = setting(250, "images per batch in evaluation; partial training uses half", "ours", low=2)
     error_ceiling: float | None = setting(None, "a candidate above this error is dominated by each one below it", "ours", above=0, high=1)
@@ -113,8 +114,8 @@ class Training(Checked):
     momentum: float = setting(0.9, "Nesterov momentum", "authors", low=0, high=0.999)
     weight_decay: float = setting(5e-4, "weight decay of convolution and linear weights", "ours", low=0)
     label_smoothing: float = setting(0.0, "label smoothing", "ours", low=0, high=0.9)
-    images: int | None = setting(None, "training images per epoch; all when unset", "ours", low=1)
-    seed: int = setting(0, "seed of initial weights, of the order of images and of augmentation", "ours", low=0)
+    images: int | None = setting(None, "training images per epoch; all when unset", "ours", low=2)
+    seed: int = setting(0, "seed of initial weights, of the order of images and of augmentation", "ours", low=0, high=SEEDS)
 
 
 @dataclass(frozen=True)
@@ -124,7 +125,7 @@ class Settings(Checked):
     model: str = setting("resnet20", "network")
     dataset: str = setting("digits", "data")
     profile: str = setting("quick", "named set of defaults")
-    seed: int = setting(0, "seed of the search and of fine-tuning", low=0)
+    seed: int = setting(0, "seed of the search and of fine-tuning", low=0, high=SEEDS)
     weights: str = setting("train", "trained weights: by the baseline recipe here, or published ones")
     search: Search = field(default_factory=Search)
     baseline: Training = field(default_factory=Training)
@@ -217,8 +218,11 @@ def to_dict(settings: Any) -> Any:
 
 
 def from_dict(values: dict[str, Any]) -> Settings:
-    """The inverse of ``to_dict``; raises ``SettingsError`` for a name this version does not know."""
-    for cls, given in ((Settings, values), *((c, values.get(p, {})) for p, c in NESTED.items())):
+    """The inverse of ``to_dict``; raises ``SettingsError`` for a name this version does not know, or another shape."""
+    parts = values if isinstance(values, dict) else {}
+    for cls, given in ((Settings, values), *((c, parts.get(p, {})) for p, c in NESTED.items())):
+        if not isinstance(given, dict):
+            raise SettingsError(f"settings are {given!r}: must be names with their values")
         if unknown := set(given) - {f.name for f in fields(cls)}:
             raise SettingsError(f"unknown setting {min(unknown)!r}: written by another version of dpes?")
     return Settings(**{k: NESTED[k](**v) if k in NESTED else v for k, v in values.items()})

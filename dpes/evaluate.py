@@ -5,6 +5,9 @@ from __future__ import annotations
 import copy
 import hashlib
 import multiprocessing
+import os
+import signal
+import threading
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -145,8 +148,16 @@ def processes(fitness: Fitness, workers: int) -> Iterator[Callable[[Iterable[np.
 
 def _start_worker(model: nn.Module, dataset: data.Dataset, example: tuple[int, ...], search: Search, seed: int, device: str) -> None:
     global _worker
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all; the parent stops its workers
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     torch.set_num_threads(1)
     _worker = Fitness(model, trace(model, torch.zeros(1, *example, device=device)), dataset, search, seed, device)
+
+
+def _end_with_parent() -> None:
+    """A parent that is killed cannot stop its workers, which would wait for its next genome forever."""
+    multiprocessing.parent_process().join()
+    os._exit(1)
 
 
 def _evaluate_in_worker(genome: np.ndarray) -> float:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save as to_bytes
 from torch import fx, nn
 
 from .channels import KEPT, Layout, kept, trace
@@ -105,7 +105,10 @@ def to_hex(genome: np.ndarray) -> str:
 
 def from_hex(text: str, n_bits: int) -> np.ndarray:
     """The inverse of ``to_hex``; raises ``ValueError`` if the text is too short."""
-    return np.unpackbits(np.frombuffer(bytes.fromhex(text), dtype=np.uint8))[:n_bits].astype(bool)
+    bits = np.unpackbits(np.frombuffer(bytes.fromhex(text), dtype=np.uint8))
+    if len(bits) < n_bits:
+        raise ValueError(f"{len(bits)} bits, not {n_bits}")
+    return bits[:n_bits].astype(bool)
 
 
 def save(path: str | Path, small: nn.Module, layout: Layout, genome: Any, model: str = "", **metrics: float) -> None:
@@ -123,7 +126,8 @@ def save(path: str | Path, small: nn.Module, layout: Layout, genome: Any, model:
     }
     partial = Path(path).with_name(Path(path).name + ".part")
     tensors = {place: t for t, (place, *_) in _tensors(small, layout)}
-    save_file({k: t.detach().cpu().contiguous() for k, t in tensors.items()}, partial, metadata={"dpes": json.dumps(header)})
+    # not save_file: its files only their owner can read, and a full disk is no OSError to it
+    partial.write_bytes(to_bytes({k: t.detach().cpu().contiguous() for k, t in tensors.items()}, {"dpes": json.dumps(header)}))
     os.replace(partial, path)
 
 
@@ -136,10 +140,16 @@ def read_header(path: str | Path) -> dict[str, Any]:
         raise FileError(f"{path}: no such file") from None
     except (SafetensorError, OSError) as error:
         raise FileError(f"{path}: damaged ({error}); write it again with dpes.save") from None
-    header = json.loads(metadata.get("dpes", "{}"))  # one entry, since the order of several is not reproducible
-    header.setdefault("format", metadata.get("format"))  # where the first files have it
-    if header["format"] != FORMAT:
-        raise FileError(f"{path}: not a slim network of dpes, or of another version ({header['format'] or 'no format in its header'})")
+    try:
+        header = json.loads(metadata.get("dpes", "{}"))  # one entry, since the order of several is not reproducible
+    except ValueError:
+        header = None
+    if not isinstance(header, dict):
+        raise FileError(f"{path}: damaged (its header is no JSON object); write it again with dpes.save") from None
+    if header.get("format") != FORMAT:
+        raise FileError(f"{path}: not a slim network of dpes, or of another version ({header.get('format', 'no format in its header')})")
+    if missing := {"model", "genome", "groups", "input"} - set(header):
+        raise FileError(f"{path}: damaged (no {min(missing)!r} in its header); write it again with dpes.save")
     return header
 
 
@@ -162,7 +172,11 @@ def load(path: str | Path, model: nn.Module) -> nn.Module:
         raise FileError(
             f"{path}: made from {header['model']} with {len(header['groups'])} coupled groups; this {type(model).__name__} has {len(mine)}"
         )
-    small = slim(model, layout, from_hex(header["genome"], layout.n_bits))
+    try:
+        genome = from_hex(header["genome"], layout.n_bits)
+    except (TypeError, ValueError) as error:
+        raise FileError(f"{path}: damaged (its genome: {error}); write it again with dpes.save") from None
+    small = slim(model, layout, genome)
     with safe_open(path, framework="pt", device=str(device)) as file:
         stored = set(file.keys())
         for tensor, (place, *_) in _tensors(small, layout):

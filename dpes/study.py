@@ -20,12 +20,13 @@ import filelock
 import numpy as np
 import pandas as pd
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
+from safetensors.torch import save as to_bytes
 from torch import nn
 
 from . import cost, data, es, evaluate, models, pareto, train
 from .channels import Layout, trace
-from .config import SCHEMA, Settings, from_dict, suggest, to_dict
+from .config import SCHEMA, Settings, SettingsError, from_dict, suggest, to_dict
 from .files import RunError, difference, locked, read_history, read_json, write_json
 from .search import Candidate, search
 from .slim import from_hex, load, save, slim, to_hex
@@ -107,13 +108,26 @@ def open_run(path: str | Path) -> Run:
     path = Path(path)
     if not (path / "settings.json").exists():
         raise RunError(f"{path}: not a run directory; list them with: python -m dpes show")
-    stored = read_json(path / "settings.json")
+    stored = read_entries(path / "settings.json", "schema", "settings")
     if stored.get("schema") != SCHEMA:
         raise RunError(f"{path}: of schema {stored.get('schema')}, this version reads {SCHEMA}; delete it or use the version that wrote it")
     if not (path / "result.json").exists():
         raise RunError(f"{path}: not finished; continue it with: python -m dpes run")
-    result = read_json(path / "result.json")
-    return Run(path, from_dict(stored["settings"]), result, read_json(path / "env.json"))
+    try:
+        settings = from_dict(stored["settings"])
+    except SettingsError as error:
+        raise RunError(f"{path / 'settings.json'}: {error}; restore it, or delete {path} and run again") from None
+    result = read_entries(path / "result.json", "n_bits", "baseline", *es.ROLES)
+    return Run(path, settings, result, read_entries(path / "env.json", "seconds"))
+
+
+def read_entries(path: Path, *names: str) -> dict[str, Any]:
+    """A JSON file that holds at least these entries; raises ``RunError`` for any other."""
+    stored = read_json(path)
+    missing = [name for name in names if name not in stored] if isinstance(stored, dict) else ["JSON object"]
+    if missing:
+        raise RunError(f"{path}: damaged (no {missing[0]} in it); restore it, or delete {path.parent} and run again")
+    return stored
 
 
 def load_runs(folder: str | Path | None = None) -> pd.DataFrame:
@@ -142,7 +156,7 @@ def baseline(settings: Settings, dataset: data.Dataset, device: str = "cpu", pro
             recipe = settings.baseline
             train.fit(network, dataset, recipe, recipe.seed, checkpoint=checkpoint, progress=Progress("baseline", recipe.epochs, progress))
             part = path.with_name(path.name + ".part")
-            save_file({k: v.contiguous() for k, v in network.state_dict().items()}, part)
+            part.write_bytes(to_bytes({k: v.cpu().contiguous() for k, v in network.state_dict().items()}))
             os.replace(part, path)
             checkpoint.unlink(missing_ok=True)
     try:
@@ -180,7 +194,7 @@ def check_settings(path: Path, settings: Settings) -> None:
         if any(path.glob("*.json*")):
             raise RunError(f"{path}: has results but no settings.json; delete it and run again")
         write_json(file, mine)
-    elif (stored := read_json(file)) != mine:
+    elif (stored := read_entries(file, "schema", "settings")) != mine:
         raise RunError(f"{path}: holds a run of other settings ({difference(stored, mine)}); use another folder or delete it")
 
 
@@ -189,6 +203,12 @@ def _finish(settings: Settings, path: Path, device: str, progress: bool, workers
     saved = path / "state.npz"
     state = es.State.load(saved) if saved.exists() else None  # what is damaged is refused before anything is written
     history = read_history(path / "history.jsonl")
+    seen = 1 + settings.search.population * state.generation if state else 0
+    if len(history) < seen:
+        raise RunError(
+            f"{path / 'history.jsonl'}: has {len(history)} of the {seen} candidates that {saved.name} has seen; "
+            f"restore it, or delete {saved} to evaluate them again"
+        )
     seconds = Stopwatch(path / "env.json", device)
     dataset = data.load(settings.dataset, device=device)
     with seconds("baseline"):
@@ -256,7 +276,7 @@ class Work:
         """One solution cut from the original weights, fine-tuned and tested; kept in ``<role>.json`` until all three are done."""
         file = self.path / f"{role}.json"
         if file.exists():
-            return read_json(file)
+            return read_entries(file, "genome", "error", *cost.COSTS)
         entry: dict[str, Any] = {"genome": to_hex(genome), "search_error": float(F[0]), **self.costs(genome)}
         small = slim(self.network, self.layout, genome)
         entry["error_cut"] = self.test(small)
@@ -311,7 +331,7 @@ class Stopwatch:
 
     def __init__(self, path: Path, device: str):
         self.path = path
-        self.env = read_json(path) if path.exists() else {"seconds": {}}
+        self.env = read_entries(path, "seconds") if path.exists() else {"seconds": {}}
         self.env |= {
             "commit": commit(),
             "python": platform.python_version(),

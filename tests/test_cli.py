@@ -64,6 +64,9 @@ SETTINGS = [  # arguments of `run`, words of the message that name the problem a
     (["--round-to", "1"], "round_to = 1: must be at least 2"),
     (["--patience", "0"], "patience = 0: must be at least 1"),
     (["--seed", "-1"], "seed = -1: must be at least 0"),
+    (["--seed", str(2**63)], "must be at least 0 and at most"),
+    (["--finetune-images", "1"], "images = 1: must be at least 2"),
+    (["--partial-images", "1"], "partial_images = 1: must be at least 2"),
     (["--finetune-epochs", "-1"], "epochs = -1: must be at least 0"),
     (["--finetune-lr", "0"], "lr = 0.0: must be above 0"),
     (["--finetune-schedule", "steps"], "schedule = 'steps': choose from"),
@@ -96,6 +99,10 @@ def test_other_mistakes_get_one_line(capsys, tmp_path):
     ("settings.json", "", "cannot be read"),
     ("settings.json", '{"schema": 99, "settings": {}}', "schema"),
     ("env.json", "\x00", "cannot be read"),
+    ("settings.json", "[]", "no JSON object"),
+    ("result.json", "{}", "no n_bits in it"),
+    ("result.json", "null", "no JSON object"),
+    ("env.json", "[]", "no JSON object"),
 ])  # fmt: skip
 def test_damaged_runs_get_one_line(name, damage, words, capsys, finished, tmp_path):
     copy = tmp_path / finished.path.name

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import json
+from pathlib import Path
 
 import pytest
 
@@ -42,6 +44,22 @@ def test_settings_that_are_off_do_not_enter_the_name():
     assert "round_to" not in to_dict(Search()) and to_dict(Search(round_to=8))["round_to"] == 8
 
 
+def test_runs_keep_their_names():
+    """Another name for the same settings would orphan every run made before."""
+    names = {profile: make_settings(profile).run_id.rsplit("-", 1)[1] for profile in PROFILES}
+    assert names == {"smoke": "60c805b8", "quick": "4e524631", "cpu": "c2bea747", "paper": "cba74c4f"}
+    for file in (Path(__file__).parents[1] / "data" / "runs").glob("*-cpu-*/settings.json"):
+        stored = json.loads(file.read_text())["settings"]
+        assert from_dict(stored).run_id == file.parent.name and to_dict(from_dict(stored)) == stored
+
+
+def test_a_setting_given_as_unset_is_one_not_given():
+    unset = {name: None for name, (_, f) in flat_fields().items() if f.default is None}
+    assert len(unset) >= 5
+    assert make_settings("smoke", **unset) == make_settings("smoke")
+    assert make_settings("smoke", **unset).run_id == make_settings("smoke").run_id
+
+
 def test_names_are_readable():
     assert make_settings("cpu", seed=3).run_id.startswith("resnet56-cifar10-cpu-s3-")
     assert make_settings("cpu").baseline_id == "resnet56-cifar10-akamaster"
@@ -77,6 +95,10 @@ def test_settings_cannot_change():
         ({"p_mutation": "x"}, "must be a number"),
         ({"p_mutation": float("inf")}, "must be above 0 and at most 1"),
         ({"round_to": 1}, "must be at least 2"),
+        ({"finetune_images": 1}, "images = 1: must be at least 2"),
+        ({"partial_images": 1}, "partial_images = 1: must be at least 2"),
+        ({"seed": 2**63}, "seed = 9223372036854775808: must be at least 0 and at most"),
+        ({"baseline_seed": 2**64}, "must be at least 0 and at most"),
     ],
 )
 def test_mistakes_name_the_cure(arguments, message):
@@ -89,6 +111,12 @@ def test_settings_of_another_version_are_refused():
     values = to_dict(make_settings("smoke"))
     values["search"]["crossover"] = 0.5
     with pytest.raises(SettingsError, match="unknown setting 'crossover': written by another version"):
+        from_dict(values)
+
+
+@pytest.mark.parametrize("values", [[], None, 5, {"search": 5}, {"baseline": None}, {"finetune": ["lr"]}])
+def test_settings_of_another_shape_are_refused(values):
+    with pytest.raises(SettingsError, match="settings are .*: must be names with their values"):
         from_dict(values)
 
 

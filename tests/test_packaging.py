@@ -132,8 +132,9 @@ def test_chapters_name_what_exists():
     toc = (ROOT / "_toc.yml").read_text()
     for sets in runs.values():
         for name, parameters in sets.items():
-            config.make_settings(**parameters)
-            assert parameters["model"] in models.MODELS and parameters["dataset"] in data.DATASETS
+            if "model" in parameters:
+                config.make_settings(**parameters)
+                assert parameters["model"] in models.MODELS and parameters["dataset"] in data.DATASETS
             assert f"book/chapters/{name}\n" in toc
     in_toc = set(re.findall(r"book/chapters/(\S+)", toc))
     assert in_toc == {name for sets in runs.values() for name in sets}

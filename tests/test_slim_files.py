@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -67,15 +68,6 @@ def test_saving_twice_gives_the_same_bytes(saved, tmp_path):
     assert (tmp_path / "again.safetensors").read_bytes() == path.read_bytes()
 
 
-def test_files_of_the_first_version_load(saved):
-    """They have the format beside the JSON header, not in it."""
-    path, small = saved
-    header = read_header(path)
-    save_file(load_file(path), path, metadata={"format": header.pop("format"), "dpes": json.dumps(header)})
-    with torch.no_grad():
-        assert torch.equal(load(path, models.build("resnet8", channels=1))(X), small(X))
-
-
 def test_other_architectures_are_refused_by_their_first_difference(saved):
     path, _ = saved
     assert "group 0 is conv1 with 16 filters there, features.0 with 8 here" in refused(path, models.build("vgg-tiny", channels=1))
@@ -98,10 +90,51 @@ def test_damaged_missing_and_foreign_files_are_refused(saved, tmp_path):
     assert "not a slim network of dpes" in refused(tmp_path / "foreign.safetensors", model)
 
 
+@pytest.mark.parametrize("change, words", [
+    (lambda h: "{", "its header is no JSON object"),
+    (lambda h: "[]", "its header is no JSON object"),
+    (lambda h: {k: v for k, v in h.items() if k != "genome"}, "no 'genome' in its header"),
+    (lambda h: {k: v for k, v in h.items() if k != "input"}, "no 'input' in its header"),
+    (lambda h: h | {"genome": "zz" + h["genome"][2:]}, "damaged (its genome: "),
+    (lambda h: h | {"genome": h["genome"][:-2]}, "damaged (its genome: "),
+    (lambda h: h | {"format": "dpes slim network 9"}, "of another version (dpes slim network 9)"),
+    (lambda h: h | {"groups": h["groups"][:-1]}, "with 5 coupled groups; this ResNet has 6"),
+])  # fmt: skip
+def test_damaged_headers_are_refused(change, words, saved):
+    path, _ = saved
+    header = change(read_header(path))
+    save_file(load_file(path), path, metadata={"dpes": header if isinstance(header, str) else json.dumps(header)})
+    assert words in refused(path, models.build("resnet8", channels=1))
+
+
+def test_a_missing_tensor_is_named(saved):
+    path, _ = saved
+    header, tensors = read_header(path), load_file(path)
+    del tensors["fc.weight"]
+    save_file(tensors, path, metadata={"dpes": json.dumps(header)})
+    assert "has no tensor 'fc.weight'" in refused(path, models.build("resnet8", channels=1))
+
+
+def test_files_are_as_readable_as_any_other(saved, tmp_path):
+    """safetensors' own files are for their owner alone: a colleague on a cluster could list a run and not load it."""
+    (tmp_path / "any").touch()
+    assert os.stat(saved[0]).st_mode == os.stat(tmp_path / "any").st_mode
+
+
+def test_a_folder_that_is_not_there_is_an_error_of_the_system(saved, tmp_path):
+    """The command line turns it, and a full disk, into one line."""
+    model = models.build("resnet8", channels=1)
+    layout = trace(model, X[:1])
+    with pytest.raises(FileNotFoundError):
+        save(tmp_path / "none" / "small.safetensors", model, layout, np.ones(layout.n_bits, dtype=bool))
+
+
 def test_genomes_as_text():
     for n in (1, 7, 8, 9, 224):
         genome = np.random.default_rng(n).random(n) < 0.5
         assert np.array_equal(from_hex(to_hex(genome), n), genome)
+    with pytest.raises(ValueError, match="8 bits, not 9"):
+        from_hex("ff", 9)
 
 
 def test_no_pickle_anywhere():

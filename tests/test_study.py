@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
 import os
 import shutil
 import signal
@@ -11,15 +10,12 @@ import subprocess
 import sys
 import time
 
-import numpy as np
 import pytest
 import torch
 
-from dpes import cost, data, es, evaluate, make_settings, models, study, train
-from dpes.channels import trace
+from dpes import cost, data, es, evaluate, make_settings, study, train
 from dpes.files import RunError
-from dpes.search import search
-from dpes.slim import from_hex, slim, to_hex
+from dpes.slim import from_hex
 
 pytestmark = pytest.mark.usefixtures("own_weights")
 
@@ -114,6 +110,93 @@ def test_a_last_line_cut_short_is_evaluated_again(halfway, finished):
     assert (halfway / "history.jsonl").read_bytes() == history
 
 
+def test_stopped_after_every_candidate_a_run_ends_alike(halfway, finished, monkeypatch):
+    """Each sitting evaluates one candidate, is stopped at the second, and so on to the end."""
+    for name in ("state.npz", "history.jsonl", "timing.jsonl"):
+        (halfway / name).unlink()
+    evaluated, asked, sittings = evaluate.Fitness.__call__, [], 0
+
+    def stopped(fitness, genome):
+        asked.append(genome)
+        if len(asked) == 2:
+            raise KeyboardInterrupt
+        return evaluated(fitness, genome)
+
+    monkeypatch.setattr(evaluate.Fitness, "__call__", stopped)
+    while not (halfway / "result.json").exists():
+        asked.clear()
+        sittings += 1
+        try:
+            study.run(finished.settings, halfway.parent)
+        except KeyboardInterrupt:
+            assert len((halfway / "history.jsonl").read_text().splitlines()) == sittings
+            assert not (halfway / "owner").exists()
+    assert sittings == len({*finished.history.genome})
+    for name in ("history.jsonl", "state.npz", *(f"{r}.safetensors" for r in es.ROLES)):
+        assert (halfway / name).read_bytes() == (finished.path / name).read_bytes(), name
+
+
+@pytest.mark.parametrize("sent, ends", [(signal.SIGINT, 130), (signal.SIGTERM, -signal.SIGTERM)])
+def test_a_process_that_is_asked_to_stop_leaves_a_run_to_continue(sent, ends, halfway, finished):
+    for name in ("state.npz", "history.jsonl", "timing.jsonl"):
+        (halfway / name).unlink()
+    code = (  # a shell that puts the tests into the background has Ctrl-C ignored
+        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "from dpes.__main__ import main; raise SystemExit(main())"
+    )
+    command = [sys.executable, "-c", code, "run", "--profile", "smoke", "--quiet", "--threads", "1", "--folder", str(halfway.parent)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+        while process.poll() is None and not (halfway / "state.npz").exists():
+            time.sleep(0.01)
+        process.send_signal(sent)
+        out, _ = process.communicate(timeout=60)
+    assert process.returncode == ends, out
+    assert "Traceback" not in out and ("the same command continues" in out) == (sent == signal.SIGINT)
+    assert not (halfway / "result.json").exists()
+    study.run(finished.settings, halfway.parent)
+    for name in ("history.jsonl", *(f"{r}.safetensors" for r in es.ROLES)):
+        assert (halfway / name).read_bytes() == (finished.path / name).read_bytes(), name
+
+
+def test_a_history_that_lost_candidates_is_refused(halfway, finished):
+    """The state has seen them: without them, the run would end with an archive that lacks them."""
+    whole = (halfway / "history.jsonl").read_bytes()
+    for lines in (0, 1, 8):
+        (halfway / "history.jsonl").write_bytes(b"".join(whole.splitlines(keepends=True)[:lines]))
+        refuses(finished.settings, halfway, f"has {lines} of the 9 candidates that state.npz has seen; restore it, or delete .*state.npz")
+    (halfway / "state.npz").unlink()  # the cure
+    study.run(finished.settings, halfway.parent)
+    assert (halfway / "history.jsonl").read_bytes() == whole
+
+
+@pytest.mark.parametrize("name, text, words", [
+    ("settings.json", "[]", "no JSON object in it"),
+    ("settings.json", '{"schema": 1}', "no settings in it"),
+    ("settings.json", '{"schema": 1, "settings": []}', "settings are \\[\\]"),
+    ("settings.json", '{"schema": 1, "settings": {"search": 5}}', "settings are 5"),
+    ("settings.json", '{"schema": 1, "settings": {"seed": "x"}}', "seed = 'x': must be a whole number; restore it"),
+    ("settings.json", '{"schema": 1, "settings": {"sead": 1}}', "unknown setting 'sead'"),
+    ("result.json", "null", "no JSON object in it"),
+    ("result.json", '{"n_bits": 224, "baseline": {}, "heavy": {}, "light": {}}', "no knee in it"),
+    ("env.json", "[]", "no JSON object in it"),
+    ("env.json", "{}", "no seconds in it"),
+])  # fmt: skip
+def test_files_of_another_shape_are_refused_by_name(name, text, words, copied):
+    (copied / name).write_text(text)
+    for read in (lambda: study.open_run(copied), lambda: study.load_runs(copied.parent)):
+        with pytest.raises(RunError, match=f"{name}: .*{words}") as caught:
+            read()
+        assert "\n" not in str(caught.value) and "delete" in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["env.json", "heavy.json", "settings.json"])
+def test_half_done_files_of_another_shape_are_refused(name, halfway, finished):
+    for text in ("{}", "[]"):
+        (halfway / name).write_text(text)
+        with pytest.raises(RunError, match=f"{name}: damaged"):
+            study.run(finished.settings, halfway.parent)
+
+
 def test_damaged_files_are_refused(halfway, finished):
     settings = finished.settings
     whole = (halfway / "history.jsonl").read_bytes()
@@ -170,89 +253,6 @@ def test_all_runs_as_one_frame(finished):
 def test_provenance_is_written(finished):
     assert {"baseline", "search", "fine-tuning"} <= set(finished.env["seconds"])
     assert finished.env["torch"] == torch.__version__ and finished.env["threads"] == 1
-
-
-# ---- fitness --------------------------------------------------------------------------------------------------------------------
-@pytest.fixture(scope="module")
-def setting():
-    digits = data.load("digits")
-    network = models.build("vgg-tiny", channels=1)
-    train.fit(network, digits, make_settings("smoke").baseline, 0)
-    return network, trace(network, torch.zeros(1, 1, 32, 32)), digits
-
-
-def fitness(setting, **changes):
-    return evaluate.Fitness(*setting, make_settings("smoke", **changes).search)
-
-
-def draws(layout, n):
-    rng = np.random.default_rng(0)
-    return es.repair(rng.random((n, layout.n_bits)) < 0.7, layout.group_of_bit)
-
-
-@pytest.mark.parametrize("kind", ["recalibrate", "partial", "none"])
-def test_errors_depend_on_nothing_but_the_genome(kind, setting):
-    changes = {"fitness": kind, "partial_epochs": 1, "partial_images": 100}
-    genomes = draws(setting[1], 5)
-    forwards = list(evaluate.serial(fitness(setting, **changes), genomes))
-    backwards = list(evaluate.serial(fitness(setting, **changes), genomes[::-1]))[::-1]
-    assert forwards == backwards and len(set(forwards)) > 1
-
-
-def test_processes_give_the_same_bits_even_when_one_dies(setting):
-    one, genomes = fitness(setting), draws(setting[1], 12)
-    expected = list(evaluate.serial(one, genomes))
-    with evaluate.processes(one, 2) as errors:
-        assert list(errors(genomes)) == expected
-        answers = errors(genomes)
-        first = next(answers)
-        os.kill(multiprocessing.active_children()[0].pid, signal.SIGKILL)
-        assert [first, *answers] == expected
-
-
-def test_fitness_leaves_the_network_alone(setting):
-    network, layout, _ = setting
-    before = {k: v.clone() for k, v in network.state_dict().items()}
-    one = fitness(setting, fitness="partial", partial_epochs=1, partial_images=64)
-    one(draws(layout, 1)[0])
-    one(np.ones(layout.n_bits, dtype=bool))
-    assert all(torch.equal(v, before[k]) for k, v in network.state_dict().items())
-
-
-def test_fitness_none_is_the_error_of_the_cut(setting):
-    network, layout, digits = setting
-    genome = draws(layout, 1)[0]
-    cut = slim(network, layout, genome)
-    assert fitness(setting, fitness="none")(genome) == train.error_rate(cut, digits.search.first(100), digits)
-    assert fitness(setting, fitness="none", error_on="train")(genome) == train.error_rate(cut, digits.train.first(100), digits)
-
-
-def test_a_failed_candidate_is_worst_and_said(setting, monkeypatch):
-    def fail(*_):
-        raise RuntimeError("out of memory\nand more")
-
-    one = fitness(setting)
-    monkeypatch.setattr(train, "recalibrate", fail)
-    with pytest.warns(UserWarning, match="counts as worst: out of memory$"):
-        assert one(draws(setting[1], 1)[0]) == float("inf")
-
-
-def test_search_reevaluates_nothing(setting):
-    """A genome that comes back, and all of a history, cost nothing."""
-    layout, settings = setting[1], make_settings("smoke", population=8, generations=3, p_mutation=0.02).search
-    asked, history = [], []
-
-    def errors(genomes):
-        for genome in genomes:
-            asked.append(to_hex(genome))
-            yield float(genome.mean())
-
-    arguments = {"checkpoint": lambda s: None}
-    first = search(layout, errors, settings, 0, history=[], record=lambda c, s: history.append(c), **arguments)
-    assert len(asked) == len(set(asked)) and len(history) == 1 + 8 * 3
-    asked.clear()
-    second = search(layout, errors, settings, 0, history=history, record=lambda c, s: None, **arguments)
-    assert not asked and np.array_equal(first.parents, second.parents)
 
 
 def test_devices_that_do_not_exist_are_refused(tmp_path):
