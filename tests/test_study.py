@@ -141,8 +141,7 @@ def test_a_process_that_is_asked_to_stop_leaves_a_run_to_continue(sent, ends, ha
     for name in ("state.npz", "history.jsonl", "timing.jsonl"):
         (halfway / name).unlink()
     code = (  # a shell that puts the tests into the background has Ctrl-C ignored
-        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
-        "from dpes.__main__ import main; raise SystemExit(main())"
+        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\nfrom dpes.__main__ import main; raise SystemExit(main())"
     )
     command = [sys.executable, "-c", code, "run", "--profile", "smoke", "--quiet", "--threads", "1", "--folder", str(halfway.parent)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
