@@ -1,7 +1,7 @@
 """Every setting of a study: frozen dataclasses, their named profiles, and the identity of a run.
 
 A setting's origin is part of its definition: ``paper`` (Fernandes & Yen 2021), ``authors`` (their later
-public code, DNNDeepeningPruning at 4b61ca1) or ``ours``. Help texts and the book's table of settings are made from it.
+public code, DNNDeepeningPruning at 4b61ca1) or ``ours``. Help texts are made from it; the book's table of settings is kept by hand.
 """
 
 from __future__ import annotations
