@@ -164,10 +164,53 @@ def trace(model: nn.Module, example: Tensor) -> Layout:
                 walk.run(example)
         except UnsupportedModel as error:
             raise UnsupportedModel(str(error).splitlines()[0]) from None  # torch.fx appends its own trace of the graph
-        return walk.layout()
+        layout = walk.layout()
+        refuse_computed_widths(model, layout.widths)
+        return layout
     finally:
         for module, mode in training.items():
             module.training = mode
+
+
+class OffLimits:
+    """Stands in for a width while forward is traced once more: any use of it raises ``UnsupportedModel``."""
+
+    def __init__(self, name: str):
+        self.name = name
+
+    def refuse(self, *_: Any) -> Any:
+        raise UnsupportedModel(
+            f"{self.name}: forward computes with this width, which pruning changes; "
+            "read it off the tensor (x.shape[1]), or keep a copy of the number in an attribute of your own"
+        )
+
+
+COMPARISONS = {"__eq__", "__ne__", "__lt__", "__le__", "__gt__", "__ge__"}
+for _method in {*dir(int)} - {*dir(object)} | COMPARISONS | {"__format__", "__fx_create_arg__"}:
+    setattr(OffLimits, _method, OffLimits.refuse)
+
+
+def refuse_computed_widths(model: nn.Module, widths: tuple[Width, ...]) -> None:
+    """Raises ``UnsupportedModel`` where forward computes with a width such as ``conv.out_channels``, or branches on one.
+
+    The traced graph holds the number that it had, the slim network has another: they would differ without a word.
+    """
+    modules, attributes = dict(model.named_modules(remove_duplicate=False)), set(vars(model))
+    before = [(modules[w.module], w.attribute, getattr(modules[w.module], w.attribute)) for w in widths]
+    try:
+        for w in widths:
+            setattr(modules[w.module], w.attribute, OffLimits(f"{w.module}.{w.attribute}"))
+        fx.Tracer().trace(model)
+    except UnsupportedModel:
+        raise
+    except Exception as error:  # torch hides the reason where a width was the size of a new tensor
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise UnsupportedModel(f"{type(model).__name__}: forward computes with the width of a layer ({reason})") from None
+    finally:
+        for module, attribute, width in before:
+            setattr(module, attribute, width)
+        for name in set(vars(model)) - attributes:
+            delattr(model, name)  # constants of that trace
 
 
 def macs(model: nn.Module, example: Tensor) -> int:

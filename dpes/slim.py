@@ -31,7 +31,8 @@ def slim(model: nn.Module, layout: Layout, genome: Any) -> nn.Module:
     what ``mask`` computes. Raises ``GenomeError`` for a genome that does not fit. Source: ours.
     """
     keep = layout.keep(genome)
-    return cut(copy.deepcopy(model), model, layout, keep)
+    shared = {id(t): t for t in (*model.parameters(), *model.buffers())}  # not copied, since ``cut`` puts its own in their place
+    return cut(copy.deepcopy(model, shared), model, layout, keep)
 
 
 def cut(target: nn.Module, model: nn.Module, layout: Layout, keep: np.ndarray) -> nn.Module:

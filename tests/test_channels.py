@@ -394,6 +394,51 @@ def test_refusals_name_node_and_reason():
     assert "example batch" in refusal(models.build("resnet8"), torch.zeros(3))
 
 
+COMPUTED = {  # what forward does with a width, and with copies of it
+    "divides": lambda m, x: x / m.a.out_channels,
+    "makes a constant": lambda m, x: x * torch.full((1,), float(m.a.out_channels)),
+    "asks whether two differ": lambda m, x: x.relu() if m.a.in_channels != m.a.out_channels else x,
+    "asks whether two are equal": lambda m, x: x.relu() if m.b.in_channels == m.b.out_channels else x,
+    "asks whether it is large": lambda m, x: x.relu() if m.a.out_channels > 4 else x,
+    "cannot do without": lambda m, x: [x.relu()][m.a.out_channels - 8],
+}
+HARMLESS = {
+    "a constant": lambda m, x: x * torch.tensor([0.5]),
+    "a number of its own": lambda m, x: x / m.width,
+    "the shape": lambda m, x: x * x.shape[2],
+}
+
+
+class Widths(nn.Module):
+    """Two layers and in between something computed."""
+
+    def __init__(self, between):
+        super().__init__()
+        self.a, self.b, self.fc = nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(8, 8, 3), nn.Linear(8, 5)
+        self.between, self.width = between, 8
+
+    def forward(self, x):
+        return self.fc(self.b(self.between(self, self.a(x))).mean((2, 3)))
+
+
+@pytest.mark.parametrize("between", COMPUTED.values(), ids=COMPUTED)
+def test_a_width_that_forward_computes_with_is_refused(between):
+    model = Widths(between)
+    with pytest.raises(UnsupportedModel, match="computes with (this width, .* read it off the tensor|the width of a layer)"):
+        trace(model, X)
+    assert (model.a.out_channels, model.b.in_channels, model.fc.in_features) == (8, 8, 8)
+
+
+@pytest.mark.parametrize("between", HARMLESS.values(), ids=HARMLESS)
+def test_what_only_looks_like_a_width_is_pruned(between, rng):
+    model = Widths(between).eval()
+    layout, x = trace(model, X), torch.randn(2, 3, 32, 32)
+    assert layout.n_bits == 16
+    assert [k for k in vars(model) if k.startswith("_tensor_constant")] in ([], ["_tensor_constant0"])
+    genome = random_genome(layout, rng)
+    torch.testing.assert_close(slim(model, layout, genome)(x), mask(model, layout, genome)(x), rtol=1e-4, atol=1e-5)
+
+
 class TwoInputs(nn.Module):
     def forward(self, x, y):
         return x + y

@@ -19,7 +19,7 @@ LARGE = ("vgg", "resnet101", "resnet152", "wide", "densenet161", "densenet201", 
 
 @pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.slow if n.startswith(LARGE) else ()) for n in zoo.NETS])
 def test_slim_network_passes_all_checks(name):
-    assert zoo.check(name, genomes=1, onnx=0)["failed"] == []
+    assert zoo.check(name, genomes=1, onnx=False)["failed"] == []
 
 
 @pytest.mark.parametrize(
@@ -34,7 +34,7 @@ def test_slim_network_passes_all_checks(name):
 )
 def test_checks_can_fail(what, wrong, failures, monkeypatch):
     monkeypatch.setattr(zoo, what, wrong)
-    assert set(zoo.check("squeezenet1_1", genomes=1, onnx=0)["failed"]) == failures
+    assert set(zoo.check("squeezenet1_1", genomes=1, onnx=False)["failed"]) == failures
 
 
 def test_published_table_is_complete_and_has_no_failure():
