@@ -115,6 +115,8 @@ class Training(Checked):
     weight_decay: float = setting(5e-4, "weight decay of convolution and linear weights", "ours", low=0)
     label_smoothing: float = setting(0.0, "label smoothing", "ours", low=0, high=0.9)
     images: int | None = setting(None, "training images per epoch; all when unset", "ours", low=2)
+    small_epochs: int | None = setting(None, "first epochs, on images scaled to 3/4 of their side; none when unset", "ours", low=1)
+    precision: str | None = setting(None, "autocast of the forward pass; float32 when unset", "ours", choices=("bfloat16",))
     seed: int = setting(0, "seed of initial weights, of the order of images and of augmentation", "ours", low=0, high=SEEDS)
 
 
@@ -172,6 +174,19 @@ PROFILES: dict[str, dict[str, Any]] = {
     },
 }  # fmt: skip
 
+CPU_MODELS: dict[str, dict[str, Any]] = {  # what the profile cpu says of a network other than its own
+    "vgg16": {
+        "search": {"population": 20, "generations": 10},
+        "baseline": {"epochs": 14, "precision": "bfloat16"},
+        "finetune": {"epochs": 4, "precision": "bfloat16"},
+    },
+    "densenet22": {
+        "search": {"population": 20, "generations": 10},
+        "baseline": {"epochs": 24, "small_epochs": 12, "label_smoothing": 0.05, "precision": "bfloat16"},
+        "finetune": {"epochs": 6, "precision": "bfloat16"},
+    },
+}  # fmt: skip
+
 NESTED = {"search": Search, "baseline": Training, "finetune": Training}
 
 
@@ -198,7 +213,8 @@ def make_settings(profile: str = "quick", **overrides: Any) -> Settings:
     top = {k: v for k, v in preset.items() if k not in NESTED} | {"profile": profile}
     if overrides.get("model", top["model"]) != top["model"] or overrides.get("dataset", top["dataset"]) != top["dataset"]:
         top.pop("weights", None)  # a profile's weights are those of its own network
-    parts = {part: dict(preset.get(part, {})) for part in NESTED}
+    special = CPU_MODELS.get(overrides.get("model", top["model"]), {}) if profile == "cpu" else {}
+    parts = {part: preset.get(part, {}) | special.get(part, {}) for part in NESTED}
     for name, value in overrides.items():
         if name not in flat:
             raise SettingsError(f"unknown setting {name!r}: {suggest(name, flat)}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import platform
@@ -154,9 +155,14 @@ def baseline(settings: Settings, dataset: data.Dataset, device: str = "cpu", pro
         if not path.exists():
             checkpoint = path.with_suffix(".training")
             recipe = settings.baseline
-            train.fit(network, dataset, recipe, recipe.seed, checkpoint=checkpoint, progress=Progress("baseline", recipe.epochs, progress))
+            log = train.fit(
+                network, dataset, recipe, recipe.seed, checkpoint=checkpoint, progress=Progress("baseline", recipe.epochs, progress)
+            )
+            weights = to_bytes({k: v.cpu().contiguous() for k, v in network.state_dict().items()})
             part = path.with_name(path.name + ".part")
-            part.write_bytes(to_bytes({k: v.cpu().contiguous() for k, v in network.state_dict().items()}))
+            part.write_bytes(weights)
+            entry = {"model": settings.model, "dataset": settings.dataset, "recipe": to_dict(recipe), "torch": torch.__version__}
+            write_json(path.with_suffix(".json"), entry | {"sha256": hashlib.sha256(weights).hexdigest(), "log": log})
             os.replace(part, path)
             checkpoint.unlink(missing_ok=True)
     try:

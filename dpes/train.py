@@ -15,7 +15,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from dpes.config import DpesError, Training, fingerprint, to_dict
+from dpes.config import DpesError, SettingsError, Training, fingerprint, to_dict
 from dpes.data import Dataset, Split, augment, batches, normalise
 
 
@@ -51,6 +51,8 @@ def fit(
     # A last batch of one image has no variance for batch norm to divide by; it is left out.
     steps = n // recipe.batch_size + (n % recipe.batch_size > 1)
     model.to(memory_format=torch.channels_last)
+    if recipe.small_epochs:
+        check_small(model, normalise(images.x[:1], dataset))
     optimizer = sgd(model, recipe)
     generator = torch.Generator().manual_seed(generator_seed)
     identity = fingerprint((to_dict(recipe), generator_seed, dataset.name, n))
@@ -66,8 +68,12 @@ def fit(
         for step, (x, y) in zip(range(steps), shuffled, strict=False):
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate(recipe, epoch * steps + step, recipe.epochs * steps)
-            logits = model(normalise(augment(x, generator, dataset.flip), dataset))
-            loss = F.cross_entropy(logits, y, label_smoothing=recipe.label_smoothing)
+            x = normalise(augment(x, generator, dataset.flip), dataset)
+            if epoch < (recipe.small_epochs or 0):
+                x = smaller(x)
+            with torch.autocast(x.device.type, torch.bfloat16, enabled=recipe.precision == "bfloat16"):
+                logits = model(x)
+            loss = F.cross_entropy(logits.float(), y, label_smoothing=recipe.label_smoothing)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
@@ -87,6 +93,21 @@ def fit(
             progress(epoch, mean_loss, seconds)
     model.eval()
     return log
+
+
+def smaller(x: Tensor) -> Tensor:
+    """Images at three quarters of their side: an epoch on them costs about half as much (progressive resizing, Howard 2018)."""
+    return F.interpolate(x, scale_factor=0.75, mode="bilinear", antialias=True).contiguous(memory_format=torch.channels_last)
+
+
+@torch.no_grad()
+def check_small(model: nn.Module, x: Tensor) -> None:
+    """Raises ``SettingsError`` if the network cannot read the images of ``small_epochs``."""
+    try:
+        model.eval()(smaller(x))
+    except RuntimeError as error:
+        side = smaller(x).shape[-1]
+        raise SettingsError(f"small_epochs: {type(model).__name__} cannot read images of {side} x {side} pixels; leave it unset") from error
 
 
 def learning_rate(recipe: Training, step: int, steps: int) -> float:
