@@ -127,6 +127,12 @@ def select(F: np.ndarray, knee: str = "mmd", error_ceiling: float | None = None)
     return heavy, pareto.knee(F, knee), light
 
 
+def limit(state: State, cost: float, keep_unpruned: bool = False) -> float:
+    """The error above which a candidate of this cost is dominated by a parent, so that it changes nothing; may be infinite (ours)."""
+    rivals = (state.F[:, 1] <= cost) & (keep_unpruned | ~state.parents.all(axis=1))
+    return float(state.F[rivals, 0].min(initial=np.inf))
+
+
 def tell(
     state: State,
     genomes: np.ndarray,

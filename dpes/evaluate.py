@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import math
 import multiprocessing
 import os
 import signal
@@ -14,6 +15,7 @@ from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,6 +25,8 @@ from . import data, train
 from .channels import Layout, trace
 from .config import Search, Training
 from .slim import cut
+
+Job = tuple[np.ndarray, float]  # a genome, and the error above which it is dominated: arguments of ``Fitness``
 
 FAILED = float("inf")  # a failed candidate is worse than every other and never enters a front
 
@@ -56,18 +60,29 @@ class Fitness:
         pool = self.dataset.search if self.search.error_on == "search" else self.dataset.train
         self.judged = pool.first(self.search.search_images)
 
-    def __call__(self, genome: np.ndarray) -> float:
-        """Error in [0, 1] of one genome, bool [n_bits]; ``inf`` with a warning if its evaluation fails."""
-        return guarded(self.error, genome)
+    def __call__(self, genome: np.ndarray, limit: float = float("inf")) -> float:
+        """Error in [0, 1] of one genome, bool [n_bits]; ``inf`` with a warning if its evaluation fails.
 
-    def error(self, genome: np.ndarray) -> float:
+        limit: the error above which it is dominated; with ``search.racing`` an error above it is that of the images counted so far.
+        """
+        return guarded(self.error, genome, limit)
+
+    def error(self, genome: np.ndarray, limit: float = float("inf")) -> float:
         network = cut(self.bench, self.model, self.layout, self.layout.keep(genome))
         match self.search.fitness:
             case "recalibrate":
                 train.recalibrate(network, self.calibration_batches())
             case "partial":
                 train.fit(network, self.dataset, self.partial_recipe(), genome_seed(self.seed, genome))
-        return train.error_rate(network, self.judged, self.dataset, self.search.batch_size)
+        if self.search.racing is None:
+            return train.error_rate(network, self.judged, self.dataset, self.search.batch_size)
+        network.eval()
+        wrong, seen = 0, 0
+        for pair in train.inputs(self.judged, self.dataset, self.search.batch_size):
+            wrong, seen = wrong + int(train.errors(network, [pair])), seen + len(pair[1])
+            if above(limit, wrong, seen, len(self.judged), self.search.racing):
+                break
+        return wrong / seen
 
     def calibration_batches(self) -> Iterator[Tensor]:
         for images in self.calibration.split(self.search.batch_size):
@@ -84,10 +99,22 @@ class Fitness:
         )
 
 
-def guarded(error: Callable[[np.ndarray], float], genome: np.ndarray) -> float:
-    """The error of a genome, or ``inf`` with a warning where its evaluation fails: one candidate is lost, not the search."""
+def above(limit: float, wrong: int, seen: int, total: int, risk: float) -> bool:
+    """Whether an error rate over ``total`` images ends above ``limit``, after ``wrong`` of ``seen``: for certain, or at a risk.
+
+    At a risk: the bound of Hoeffding (1963), narrowed for draws without replacement (Serfling 1974). It holds at one look; a
+    candidate is looked at after every batch, so the risk over all of them is larger. Source: Maron & Moore 1994 (races).
+    """
+    if wrong > limit * total:
+        return True
+    left = 1 - (seen - 1) / total
+    return risk > 0 and wrong / seen - math.sqrt(left * math.log(1 / risk) / (2 * seen)) > limit
+
+
+def guarded(error: Callable[..., float], *job: Any) -> float:
+    """The error of a job, or ``inf`` with a warning where its evaluation fails: one candidate is lost, not the search."""
     try:
-        return error(genome)
+        return error(*job)
     except (RuntimeError, MemoryError, train.TrainingDiverged) as problem:  # out of memory on a device is a RuntimeError
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
@@ -101,18 +128,18 @@ def genome_seed(seed: int, genome: np.ndarray) -> int:
     return int.from_bytes(digest[:6], "little")
 
 
-def serial(fitness: Callable[[np.ndarray], float], genomes: Iterable[np.ndarray]) -> Iterator[float]:
-    """Errors of many genomes, one after the other, in their order."""
-    for genome in genomes:
-        yield fitness(genome)
+def serial(fitness: Callable[..., float], jobs: Iterable[Job]) -> Iterator[float]:
+    """Errors of many jobs, one after the other, in their order."""
+    for job in jobs:
+        yield fitness(*job)
 
 
 @contextmanager
-def processes(fitness: Fitness, workers: int) -> Iterator[Callable[[Iterable[np.ndarray]], Iterator[float]]]:
+def processes(fitness: Fitness, workers: int) -> Iterator[Callable[[Iterable[Job]], Iterator[float]]]:
     """A function like ``serial`` that computes in so many processes of one thread each, to the bits of one thread in series.
 
-    Network and data go to each process once. A process that dies is replaced and its genomes are evaluated again; a genome
-    under whose evaluation processes die twice counts as failed.
+    Network and data go to each process once. A process that dies is replaced and its jobs are done again; a job under which
+    processes die twice counts as failed.
     """
 
     def start() -> ProcessPoolExecutor:
@@ -122,9 +149,9 @@ def processes(fitness: Fitness, workers: int) -> Iterator[Callable[[Iterable[np.
 
     pool = start()
 
-    def errors(genomes: Iterable[np.ndarray]) -> Iterator[float]:
+    def errors(jobs: Iterable[Job]) -> Iterator[float]:
         nonlocal pool
-        waiting, deaths = list(genomes), 0
+        waiting, deaths = list(jobs), 0
         while waiting:
             try:
                 for error in pool.map(_evaluate_in_worker, list(waiting)):
@@ -160,8 +187,8 @@ def _end_with_parent() -> None:
     os._exit(1)
 
 
-def _evaluate_in_worker(genome: np.ndarray) -> float:
-    return _worker(genome)
+def _evaluate_in_worker(job: Job) -> float:
+    return _worker(*job)
 
 
 _worker: Fitness  # of this process, in workers only

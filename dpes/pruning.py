@@ -72,6 +72,8 @@ def prune(
     settings = settings or Search()
     if (evaluate is None) == (data is None):
         raise SettingsError("prune needs either evaluate=, a function from network to error, or data=(x, y)")
+    if settings.racing is not None:
+        raise SettingsError("racing needs the images of a study: leave it unset, and stop early inside your evaluate= function")
     if settings.fitness == "partial":
         raise SettingsError(
             "fitness 'partial' trains on data sets of the study; train inside your evaluate= function and set fitness='none'"
@@ -119,8 +121,8 @@ class _Fitness:
     def __post_init__(self) -> None:
         self.bench = copy.deepcopy(self.model)
 
-    def errors(self, genomes: Iterable[np.ndarray]) -> Iterator[float]:
-        return evaluate.serial(lambda genome: evaluate.guarded(self.error, genome), genomes)
+    def errors(self, jobs: Iterable[evaluate.Job]) -> Iterator[float]:
+        return evaluate.serial(lambda genome, _: evaluate.guarded(self.error, genome), jobs)
 
     def network(self, genome: np.ndarray) -> nn.Module:
         return self.ready(cut(self.bench, self.model, self.layout, self.layout.keep(genome)))

@@ -13,6 +13,7 @@ from tqdm import tqdm
 from . import cost, es, pareto
 from .channels import Layout
 from .config import Search
+from .evaluate import Job
 from .slim import from_hex, to_hex
 
 
@@ -28,6 +29,7 @@ class Candidate:
     macs: int
     params: int
     cost: float | None = None  # the second objective, where it is none of the layout's own
+    stopped: bool | None = None  # in a race: dominated after a part of the images, of which its error is
 
     def line(self) -> str:
         return json.dumps({k: v for k, v in vars(self).items() if v is not None}) + "\n"
@@ -35,7 +37,7 @@ class Candidate:
 
 def search(
     layout: Layout,
-    evaluate_errors: Callable[[Iterable[np.ndarray]], Iterator[float]],
+    evaluate_errors: Callable[[Iterable[Job]], Iterator[float]],
     settings: Search,
     seed: int,
     *,
@@ -48,29 +50,41 @@ def search(
 ) -> es.State:
     """Ask for offspring, evaluate them, tell the strategy; returns the last state, whose parents are the three solutions.
 
-    evaluate_errors: genomes -> their errors, in order. history: candidates already evaluated, which are not evaluated again
-    (so a genome that returns, or a search that resumes, costs nothing). record: called with each new candidate and its
-    seconds. checkpoint: called with the state after each generation. cost_of: the second objective of a genome, if it is not
-    ``settings.cost`` in closed form. Source: paper, authors' later code; see ``dpes.es``.
+    evaluate_errors: genomes with their limits (``es.limit``) -> their errors, in order. history: candidates already evaluated,
+    which are not evaluated again (so a genome that returns, or a search that resumes, costs nothing). record: called with each
+    new candidate and its seconds. checkpoint: called with the state after each generation. cost_of: the second objective of a
+    genome, if it is not ``settings.cost`` in closed form. Source: paper, authors' later code; see ``dpes.es``.
     """
-    known = {c.genome: (c.error, c.cost) for c in history}
+    known = {c.genome: (c.error, c.cost, c.stopped) for c in history}
     done = {(c.generation, c.index) for c in history}
     points: dict[int, list[np.ndarray]] = {}  # generation -> objectives of its candidates
 
+    def limit(genome: np.ndarray) -> float:
+        """The error above which a candidate need not be evaluated any further; infinite unless candidates race."""
+        if settings.racing is None or cost_of or state is None:
+            return float("inf")
+        return es.limit(state, cost.COSTS[settings.cost](layout, genome), settings.keep_unpruned)
+
     def evaluated(genomes: np.ndarray, generation: int, parents: list[str]) -> np.ndarray:
         texts = [to_hex(g) for g in genomes]
-        new = list(dict.fromkeys(t for t in texts if t not in known))
-        errors = evaluate_errors(from_hex(t, layout.n_bits) for t in new)
+        limits = {t: limit(g) for t, g in zip(texts, genomes, strict=True)}
+        # one that was stopped in an earlier generation goes on where no parent of this one dominates it
+        new = [t for t in limits if t not in known or (known[t][2] and known[t][0] <= limits[t])]
+        errors, waiting = evaluate_errors((from_hex(t, layout.n_bits), limits[t]) for t in new), set(new)
         F = np.empty((len(genomes), 2))
         for index, (genome, text) in enumerate(zip(genomes, texts, strict=True)):
             start = time.perf_counter()
-            if text not in known:
-                known[text] = next(errors), cost_of(genome) if cost_of else None
-            error, measured = known[text]
+            if text in waiting:
+                waiting.remove(text)
+                error = next(errors)
+                known[text] = error, cost_of(genome) if cost_of else None, limits[text] < error < float("inf") or None
+            error, measured, stopped = known[text]
             macs, params = cost.macs(layout, genome), cost.params(layout, genome)
             F[index] = error, cost.COSTS[settings.cost](layout, genome) if measured is None else measured
             if (generation, index) not in done:
-                record(Candidate(generation, index, parents[index], text, error, macs, params, measured), time.perf_counter() - start)
+                record(
+                    Candidate(generation, index, parents[index], text, error, macs, params, measured, stopped), time.perf_counter() - start
+                )
             bar.update()
         points[generation] = list(F)
         return F

@@ -444,3 +444,11 @@ def test_load_refuses_what_is_no_state(tmp_path):
     refused("ValueError")
     path.unlink()
     refused("FileNotFoundError")
+
+
+def test_limit_is_the_least_error_of_a_competing_parent_that_costs_no_more():
+    parents = np.array([[True, True], [True, False], [False, True]])
+    state = es.State(1, parents, np.array([[0.1, 9.0], [0.2, 5.0], [0.4, 2.0]]))
+    assert [es.limit(state, cost) for cost in (10.0, 5.0, 4.0, 2.0, 1.0)] == [0.2, 0.2, 0.4, 0.4, np.inf]
+    assert es.limit(state, 10.0, keep_unpruned=True) == 0.1
+    assert es.limit(es.start([0.1, 9.0], 2), 10.0) == np.inf

@@ -8,10 +8,13 @@ import os
 import signal
 import subprocess
 import sys
+from functools import partial
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from dpes import data, es, evaluate, make_settings, models, train
 from dpes.channels import trace
@@ -36,12 +39,16 @@ def draws(layout, n):
     return es.repair(rng.random((n, layout.n_bits)) < 0.7, layout.group_of_bit)
 
 
+def unlimited(genomes):
+    return [(genome, float("inf")) for genome in genomes]
+
+
 @pytest.mark.parametrize("kind", ["recalibrate", "partial", "none"])
 def test_errors_depend_on_nothing_but_the_genome(kind, setting):
     changes = {"fitness": kind, "partial_epochs": 1, "partial_images": 100}
-    genomes = draws(setting[1], 5)
-    forwards = list(evaluate.serial(fitness(setting, **changes), genomes))
-    backwards = list(evaluate.serial(fitness(setting, **changes), genomes[::-1]))[::-1]
+    jobs = unlimited(draws(setting[1], 5))
+    forwards = list(evaluate.serial(fitness(setting, **changes), jobs))
+    backwards = list(evaluate.serial(fitness(setting, **changes), jobs[::-1]))[::-1]
     assert forwards == backwards and len(set(forwards)) > 1
 
 
@@ -68,11 +75,11 @@ def test_partial_training_has_a_stream_for_each_seed_and_genome(setting):
 
 
 def test_processes_give_the_same_bits_even_when_one_dies(setting):
-    one, genomes = fitness(setting), draws(setting[1], 12)
-    expected = list(evaluate.serial(one, genomes))
+    one, jobs = fitness(setting), unlimited(draws(setting[1], 12))
+    expected = list(evaluate.serial(one, jobs))
     with evaluate.processes(one, 2) as errors:
-        assert list(errors(genomes)) == expected
-        answers = errors(genomes)
+        assert list(errors(jobs)) == expected
+        answers = errors(jobs)
         first = next(answers)
         os.kill(multiprocessing.active_children()[0].pid, signal.SIGKILL)
         assert [first, *answers] == expected
@@ -113,8 +120,8 @@ def test_a_failed_candidate_is_never_a_parent(setting):
     layout, settings = setting[1], make_settings("smoke", population=8, generations=3).search
     failed = {}
 
-    def some(genomes):
-        for genome in genomes:
+    def some(jobs):
+        for genome, _ in jobs:
             failed[to_hex(genome)] = bool(genome[1]) and not genome.all()
             yield evaluate.FAILED if failed[to_hex(genome)] else float(genome.mean())
 
@@ -139,7 +146,7 @@ def test_workers_end_with_a_parent_that_is_killed(setting, tmp_path):
         "layout = trace(network, torch.zeros(1, 1, 32, 32))\n"
         "one = evaluate.Fitness(network, layout, digits, make_settings('smoke').search)\n"
         "with evaluate.processes(one, 2) as errors:\n"
-        "    print(next(errors(np.ones((2, layout.n_bits), dtype=bool))), flush=True)\n"
+        "    print(next(errors([(np.ones(layout.n_bits, dtype=bool), 1.0)] * 2)), flush=True)\n"
         "    os.kill(os.getpid(), signal.SIGKILL)"
     )
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, start_new_session=True) as parent:
@@ -156,8 +163,9 @@ def test_search_reevaluates_nothing(setting):
     layout, settings = setting[1], make_settings("smoke", population=8, generations=3, p_mutation=0.02).search
     asked, history = [], []
 
-    def errors(genomes):
-        for genome in genomes:
+    def errors(jobs):
+        for genome, limit in jobs:
+            assert limit == float("inf")  # nothing races unless asked
             asked.append(to_hex(genome))
             yield float(genome.mean())
 
@@ -167,3 +175,68 @@ def test_search_reevaluates_nothing(setting):
     asked.clear()
     second = search(layout, errors, settings, 0, history=history, record=lambda c, s: None, **arguments)
     assert not asked and np.array_equal(first.parents, second.parents)
+
+
+# ---- races ----------------------------------------------------------------------------------------------------------------------
+@given(answers=st.lists(st.booleans(), min_size=1, max_size=60), limit=st.floats(0, 1), batch=st.integers(1, 20))
+def test_a_race_without_risk_stops_only_what_ends_above_its_limit(answers, limit, batch):
+    for seen in range(batch, len(answers) + batch, batch):
+        if evaluate.above(limit, sum(answers[:seen]), min(seen, len(answers)), len(answers), risk=0.0):
+            assert sum(answers) / len(answers) > limit
+            assert sum(answers[:seen]) / min(seen, len(answers)) > limit  # so the error that is written down is dominated, too
+
+
+@pytest.mark.parametrize("risk", [0.01, 0.1, 0.4])
+def test_the_risk_of_one_look_is_not_exceeded(risk):
+    """A candidate exactly at its limit is stopped wrongly by chance; draws without replacement, 500 of 1,000 images."""
+    rng, limit = np.random.default_rng(0), 0.3
+    answers = np.arange(1000) < 300
+    wrongly = [evaluate.above(limit, int(rng.permutation(answers)[:500].sum()), 500, 1000, risk) for _ in range(2000)]
+    assert np.mean(wrongly) <= risk
+    assert evaluate.above(limit, 300, 500, 1000, risk) and not evaluate.above(limit, 300, 500, 1000, 0.0)
+
+
+def test_a_race_without_risk_ends_with_the_same_three_and_counts_less(setting, monkeypatch):
+    network, layout, digits = setting
+    counted, errors = [], train.errors
+    monkeypatch.setattr(train, "errors", lambda forward, pairs: errors(forward, seen(pairs)))
+
+    def seen(pairs):
+        for x, y in pairs:
+            counted.append(len(y))
+            yield x, y
+
+    ends, histories, images = [], [], []
+    for racing in (None, 0.0):
+        settings = make_settings("smoke", population=8, generations=4, search_images=300, batch_size=25, racing=racing).search
+        one, history = evaluate.Fitness(network, layout, digits, settings), []
+        counted.clear()
+        arguments = {"record": lambda c, s, h=history: h.append(c), "checkpoint": lambda s: None}
+        ends.append(search(layout, partial(evaluate.serial, one), settings, 0, history=[], **arguments))
+        histories.append(history)
+        images.append(sum(counted))
+    assert np.array_equal(ends[0].parents, ends[1].parents) and np.array_equal(ends[0].F, ends[1].F)
+    assert [c.genome for c in histories[0]] == [c.genome for c in histories[1]]
+    assert not any(c.stopped for c in histories[0]) and any(c.stopped for c in histories[1])
+    assert all(a.error == b.error for a, b in zip(*histories, strict=True) if not b.stopped)
+    assert images[1] < images[0]
+
+
+def test_a_stopped_candidate_that_returns_goes_on_unless_still_dominated(setting):
+    """A known error of a part of the images must not pass for the whole."""
+    layout, settings = setting[1], make_settings("smoke", population=4, generations=2, p_mutation=0.01, racing=0.0).search
+    asked = []
+
+    def errors(jobs):
+        for genome, limit in jobs:
+            asked.append((to_hex(genome), limit))
+            yield float(genome.mean())
+
+    arguments = {"record": lambda c, s: None, "checkpoint": lambda s: None}
+    search(layout, errors, settings, 0, history=[], **arguments)
+    again, limit = asked[-1]
+    history = [Candidate(1, 9, "heavy", again, error, 1, 1, stopped=True) for error in (0.0, 1.0)]
+    for known, evaluated in ((history[0], True), (history[1], limit == float("inf"))):
+        asked.clear()
+        search(layout, errors, settings, 0, history=[known], **arguments)
+        assert (again in dict(asked)) == evaluated
