@@ -79,7 +79,12 @@ class Search(Checked):
 
     population: int = setting(30, "offspring per generation", "authors", low=4)
     generations: int = setting(10, "generations, the last one competes too", "authors", low=1)
-    p_mutation: float = setting(0.1, "probability of flipping each bit", "ours", above=0, high=1)
+    p_mutation: float = setting(0.1, "probability of flipping each bit (encoding widths: of changing each group)", "ours", above=0, high=1)
+    encoding: str | None = setting(
+        None,
+        "widths: how many filters a group keeps, by L1 norm (uses knowledge); each filter when unset",
+        choices=("widths",),
+    )
     knee: str = setting("mmd", "knee: minimum Manhattan distance, or weighted 2/3 error + 1/3 cost", "paper", choices=("mmd", "win"))
     keep_unpruned: bool = setting(False, "let the unpruned network compete with its children", "authors")
     cost: str = setting("macs", "second objective", "paper", choices=("macs", "params", "activations"))

@@ -80,16 +80,42 @@ def start(F: ArrayLike, n_bits: int) -> State:
 
 
 def ask(
-    state: State, rng: np.random.Generator, *, population: int, p_mutation: float, groups: np.ndarray, round_to: int | None = None
+    state: State,
+    rng: np.random.Generator,
+    *,
+    population: int,
+    p_mutation: float,
+    groups: np.ndarray,
+    round_to: int | None = None,
+    rank: np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Offspring: for each one a parent drawn uniformly, each of its bits flipped with probability ``p_mutation``, then repaired.
 
     Returns genomes bool [population, n_bits] and the parent of each, int [population], an index into ``ROLES``.
     A pruned filter can so return, and without selection the kept fraction drifts towards one half. Source: paper, authors' later code.
+    rank: int [n_bits], each filter's place in its group, 0 = the last to go; given, the widths of the groups mutate instead (ours,
+    see ``resized``).
     """
     parent_of = rng.integers(len(ROLES), size=population)
+    if rank is not None:
+        return resized(state.parents[parent_of], rng, p_mutation, groups, rank, round_to), parent_of
     flips = rng.random((population, state.parents.shape[1])) < p_mutation
     return repair(state.parents[parent_of] ^ flips, groups, round_to), parent_of
+
+
+STEP = 0.15  # of a group's size: standard deviation of a change of its width
+
+
+def resized(
+    genomes: np.ndarray, rng: np.random.Generator, p_mutation: float, groups: np.ndarray, rank: np.ndarray, round_to: int | None = None
+) -> np.ndarray:
+    """Each group's width changed with probability ``p_mutation`` by a normal step; it keeps its filters of least ``rank`` (ours)."""
+    _, starts, sizes = np.unique(groups, return_index=True, return_counts=True)
+    widths = np.add.reduceat(genomes, starts, axis=-1, dtype=int)
+    steps = np.rint(rng.normal(0, STEP, widths.shape) * sizes).astype(int) * (rng.random(widths.shape) < p_mutation)
+    place = np.arange(len(groups)) - np.repeat(starts, sizes)
+    ranked = place < np.repeat(np.clip(widths + steps, 1, sizes), sizes, axis=-1)  # the filters in the order of their ranks
+    return repair(ranked, groups, round_to)[..., np.repeat(starts, sizes) + rank]
 
 
 def repair(genomes: np.ndarray, groups: np.ndarray, round_to: int | None = None) -> np.ndarray:

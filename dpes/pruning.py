@@ -13,7 +13,7 @@ import pandas as pd
 from torch import Tensor, nn
 
 from . import cost as costs
-from . import es, evaluate, pareto, train
+from . import es, evaluate, importance, pareto, train
 from .channels import Layout, trace
 from .config import Search, SettingsError, suggest, to_dict
 from .files import RunError, difference, locked, read_history, read_json, write_json
@@ -97,7 +97,8 @@ def prune(
         if paths:
             paths.record(candidate)
 
-    arguments = dict(history=list(history), record=record, cost_of=cost_of, progress=progress)
+    rank = importance.rank_for(settings, original, layout)
+    arguments = dict(history=list(history), record=record, cost_of=cost_of, rank=rank, progress=progress)
     if paths:
         with locked(paths.path):
             state = search(layout, fitness.errors, settings, seed, checkpoint=paths.checkpoint, state=paths.state(), **arguments)

@@ -46,6 +46,7 @@ def search(
     checkpoint: Callable[[es.State], None],
     state: es.State | None = None,
     cost_of: Callable[[np.ndarray], float] | None = None,
+    rank: np.ndarray | None = None,
     progress: bool = False,
 ) -> es.State:
     """Ask for offspring, evaluate them, tell the strategy; returns the last state, whose parents are the three solutions.
@@ -53,7 +54,8 @@ def search(
     evaluate_errors: genomes with their limits (``es.limit``) -> their errors, in order. history: candidates already evaluated,
     which are not evaluated again (so a genome that returns, or a search that resumes, costs nothing). record: called with each
     new candidate and its seconds. checkpoint: called with the state after each generation. cost_of: the second objective of a
-    genome, if it is not ``settings.cost`` in closed form. Source: paper, authors' later code; see ``dpes.es``.
+    genome, if it is not ``settings.cost`` in closed form. rank: each filter's place in its group, for the encoding by widths.
+    Source: paper, authors' later code; see ``dpes.es``.
     """
     known = {c.genome: (c.error, c.cost, c.stopped) for c in history}
     done = {(c.generation, c.index) for c in history}
@@ -120,6 +122,7 @@ def search(
                 p_mutation=settings.p_mutation,
                 groups=layout.group_of_bit,
                 round_to=settings.round_to,
+                rank=rank,
             )
             F = evaluated(genomes, state.generation + 1, [es.ROLES[p] for p in parent_of])
             state = es.tell(

@@ -25,7 +25,7 @@ from safetensors.torch import load_file
 from safetensors.torch import save as to_bytes
 from torch import nn
 
-from . import cost, data, es, evaluate, models, pareto, train
+from . import cost, data, es, evaluate, importance, models, pareto, train
 from .channels import Layout, trace
 from .config import SCHEMA, Settings, SettingsError, from_dict, suggest, to_dict
 from .files import RunError, difference, locked, read_history, read_json, write_json
@@ -275,6 +275,7 @@ class Work:
                 record=record,
                 checkpoint=lambda s: s.save(self.path / "state.npz"),
                 state=state,
+                rank=importance.rank_for(self.settings.search, self.network, self.layout),
                 progress=self.progress,
             )
 

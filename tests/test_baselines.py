@@ -1,0 +1,110 @@
+"""Rivals: the budget they keep, the filters they choose, and the widths that the variant of the strategy mutates."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from conftest import shake
+
+from dpes import baselines, cost, data, es, importance, models, study
+from dpes.channels import trace
+from dpes.config import make_settings
+from dpes.search import search
+from dpes.slim import from_hex
+
+
+@pytest.fixture(scope="module")
+def resnet():
+    model = shake(models.build("resnet8", channels=1))
+    return model, trace(model, torch.zeros(1, 1, 32, 32))
+
+
+@pytest.mark.parametrize("share", [0.2, 0.5, 0.9, 1.0])
+def test_rivals_cost_what_they_may_and_little_less(share, resnet):
+    model, layout = resnet
+    budget = share * cost.macs(layout, np.ones(layout.n_bits, dtype=bool))
+    norms = importance.l1_norms(model, layout)
+    for genome in (baselines.random_mask(layout, budget, 0), baselines.uniform(layout, budget, norms)):
+        assert 0.9 * budget <= cost.macs(layout, layout.keep(genome)) <= budget
+
+
+def test_random_masks_differ_by_seed_alone(resnet):
+    _, layout = resnet
+    a, b, again = (baselines.random_mask(layout, 5e6, seed) for seed in (0, 1, 0))
+    assert np.array_equal(a, again) and not np.array_equal(a, b)
+
+
+def test_a_budget_below_every_network_gives_the_smallest(resnet):
+    model, layout = resnet
+    genome = baselines.uniform(layout, 0, importance.l1_norms(model, layout))
+    assert [int(genome[g.bits].sum()) for g in layout.groups] == [1] * len(layout.groups)
+
+
+def test_l1_norms_are_those_of_the_weights_and_add_up_over_coupled_layers(resnet):
+    model, layout = resnet
+    norms, modules = importance.l1_norms(model, layout), dict(model.named_modules())
+    assert max(len(g.members) for g in layout.groups) > 1
+    for group in layout.groups:
+        expected = sum(modules[name].weight.detach().abs().sum((1, 2, 3)) for name in group.members)
+        np.testing.assert_allclose(norms[group.bits], expected.numpy(), rtol=1e-5)
+
+
+def test_uniform_keeps_the_largest_norms_of_each_group_in_equal_shares(resnet):
+    model, layout = resnet
+    norms = importance.l1_norms(model, layout)
+    genome = baselines.uniform(layout, 4e6, norms)
+    for group in layout.groups:
+        kept, scores = genome[group.bits], norms[group.bits]
+        assert kept.all() or scores[kept].min() >= scores[~kept].max()
+    shares = [genome[g.bits].mean() for g in layout.groups]
+    assert max(shares) - min(shares) < 0.1
+
+
+# ---- the strategy on widths -----------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("round_to", [None, 4])
+def test_widths_mutate_and_the_highest_ranks_stay(round_to, resnet):
+    model, layout = resnet
+    rank, groups = importance.ranks(layout, importance.l1_norms(model, layout)), layout.group_of_bit
+    state = es.start([0.1, 1.0], layout.n_bits)
+    arguments = {"population": 200, "p_mutation": 0.3, "groups": groups, "rank": rank, "round_to": round_to}
+    genomes, _ = es.ask(state, np.random.default_rng(0), **arguments)
+    widths = np.array([[g[group.bits].sum() for group in layout.groups] for g in genomes])
+    for group in layout.groups:
+        ordered = genomes[:, group.bits][:, np.argsort(rank[group.bits])]
+        assert (np.diff(ordered.astype(int), axis=1) <= 0).all() and ordered[:, 0].all()
+    sizes = np.array([g.size for g in layout.groups])
+    assert (widths >= 1).all() and (round_to is None or (widths % round_to == 0).all())
+    if round_to is None:  # from full width half of the steps shrink a group, less those that round to nothing
+        assert 0.1 < (widths < sizes).mean() < 0.16
+
+
+def test_a_search_on_widths_reaches_only_prefixes_of_the_ranking(resnet):
+    model, layout = resnet
+    rank = importance.ranks(layout, importance.l1_norms(model, layout))
+    settings = make_settings("smoke", population=8, generations=4, encoding="widths", p_mutation=0.3).search
+
+    def errors(jobs):
+        for genome, _ in jobs:
+            yield float(1 - genome.mean())
+
+    history = []
+    arguments = {"record": lambda c, s: history.append(c), "checkpoint": lambda s: None}
+    end = search(layout, errors, settings, 0, history=[], rank=rank, **arguments)
+    for parent in end.parents:
+        for group in layout.groups:
+            assert parent[group.bits].sum() == rank[group.bits][parent[group.bits]].max() + 1
+    assert len({c.genome for c in history}) > 15
+
+
+def test_a_study_on_widths_and_with_races(tmp_path):
+    """From the command line's settings to three solutions that keep the filters of largest norm."""
+    run = study.run(make_settings("smoke", encoding="widths", p_mutation=0.5, racing=0.0, finetune_epochs=0), tmp_path)
+    network = study.baseline(run.settings, data.load("digits"))
+    layout = trace(network, torch.zeros(1, 1, 32, 32))
+    norms = importance.l1_norms(network, layout)
+    for text in run.solutions.set_index("solution").loc[list(es.ROLES)].genome:
+        genome = from_hex(text, layout.n_bits)
+        for group in layout.groups:
+            kept, scores = genome[group.bits], norms[group.bits]
+            assert kept.all() or scores[kept].min() >= scores[~kept].max()
