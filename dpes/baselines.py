@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
+import pandas as pd
 
-from . import cost, importance
+from . import cost, importance, study
 from .channels import Layout
 from .es import repair
+from .files import locked, read_json, write_json
+from .study import Run
 
 
 def random_mask(layout: Layout, macs: float, seed: int) -> np.ndarray:
@@ -39,3 +43,42 @@ def nearest(layout: Layout, macs: float, genome_of: Callable[[float], np.ndarray
         middle = (low + high) / 2
         low, high = (middle, high) if cost.macs(layout, genome_of(middle)) <= macs else (low, middle)
     return genome_of(low)
+
+
+def genomes(work: study.Work, macs: float, masks: int) -> dict[str, np.ndarray]:
+    """Name -> genome of each control: uniform L1 and so many random masks, at most ``macs``."""
+    l1 = uniform(work.layout, macs, importance.l1_norms(work.network, work.layout))
+    return {"l1": l1} | {f"random{k}": random_mask(work.layout, macs, work.settings.seed + k) for k in range(masks)}
+
+
+def controls(run: Run, masks: int = 3, device: str = "cpu", progress: bool = False) -> pd.DataFrame:
+    """Rivals at the MACs of the run's knee, fine-tuned and tested exactly as its solutions were; a row each, ``knee`` first.
+
+    Kept in ``controls.json`` of the run's directory after each one, with a checkpoint after every epoch: the same call continues.
+    """
+    file = run.path / "controls.json"
+    with locked(run.path):
+        done: dict[str, dict[str, Any]] = read_json(file) if file.exists() else {}
+        if {"l1", *(f"random{k}" for k in range(masks))} - set(done):
+            work = study.prepare(run.settings, run.path, device, progress)
+            for name, genome in genomes(work, run.result["knee"]["macs"], masks).items():
+                if name not in done:
+                    done[name] = work.finetuned(name, genome, work.fitness(genome))
+                    write_json(file, done)
+                for ending in ("training", "safetensors", "json"):
+                    (run.path / f"{name}.{ending}").unlink(missing_ok=True)
+    return frame(run, done)
+
+
+def frame(run: Run, done: dict[str, dict[str, Any]]) -> pd.DataFrame:
+    """The knee and its controls as rows: errors on the test set, costs also relative to the baseline."""
+    rows = [{"solution": name} | {k: v for k, v in entry.items() if not isinstance(v, (dict, list))} for name, entry in done.items()]
+    table = pd.concat([run.solutions.query("solution == 'knee'"), pd.DataFrame(rows)], ignore_index=True)
+    whole = run.result["baseline"]
+    return table.assign(macs_left=table.macs / whole["macs"], params_left=table.params / whole["params"])
+
+
+def read_controls(run: Run) -> pd.DataFrame | None:
+    """The controls of a finished run, or None if there are none; see ``controls``."""
+    file = run.path / "controls.json"
+    return frame(run, read_json(file)) if file.exists() else None

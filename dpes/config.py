@@ -127,6 +127,11 @@ class Training(Checked):
     precision: str | None = setting(None, "autocast of the forward pass; float32 when unset", "ours", choices=("bfloat16",))
     seed: int = setting(0, "seed of initial weights, of the order of images and of augmentation", "ours", low=0, high=SEEDS)
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.small_epochs is not None and self.small_epochs > self.epochs:
+            raise SettingsError(f"small_epochs = {self.small_epochs}: must be at most epochs, which is {self.epochs}")
+
 
 @dataclass(frozen=True)
 class Settings(Checked):

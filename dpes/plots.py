@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
+from pathlib import Path
+
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
@@ -9,6 +12,7 @@ import seaborn as sns
 from matplotlib.figure import Figure
 
 from .channels import Layout
+from .config import DpesError
 from .data import folders
 from .es import ROLES
 from .study import Run
@@ -22,6 +26,13 @@ STEPS = {
     "error_recalibrated": "batch norm\nrecalibrated",
     "error": "fine-tuned",
 }
+ENDINGS = (".png", ".svg", ".pdf")
+
+
+def check_ending(file: str | Path) -> None:
+    """Raises ``DpesError`` unless the name of a figure's file ends in one of ``ENDINGS``, in large or small letters."""
+    if Path(file).suffix.lower() not in ENDINGS:
+        raise DpesError(f"{file or 'an empty name'}: cannot be drawn; let the name end in {', '.join(ENDINGS[:-1])} or {ENDINGS[-1]}")
 
 
 def theme() -> None:
@@ -133,8 +144,9 @@ def reported(model: str, dataset: str) -> pd.Series:
 
 
 def styled(frame: pd.DataFrame) -> object:
-    """A table for the page: sensible digits, dashes where a step does not apply."""
-    style = frame.style.format("{:.2f}", na_rep="–")
+    """A table for the page: sensible digits, dashes where a step does not apply; its HTML is the same at every execution."""
+    name = hashlib.sha256(frame.to_json(orient="split", double_precision=15).encode()).hexdigest()[:8]  # in place of a random one
+    style = frame.style.set_uuid(name).format("{:.2f}", na_rep="–")
     coarse = [name for name in frame.index if "left" in name]
     return style.format("{:.0f}", subset=(coarse, slice(None))).format("{:,.0f}", subset=(["parameters"], slice(None)))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -90,7 +91,7 @@ def prune(
     named = cost or settings.cost
     cost_of = _cost(named, fitness, example)
     paths = _Files(Path(folder), settings, seed, layout, named) if folder else None
-    history = paths.history() if paths else []
+    history: list[Candidate] = []
 
     def record(candidate: Candidate, _: float) -> None:
         history.append(candidate)
@@ -98,12 +99,21 @@ def prune(
             paths.record(candidate)
 
     rank = importance.rank_for(settings, original, layout)
-    arguments = dict(history=list(history), record=record, cost_of=cost_of, rank=rank, progress=progress)
-    if paths:
-        with locked(paths.path):
-            state = search(layout, fitness.errors, settings, seed, checkpoint=paths.checkpoint, state=paths.state(), **arguments)
-    else:
-        state = search(layout, fitness.errors, settings, seed, checkpoint=lambda _: None, **arguments)
+    with locked(paths.path) if paths else nullcontext():
+        history += paths.history() if paths else []
+        state = search(
+            layout,
+            fitness.errors,
+            settings,
+            seed,
+            history=list(history),
+            record=record,
+            checkpoint=paths.checkpoint if paths else lambda _: None,
+            state=paths.state() if paths else None,
+            cost_of=cost_of,
+            rank=rank,
+            progress=progress,
+        )
     genomes = dict(zip(es.ROLES, state.parents, strict=True))
     networks = {role: fitness.ready(slim(model, layout, genome)) for role, genome in genomes.items()}
     frame = pd.DataFrame([vars(c) for c in history])

@@ -63,7 +63,7 @@ class Run:
     @cached_property
     def history(self) -> pd.DataFrame:
         """Every candidate: generation, index, parent, genome (hex), error, macs, params."""
-        return pd.DataFrame([vars(c) for c in read_history(self.path / "history.jsonl")])
+        return pd.DataFrame([vars(c) for c in read_history(self.path / "history.jsonl", mend=False)])
 
     @property
     def archive(self) -> pd.DataFrame:
@@ -208,7 +208,7 @@ def _finish(settings: Settings, path: Path, device: str, progress: bool, workers
     """Everything that is not done yet."""
     saved = path / "state.npz"
     state = es.State.load(saved) if saved.exists() else None  # what is damaged is refused before anything is written
-    history = read_history(path / "history.jsonl")
+    history = read_history(path / "history.jsonl", mend=False)
     seen = 1 + settings.search.population * state.generation if state else 0
     if len(history) < seen:
         raise RunError(
@@ -216,22 +216,21 @@ def _finish(settings: Settings, path: Path, device: str, progress: bool, workers
             f"restore it, or delete {saved} to evaluate them again"
         )
     seconds = Stopwatch(path / "env.json", device)
-    dataset = data.load(settings.dataset, device=device)
     with seconds("baseline"):
-        network = baseline(settings, dataset, device, progress)
-    layout = trace(network, torch.zeros(1, dataset.channels, 32, 32, device=device))
-    fitness = evaluate.Fitness(network, layout, dataset, settings.search, settings.seed, device)
-    work = Work(settings, path, network, layout, dataset, fitness, progress)
+        work = prepare(settings, path, device, progress)
+    if settings.finetune.small_epochs:  # refused now, not after the search
+        train.check_small(work.network, data.normalise(work.dataset.train.x[:1], work.dataset))
+    history = read_history(path / "history.jsonl")
     with seconds("search"):
         state = work.search(state, history, workers)
-    result: dict[str, Any] = {"n_bits": layout.n_bits, "n_classes": dataset.n_classes, "channels": dataset.channels}
+    result: dict[str, Any] = {"n_bits": work.layout.n_bits, "n_classes": work.dataset.n_classes, "channels": work.dataset.channels}
     if state.coincident:
         result["coincident"] = state.coincident
         warnings.warn(f"the front has fewer than three points: {state.coincident} are one network; search longer", stacklevel=2)
-    result["baseline"] = {"error": work.test(network), **work.costs(np.ones(layout.n_bits, dtype=bool))}
+    result["baseline"] = {"error": work.test(work.network), **work.costs(np.ones(work.layout.n_bits, dtype=bool))}
     with seconds("fine-tuning"):
         for role, genome, F in zip(es.ROLES, state.parents, state.F, strict=True):
-            result[role] = work.finetuned(role, genome, F)
+            result[role] = work.finetuned(role, genome, float(F[0]))
     with seconds("latency"):
         for name, times in work.latencies().items():
             result[name] |= times
@@ -239,6 +238,15 @@ def _finish(settings: Settings, path: Path, device: str, progress: bool, workers
     for role in es.ROLES:
         (path / f"{role}.training").unlink(missing_ok=True)
         (path / f"{role}.json").unlink(missing_ok=True)
+
+
+def prepare(settings: Settings, path: Path, device: str, progress: bool) -> Work:
+    """The trained network, its layout and data: what all phases of a run need."""
+    dataset = data.load(settings.dataset, device=device)
+    network = baseline(settings, dataset, device, progress)
+    layout = trace(network, torch.zeros(1, dataset.channels, 32, 32, device=device))
+    fitness = evaluate.Fitness(network, layout, dataset, settings.search, settings.seed, device)
+    return Work(settings, path, network, layout, dataset, fitness, progress)
 
 
 @dataclass
@@ -279,12 +287,12 @@ class Work:
                 progress=self.progress,
             )
 
-    def finetuned(self, role: str, genome: np.ndarray, F: np.ndarray) -> dict[str, Any]:
-        """One solution cut from the original weights, fine-tuned and tested; kept in ``<role>.json`` until all three are done."""
+    def finetuned(self, role: str, genome: np.ndarray, search_error: float) -> dict[str, Any]:
+        """One solution cut from the original weights, fine-tuned and tested; kept in ``<role>.json`` until all are done."""
         file = self.path / f"{role}.json"
         if file.exists():
             return read_entries(file, "genome", "error", *cost.COSTS)
-        entry: dict[str, Any] = {"genome": to_hex(genome), "search_error": float(F[0]), **self.costs(genome)}
+        entry: dict[str, Any] = {"genome": to_hex(genome), "search_error": search_error, **self.costs(genome)}
         small = slim(self.network, self.layout, genome)
         entry["error_cut"] = self.test(small)
         train.recalibrate(small, self.fitness.calibration_batches())

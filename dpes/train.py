@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save as to_bytes
 from torch import Tensor, nn
 
 from dpes.config import DpesError, SettingsError, Training, fingerprint, to_dict
@@ -143,7 +143,10 @@ def save_checkpoint(
         if (buffer := optimizer.state[p].get("momentum_buffer")) is not None:
             tensors[f"momentum.{key}"] = buffer
     partial = Path(f"{path}.part")
-    save_file({k: v.detach().contiguous() for k, v in tensors.items()}, partial, {"identity": identity, "log": json.dumps(log)})
+    # not save_file: its files only their owner can read, and a full disk is no OSError to it
+    partial.write_bytes(
+        to_bytes({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, {"identity": identity, "log": json.dumps(log)})
+    )
     os.replace(partial, path)
 
 
@@ -153,7 +156,7 @@ def resume(path: Path, model: nn.Module, optimizer: torch.optim.SGD, generator: 
         with safe_open(path, "pt") as file:
             header = file.metadata()
             tensors = {key: file.get_tensor(key) for key in file.keys()}
-        written, log = header["identity"], json.loads(header["log"])
+        written, log, drawn = header["identity"], json.loads(header["log"]), tensors["generator"]
     except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
         raise CheckpointError(f"{path} is damaged: delete it to train from the start") from error
     state = {k.removeprefix("model."): v for k, v in tensors.items() if k.startswith("model.")}
@@ -161,7 +164,7 @@ def resume(path: Path, model: nn.Module, optimizer: torch.optim.SGD, generator: 
     if written != identity or shapes != {k: v.shape for k, v in state.items()}:
         raise CheckpointError(f"{path} belongs to another training: delete it to train from the start")
     model.load_state_dict(state)
-    generator.set_state(tensors["generator"])
+    generator.set_state(drawn)
     for key, p in model.named_parameters():
         if f"momentum.{key}" in tensors:
             optimizer.state[p]["momentum_buffer"] = torch.empty_like(p).copy_(tensors[f"momentum.{key}"])

@@ -8,6 +8,7 @@ import fnmatch
 import hashlib
 import json
 import os
+import re
 import sys
 import time
 from collections.abc import Sequence
@@ -112,6 +113,7 @@ def execute(chapter: Chapter, publish: bool = True) -> bool:
             chapter.parameters,
             kernel_name=KERNEL,
             cwd=chapter.root,
+            shutdown_kernel="immediate",  # a kernel that is asked to end while a cell runs prints a traceback
             progress_bar={"desc": chapter.name, "bar_format": "{desc}: {n_fmt}/{total_fmt} cells, {elapsed}", "leave": False},
         )
     except (PapermillExecutionError, DeadKernelError) as error:
@@ -123,7 +125,7 @@ def execute(chapter: Chapter, publish: bool = True) -> bool:
         print(f"{chapter.name}: {what}; see {relative(chapter.draft)}{kept}", file=sys.stderr, flush=True)
         return False
     seconds = round(time.perf_counter() - start, 1)
-    strip(chapter.draft, {"digest": digest, "set": chapter.name, "seconds": seconds})
+    strip(chapter.draft, {"digest": digest, "set": chapter.name})
     if publish:
         chapter.page.parent.mkdir(parents=True, exist_ok=True)
         os.replace(chapter.draft, chapter.page)
@@ -133,10 +135,12 @@ def execute(chapter: Chapter, publish: bool = True) -> bool:
 
 PLACEHOLDER = "CHAPTER"  # in labels of a notebook's figures and exercises: several chapters of one book are made from it
 NOISE = ("papermill", "execution")  # metadata that differs from run to run
+ADDRESS = re.compile(r" at 0x[0-9a-f]{6,}(?=>)")  # in the name of an object: <Styler at 0x7f39435a8990>
+CELL_FILE = re.compile(r"\S*ipykernel_\d+/\d+\.py")  # in a warning: the kernel's number and a hash
 
 
 def strip(path: Path, origin: dict[str, Any]) -> None:
-    """Remove what differs from run to run, keep the outputs, note the origin: executing twice gives the same file but for seconds."""
+    """Remove what differs from run to run, keep the outputs, note the origin: executing twice gives the same bytes."""
     import nbformat
 
     nb = nbformat.read(path, as_version=4)
@@ -153,7 +157,25 @@ def strip(path: Path, origin: dict[str, Any]) -> None:
             cell.metadata.pop(key, None)
         if not cell.metadata.get("tags", True):
             del cell.metadata["tags"]
+        if cell.cell_type == "code":
+            cell.outputs = settled(cell.outputs)
     nbformat.write(nb, path)
+
+
+def settled(outputs: list[Any]) -> list[Any]:
+    """The outputs of a cell without addresses in memory, and printed text in one piece, however it arrived."""
+    kept: list[Any] = []
+    for output in outputs:
+        if output.output_type == "stream" and kept and (kept[-1].output_type, kept[-1].get("name")) == ("stream", output.name):
+            kept[-1].text += output.text
+        else:
+            kept.append(output)
+    for output in kept:
+        texts = output if output.output_type == "stream" else output.get("data", {})
+        for key in ("text", "text/plain", "text/html", "text/markdown"):
+            if isinstance(texts.get(key), str):
+                texts[key] = CELL_FILE.sub("cell.py", ADDRESS.sub("", texts[key]))
+    return kept
 
 
 def value(text: str) -> Any:
@@ -172,7 +194,15 @@ def relative(path: Path) -> str:
 
 
 def main(argv: Sequence[str] | None = None, root: Path = ROOT) -> int:
-    """0, 1 when a notebook failed (the others are executed all the same), 2 for a mistake in the command."""
+    """0, 1 when a notebook failed (the others are executed all the same), 2 for a mistake in the command, 130 after Ctrl-C."""
+    try:
+        return run(argv, root)
+    except KeyboardInterrupt:
+        print("execute: stopped; finished chapters are kept, the same command does the rest", file=sys.stderr)
+        return 130
+
+
+def run(argv: Sequence[str] | None, root: Path) -> int:
     parser = argparse.ArgumentParser(description="Execute the notebooks of notebooks/runs.yml into book/chapters/.")
     parser.add_argument("names", nargs="*", metavar="set", help="sets of runs.yml, or patterns such as 'quick-*'; all when none is given")
     which = parser.add_mutually_exclusive_group()
@@ -201,11 +231,13 @@ def main(argv: Sequence[str] | None = None, root: Path = ROOT) -> int:
     for c in chosen:
         if c not in todo:
             print(f"{c.name}: up to date", flush=True)
-    try:
-        done = [execute(c, publish) for c in todo]
-    except KeyboardInterrupt:
-        print("execute: stopped; finished chapters are kept, the same command does the rest", file=sys.stderr)
-        return 130
+    done = []
+    for c in todo:
+        try:
+            done.append(execute(c, publish))
+        except KeyboardInterrupt:
+            c.draft.unlink(missing_ok=True)  # half a chapter is of no use
+            raise
     return 0 if all(done) else 1
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -108,3 +110,27 @@ def test_a_study_on_widths_and_with_races(tmp_path):
         for group in layout.groups:
             kept, scores = genome[group.bits], norms[group.bits]
             assert kept.all() or scores[kept].min() >= scores[~kept].max()
+
+
+def test_controls_are_trained_like_the_knee_and_continue(tmp_path, monkeypatch):
+    run = study.run(make_settings("smoke"), tmp_path)
+    before = {p.name: p.read_bytes() for p in run.path.iterdir()}
+    finetuned = study.Work.finetuned
+
+    def stop_at_the_second(self, name, genome, error):
+        if name == "random1":
+            raise KeyboardInterrupt
+        return finetuned(self, name, genome, error)
+
+    assert baselines.read_controls(run) is None
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(study.Work, "finetuned", stop_at_the_second)
+        baselines.controls(run, masks=2)
+    table = baselines.controls(run, masks=2).set_index("solution")
+    assert list(table.index) == ["knee", "l1", "random0", "random1"]
+    assert (table.macs <= table.macs["knee"]).all() and (table.macs > 0.85 * table.macs["knee"]).all()
+    assert table.error.between(0, 1).all() and len(set(table.genome)) == 4
+    assert run.result["knee"]["log"][0].keys() == json.loads((run.path / "controls.json").read_text())["l1"]["log"][0].keys()
+    files = {p.name: p.read_bytes() for p in run.path.iterdir()}
+    assert set(files) - set(before) == {"controls.json"} and all(files[name] == content for name, content in before.items())
+    assert baselines.controls(run, masks=2).equals(baselines.read_controls(study.open_run(run.path)))

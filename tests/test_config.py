@@ -32,7 +32,7 @@ def test_every_setting_changes_the_name_of_the_run():
         elif f.type.startswith("str"):
             changed = "other"
         else:
-            changed = 0.123 if f.type.startswith("float") else 37
+            changed = 0.123 if f.type.startswith("float") else 1 if "small_epochs" in name else 37
         changes = {name: changed} | ({"weights": "train"} if name in ("model", "dataset") else {})
         seen.add(make_settings("smoke", **changes).run_id)
     assert len(seen) == len(flat_fields())  # all but profile, and the base
@@ -126,3 +126,8 @@ def test_settings_of_another_shape_are_refused(values):
 def test_whole_numbers_are_numbers():
     assert make_settings("smoke", p_mutation=1).search.p_mutation == 1.0
     assert make_settings("smoke", p_mutation=1).run_id == make_settings("smoke", p_mutation=1.0).run_id
+
+
+def test_small_images_end_before_training_does():
+    with pytest.raises(SettingsError, match="small_epochs = 4: must be at most epochs, which is 3"):
+        make_settings("smoke", finetune_epochs=3, finetune_small_epochs=4)

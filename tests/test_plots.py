@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import matplotlib
 import numpy as np
 import pytest
@@ -9,6 +11,7 @@ import pytest
 matplotlib.use("agg")
 
 from dpes import es, plots  # noqa: E402
+from dpes.config import DpesError  # noqa: E402
 
 
 @pytest.fixture(autouse=True)
@@ -49,6 +52,29 @@ def test_table_holds_every_step(finished):
     assert np.isnan(table.loc["fine-tuned (%)", "unpruned"]) and table.loc["MACs left (%)", "unpruned"] == 100
     html = plots.styled(table).to_html()
     assert "–" in html and f"{finished.result['light']['params']:,}" in html
+
+
+def test_a_table_has_the_same_html_each_time_and_another_table_other_ids(finished):
+    table = plots.table(finished)
+    html = plots.styled(table).to_html()
+    assert plots.styled(table.copy()).to_html() == html
+    ids = [set(re.findall('id="(.*?)"', text)) for text in (html, plots.styled(table.drop(columns="knee")).to_html())]
+    assert len(ids[0]) > 10 and not ids[0] & ids[1]
+
+
+@pytest.mark.parametrize("name", ["x", "x.", "x.doc", "x.jpeg", ".svg", "a.svg/x", "", "x.svg "])
+def test_a_figure_without_a_known_ending_is_refused(name):
+    with pytest.raises(DpesError, match="cannot be drawn; let the name end in .png, .svg or .pdf$") as caught:
+        plots.check_ending(name)
+    assert "\n" not in str(caught.value)
+
+
+def test_known_endings_can_be_drawn(finished, tmp_path):
+    figure, _ = plots.steps(finished)
+    for ending in (*plots.ENDINGS, ".SVG"):
+        plots.check_ending(tmp_path / f"x{ending}")
+        figure.savefig(tmp_path / f"x{ending}")
+    assert len(list(tmp_path.iterdir())) == 4
 
 
 def test_reported_numbers_stand_beside_ours(finished, tmp_path, monkeypatch):

@@ -116,11 +116,11 @@ def test_stopped_after_every_candidate_a_run_ends_alike(halfway, finished, monke
         (halfway / name).unlink()
     evaluated, asked, sittings = evaluate.Fitness.__call__, [], 0
 
-    def stopped(fitness, genome):
-        asked.append(genome)
+    def stopped(fitness, *job):
+        asked.append(job)
         if len(asked) == 2:
             raise KeyboardInterrupt
-        return evaluated(fitness, genome)
+        return evaluated(fitness, *job)
 
     monkeypatch.setattr(evaluate.Fitness, "__call__", stopped)
     while not (halfway / "result.json").exists():
@@ -202,6 +202,8 @@ def test_damaged_files_are_refused(halfway, finished):
     for damaged in (whole.replace(b"{", b"[", 3), whole.replace(b'"macs"', b'"mac"', 1), b"\xff\xfe\n" + whole):
         (halfway / "history.jsonl").write_bytes(damaged)
         refuses(settings, halfway, "history.jsonl: damaged .*delete")
+    (halfway / "history.jsonl").write_bytes(whole.replace(b"0.", b"-0.", 1)[:-9])  # a line cut short stays while another is damaged
+    refuses(settings, halfway, "history.jsonl: damaged .line 1: error is -0.*delete")
     (halfway / "history.jsonl").write_bytes(whole)
     (halfway / "state.npz").write_bytes(b"PK" + b"\0" * 40)
     with pytest.raises(es.StrategyError, match="state.npz: not a saved state"):

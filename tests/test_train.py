@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import os
 
 import pytest
 import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
 from torch import nn
 
 from dpes import data, models, train
-from dpes.config import Training
+from dpes.config import SettingsError, Training
 
 
 @pytest.fixture(scope="module")
@@ -98,6 +101,44 @@ def test_a_checkpoint_of_another_training_or_a_damaged_one_is_refused(digits, tm
         train.fit(net(), digits, recipe, 0, checkpoint=path)
 
 
+def test_a_checkpoint_without_generator_is_refused(digits, tmp_path):
+    path = tmp_path / "training.safetensors"
+    train.fit(net(), digits, dataclasses.replace(SHORT, epochs=1), 0, checkpoint=path)
+    with safe_open(path, "pt") as file:
+        tensors, header = {key: file.get_tensor(key) for key in file.keys() if key != "generator"}, file.metadata()
+    save_file(tensors, path, header)
+    with pytest.raises(train.CheckpointError, match="is damaged: delete it"):
+        train.fit(net(), digits, dataclasses.replace(SHORT, epochs=1), 0, checkpoint=path)
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full here")
+def test_a_full_disk_keeps_the_last_checkpoint(digits, tmp_path):
+    whole, path, part = net(), tmp_path / "training.safetensors", tmp_path / "training.safetensors.part"
+    train.fit(whole, digits, SHORT, 0)
+    written = []
+
+    def fill(epoch, loss, seconds):
+        if epoch == 1:
+            written.append(path.read_bytes())
+            part.symlink_to("/dev/full")
+
+    with pytest.raises(OSError) as caught:  # which the command line answers with one line
+        train.fit(net(), digits, SHORT, 0, progress=fill, checkpoint=path)
+    assert caught.value.errno == errno.ENOSPC
+    assert [path.read_bytes()] == written
+    part.unlink()
+    again = net(seed=5)
+    train.fit(again, digits, SHORT, 0, checkpoint=path)
+    assert states_equal(again, whole)
+
+
+def test_a_checkpoint_can_be_read_by_others(digits, tmp_path):
+    path, plain = tmp_path / "training.safetensors", tmp_path / "plain"
+    train.fit(net(), digits, dataclasses.replace(SHORT, epochs=1), 0, checkpoint=path)
+    plain.write_bytes(b"")
+    assert path.stat().st_mode == plain.stat().st_mode
+
+
 def test_divergence_is_named_with_epoch_and_cure(digits, tmp_path):
     model = nn.Sequential(nn.Flatten(), nn.Linear(1024, 10))
     recipe = Training(epochs=3, images=128, batch_size=32, lr=1e30, schedule="constant")
@@ -112,6 +153,61 @@ def test_a_last_batch_of_one_image_is_left_out_and_no_epochs_change_nothing(digi
     assert log[0]["train_error"] * 64 == pytest.approx(round(log[0]["train_error"] * 64), abs=1e-9)
     same = net()
     assert train.fit(same, digits, Training(epochs=0), 0) == [] and states_equal(same, net()) and not same.training
+
+
+@pytest.mark.parametrize("changes", [{"small_epochs": 2}, {"precision": "bfloat16"}, {"small_epochs": 2, "precision": "bfloat16"}])
+@pytest.mark.parametrize("stopped", [0, 1])
+def test_small_and_bfloat16_epochs_go_on_to_the_same_bits(digits, tmp_path, changes, stopped):
+    recipe, path = dataclasses.replace(SHORT, **changes), tmp_path / "training.safetensors"
+    whole, plain = net("resnet8"), net("resnet8")
+    train.fit(whole, digits, recipe, 0)
+    train.fit(plain, digits, SHORT, 0)
+    assert not states_equal(whole, plain)  # the setting does something
+
+    def interrupt(epoch, loss, seconds):
+        if epoch == stopped:  # 0: in the small epochs, 1: between them and the others
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train.fit(net("resnet8"), digits, recipe, 0, progress=interrupt, checkpoint=path)
+    with pytest.raises(train.CheckpointError, match="another training"):
+        train.fit(net("resnet8"), digits, SHORT, 0, checkpoint=path)
+    again = net("resnet8", seed=5)
+    train.fit(again, digits, recipe, 0, checkpoint=path)
+    assert states_equal(again, whole)
+
+
+def test_sides_and_precision_of_each_epoch(digits):
+    model, seen = net("resnet8"), []
+    model.fc.register_forward_hook(lambda m, x, y: seen[-1].append(y.dtype))
+    model.conv1.register_forward_pre_hook(
+        lambda m, x: seen.append([m.training, x[0].shape[-1], x[0].is_contiguous(memory_format=torch.channels_last)])
+    )
+    recipe = Training(epochs=3, images=64, batch_size=64, lr=0.05, small_epochs=2, precision="bfloat16")
+    train.fit(model, digits, recipe, 0)
+    assert seen[1:] == [[True, side, True, torch.bfloat16] for side in (24, 24, 32)]  # the first only asks whether 24 will do
+    assert {t.dtype for t in model.state_dict().values()} == {torch.float32, torch.int64}
+    train.error_rate(model, digits.test.first(10), digits)
+    assert seen[-1] == [False, 32, True, torch.float32]
+
+
+def test_bfloat16_trains_to_about_the_same_error(digits):
+    errors = []
+    for precision in (None, "bfloat16"):
+        model = net("resnet8")
+        train.fit(model, digits, Training(epochs=4, batch_size=32, lr=0.1, precision=precision), 0)
+        errors.append(train.error_rate(model, digits.test, digits))
+    assert max(errors) < 0.1 and abs(errors[0] - errors[1]) < 0.04
+
+
+@pytest.mark.parametrize("name, side", [("vgg16", 24), ("vgg-tiny", 24)])
+def test_small_epochs_that_a_network_cannot_read_are_refused(digits, tmp_path, name, side):
+    model = net(name)
+    before = {k: v.clone() for k, v in model.state_dict().items()}
+    with pytest.raises(SettingsError, match=f"small_epochs: VGG cannot read images of {side} x {side} pixels; leave it unset") as caught:
+        train.fit(model, digits, dataclasses.replace(SHORT, small_epochs=1), 0, checkpoint=tmp_path / "c")
+    assert "\n" not in str(caught.value) and not (tmp_path / "c").exists()
+    assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
 
 
 def test_images_of_a_split_object_or_name(digits):
