@@ -103,6 +103,7 @@ class Search(Checked):
     partial_images: int | None = setting(None, "training images of a partial epoch; all when unset", "paper", low=2)
     partial_lr: float = setting(1e-3, "constant learning rate of partial training", "authors", above=0)
     batch_size: int = setting(250, "images per batch in evaluation; partial training uses half", "ours", low=2)
+    precision: str | None = setting(None, "autocast when evaluating candidates; float32 when unset", "ours", choices=("bfloat16",))
     error_ceiling: float | None = setting(None, "a candidate above this error is dominated by each one below it", "ours", above=0, high=1)
     patience: int | None = setting(None, "stop early after so many generations without a better archive (hypervolume)", "ours", low=1)
     racing: float | None = setting(

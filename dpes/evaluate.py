@@ -69,11 +69,16 @@ class Fitness:
 
     def error(self, genome: np.ndarray, limit: float = float("inf")) -> float:
         network = cut(self.bench, self.model, self.layout, self.layout.keep(genome))
-        match self.search.fitness:
-            case "recalibrate":
+        if self.search.fitness == "partial":
+            train.fit(network, self.dataset, self.partial_recipe(), genome_seed(self.seed, genome))
+        # only around passes whose weights stay as they are: autocast remembers the weights it has converted
+        with torch.autocast(self.calibration.device.type, torch.bfloat16, enabled=self.search.precision == "bfloat16"):
+            if self.search.fitness == "recalibrate":
                 train.recalibrate(network, self.calibration_batches())
-            case "partial":
-                train.fit(network, self.dataset, self.partial_recipe(), genome_seed(self.seed, genome))
+            return self.counted(network, limit)
+
+    def counted(self, network: nn.Module, limit: float) -> float:
+        """The error of a network over the images that judge it, or over the first of them if ``search.racing`` stops it."""
         if self.search.racing is None:
             return train.error_rate(network, self.judged, self.dataset, self.search.batch_size)
         network.eval()
@@ -96,6 +101,7 @@ class Fitness:
             weight_decay=0.0,
             batch_size=max(2, self.search.batch_size // 2),
             images=self.search.partial_images,
+            precision=self.search.precision,
         )
 
 

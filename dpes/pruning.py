@@ -73,8 +73,9 @@ def prune(
     settings = settings or Search()
     if (evaluate is None) == (data is None):
         raise SettingsError("prune needs either evaluate=, a function from network to error, or data=(x, y)")
-    if settings.racing is not None:
-        raise SettingsError("racing needs the images of a study: leave it unset, and stop early inside your evaluate= function")
+    for name in ("racing", "precision"):
+        if getattr(settings, name) is not None:
+            raise SettingsError(f"{name} needs the images of a study: leave it unset, and do likewise inside your evaluate= function")
     if settings.fitness == "partial":
         raise SettingsError(
             "fitness 'partial' trains on data sets of the study; train inside your evaluate= function and set fitness='none'"

@@ -52,6 +52,15 @@ def test_errors_depend_on_nothing_but_the_genome(kind, setting):
     assert forwards == backwards and len(set(forwards)) > 1
 
 
+@pytest.mark.parametrize("kind", ["recalibrate", "partial", "none"])
+def test_half_precision_changes_few_errors(kind, setting):
+    jobs = unlimited(draws(setting[1], 4))
+    changes = {"fitness": kind, "partial_epochs": 1, "partial_images": 200, "search_images": 300}
+    single, half = (np.array(list(evaluate.serial(fitness(setting, precision=p, **changes), jobs))) for p in (None, "bfloat16"))
+    assert np.abs(single - half).max() <= 0.03
+    assert not torch.is_autocast_enabled("cpu")
+
+
 @pytest.mark.parametrize("kind", ["recalibrate", "partial"])
 def test_a_genome_that_returns_has_the_same_error(kind, setting):
     """No candidate leaves widths, statistics or momenta behind for the next one."""

@@ -138,6 +138,7 @@ def _odd():
         ({"evaluate": lambda n: 7.0, "calibration": torch.zeros(4, 1, 16, 16)}, "evaluate returned 7.0"),
         ({"data": (torch.zeros(3, 1, 16, 16), torch.zeros(2, dtype=torch.int64))}, "3 images and 2 labels"),
         ({"evaluate": lambda n: 0.1, "settings": dpes.Search(fitness="partial")}, "train inside your evaluate"),
+        ({"evaluate": lambda n: 0.1, "settings": dpes.Search(racing=0.0)}, "racing needs the images of a study"),
         ({"evaluate": lambda n: 0.1, "calibration": torch.zeros(4, 1, 16, 16), "cost": "flops"}, "unknown cost 'flops'"),
     ],
 )
