@@ -1,4 +1,4 @@
-"""The command line: ``python -m dpes run | train | where | show | front | export``."""
+"""The command line: ``python -m dpes run | train | where | show | front | controls | export``."""
 
 from __future__ import annotations
 
@@ -44,6 +44,13 @@ def parser() -> Parser:
     front.add_argument("run", help="its directory, or its name in the folder of runs")
     front.add_argument("--folder", default=None, help="folder of run directories")
     front.add_argument("--plot", metavar="FILE", help="draw it, too; the ending says how: png, svg or pdf")
+    controls = commands.add_parser("controls", help="train rivals of a finished run at its knee's MACs: random masks and uniform L1")
+    controls.add_argument("run", help="its directory, or its name in the folder of runs")
+    controls.add_argument("--folder", default=None, help="folder of run directories")
+    controls.add_argument("--masks", type=int, default=3, help="how many random masks (default: 3)")
+    controls.add_argument("--device", default="cpu", help="torch device, such as cpu or cuda")
+    controls.add_argument("--threads", type=int, default=None, help="threads of torch on the CPU; one is best beside other work")
+    controls.add_argument("--quiet", action="store_true", help="no progress")
     export = commands.add_parser("export", help="write a finished run's networks as ONNX, check them against torch, compare size and speed")
     export.add_argument("run", help="its directory, or its name in the folder of runs")
     export.add_argument("--folder", default=None, help="folder of run directories")
@@ -157,9 +164,22 @@ def show(arguments: argparse.Namespace) -> None:
         print(f"{name}\n{table(rows)}")
 
 
+def controls(arguments: argparse.Namespace) -> None:
+    from . import baselines, study
+
+    if arguments.masks < 0:
+        raise config.SettingsError(f"masks = {arguments.masks}: must be at least 0")
+    finished = study.open_run(located(arguments))
+    print(table(baselines.controls(finished, arguments.masks, arguments.device, progress=not arguments.quiet)))
+
+
 def front(arguments: argparse.Namespace) -> None:
     from . import study
 
+    if arguments.plot is not None:
+        from . import plots
+
+        plots.check_ending(arguments.plot)
     finished = study.open_run(located(arguments))
     print(table(finished.solutions))
     print("archive (candidates that none other dominates):")
@@ -167,18 +187,13 @@ def front(arguments: argparse.Namespace) -> None:
         print(
             f"  generation {row.generation:3d}  search error {100 * row.error:6.2f} %  {row.macs / 1e6:9.3f} M MACs  {row.params:9d} params"
         )
-    if arguments.plot:
+    if arguments.plot is not None:
         import matplotlib
 
         matplotlib.use("agg")
-        from . import plots
-
         plots.theme()
         figure, alt = plots.front(finished)
-        try:
-            figure.savefig(arguments.plot)
-        except ValueError as error:
-            raise DpesError(f"{arguments.plot}: cannot be drawn ({error})") from None
+        figure.savefig(arguments.plot)
         print(f"{arguments.plot}: {alt}")
 
 
@@ -227,7 +242,7 @@ def table(solutions: Any) -> str:
     return "\n".join(lines)
 
 
-COMMANDS = {"run": run, "train": train, "where": where, "show": show, "front": front, "export": export}
+COMMANDS = {"run": run, "train": train, "where": where, "show": show, "front": front, "controls": controls, "export": export}
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -190,11 +190,19 @@ def test_run_show_front(capsys, finished):
     assert f"{finished.archive.macs.iloc[-1] / 1e6:.3f} M MACs" in shown
 
 
+def test_controls_are_listed_beside_the_knee(capsys, finished):
+    code, out, _ = call(capsys, "controls", finished.path, "--masks", 1, "--quiet")
+    assert code == 0 and [line.split()[0] for line in out.splitlines()] == ["solution", "knee", "l1", "random0"]
+    assert "masks = -1" in refused(capsys, "controls", finished.path, "--masks", -1)
+    assert "not a run directory" in refused(capsys, "controls", finished.path / "nowhere")
+
+
 def test_front_is_plotted(capsys, finished, tmp_path):
     code, out, _ = call(capsys, "front", finished.path, "--plot", tmp_path / "front.svg")
     assert code == 0 and "Scatter of" in out
     assert (tmp_path / "front.svg").read_text().count("<path") > 10
-    assert "cannot be drawn" in refused(capsys, "front", finished.path, "--plot", tmp_path / "front.doc")
+    for name in ("front.doc", "front", ""):
+        assert "cannot be drawn" in refused(capsys, "front", finished.path, "--plot", tmp_path / name if name else "")
 
 
 def test_show_nothing(capsys, tmp_path):
