@@ -42,22 +42,28 @@ def cut(target: nn.Module, model: nn.Module, layout: Layout, keep: np.ndarray) -
     """
     modules = dict(target.named_modules(remove_duplicate=False))
     originals = dict(model.named_modules(remove_duplicate=False))
-    found: dict[int, np.ndarray | None] = {}
+    found: dict[int, torch.Tensor | None] = {}
+    device, stays = next(model.parameters()).device, np.append(keep, True)  # KEPT = -1 is the appended last one
 
-    def positions(bits: np.ndarray) -> np.ndarray | None:
+    def positions(bits: np.ndarray) -> torch.Tensor | None:
         """The kept positions, or None where nothing leaves; found once for all tensors that share ``bits``."""
         if id(bits) not in found:
-            stays = kept(bits, keep)
-            found[id(bits)] = None if stays.all() else np.flatnonzero(stays)
+            (index,) = stays[bits].nonzero()
+            found[id(bits)] = None if len(index) == len(bits) else torch.from_numpy(index).to(device)
         return found[id(bits)]
 
     for owned in layout.tensors:
         module, name = owned.places[0]
-        original = getattr(originals[module], name)
+        original = (originals[module]._parameters if owned.is_parameter else originals[module]._buffers)[name]
         tensor = original.detach()
+        kernels = tensor.ndim > 3 and tensor.is_contiguous() and all(dim < 2 for dim, _ in owned.cuts)
+        if kernels:
+            tensor = tensor.flatten(2)  # whole kernels move faster than their pixels
         for dim, bits in owned.cuts:
             if (index := positions(bits)) is not None:
-                tensor = tensor.index_select(dim, torch.from_numpy(index).to(tensor.device))
+                tensor = tensor.index_select(dim, index)
+        if kernels:
+            tensor = tensor.unflatten(2, original.shape[2:])
         if tensor.data_ptr() == original.data_ptr():
             tensor = tensor.clone()
         if owned.is_parameter:
@@ -65,7 +71,8 @@ def cut(target: nn.Module, model: nn.Module, layout: Layout, keep: np.ndarray) -
         for module, name in owned.places:
             (modules[module]._parameters if owned.is_parameter else modules[module]._buffers)[name] = tensor
     for w in layout.widths:
-        setattr(modules[w.module], w.attribute, int(kept(w.bits, keep).sum()) // w.divisor)
+        index = positions(w.bits)
+        setattr(modules[w.module], w.attribute, (len(w.bits) if index is None else len(index)) // w.divisor)
     return target
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import multiprocessing
 import os
@@ -104,6 +105,27 @@ def test_fitness_leaves_the_network_alone(kind, setting):
     one(np.ones(layout.n_bits, dtype=bool))
     assert all(torch.equal(v, before[k]) for k, v in network.state_dict().items())
     assert momenta == [m.momentum for m in network.modules() if hasattr(m, "momentum")] and not network.training
+
+
+def test_the_order_in_which_weights_lie_changes_nothing(setting):
+    network, layout, digits = setting
+    search, (genome,) = make_settings("smoke", search_images=300).search, draws(layout, 1)
+    cuts = []
+    for order in (torch.contiguous_format, torch.channels_last):
+        one = evaluate.Fitness(copy.deepcopy(network).to(memory_format=order), layout, digits, search)
+        cuts.append([one(genome), *(p.clone() for p in one.bench.parameters())])
+    assert cuts[0][0] == cuts[1][0] and all(torch.equal(a, b) for a, b in zip(cuts[0][1:], cuts[1][1:], strict=True))
+    last = copy.deepcopy(network).to(memory_format=torch.channels_last)
+    assert all(
+        torch.equal(a, b) for a, b in zip(slim(last, layout, genome).parameters(), slim(network, layout, genome).parameters(), strict=True)
+    )
+
+
+def test_freed_memory_is_kept_where_the_c_library_can(monkeypatch):
+    evaluate.keep_freed_memory()
+    for problem in (OSError, AttributeError, TypeError):
+        monkeypatch.setattr(evaluate.ctypes, "CDLL", lambda _, problem=problem: (_ for _ in ()).throw(problem))
+        evaluate.keep_freed_memory()
 
 
 def test_fitness_none_is_the_error_of_the_cut(setting):
