@@ -1,7 +1,7 @@
 # Two commands on a fresh machine: `make book` and `make test`. Everything else is a part of them or a convenience.
 SHELL := bash
 .DEFAULT_GOAL := help
-.PHONY: help book strict test lint bench lock clean
+.PHONY: help book strict test lint bench zoo lock clean
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -32,7 +32,10 @@ test: $(ENV) ## all tests, then every notebook by nbval (ARGS="-m 'not slow'" fo
 lint: $(ENV) ## ruff
 	@$(BIN)/ruff check .
 
-bench: $(ENV) ## check slim versions of torchvision's classifiers against oracles (half an hour)
+bench: $(ENV) ## measure what a search costs beside its forward passes, and write the page (ARGS="build half" for some rows)
+	@$(BIN)/python benchmarks/bench.py $(ARGS)
+
+zoo: $(ENV) ## check slim versions of torchvision's classifiers against oracles (two to three hours on one core)
 	@$(BIN)/python benchmarks/zoo.py
 
 lock: ## renew requirements.lock from pyproject.toml (UV_FLAGS=--upgrade moves all versions)
