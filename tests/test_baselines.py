@@ -81,6 +81,22 @@ def test_widths_mutate_and_the_highest_ranks_stay(round_to, resnet):
         assert 0.1 < (widths < sizes).mean() < 0.16
 
 
+def test_widths_change_as_told_one_group_at_a_time():
+    """Recomputed group by group: 15 % of a group's size is the standard deviation, one filter the least, its size the most."""
+    sizes, parents = [1, 4, 40], np.ones((300, 45), dtype=bool)
+    parents[150:, 5:42] = False  # the second half starts narrow, with three filters in the last group
+    groups, rank = np.repeat(range(3), sizes), np.concatenate([np.random.default_rng(1).permutation(n) for n in sizes])
+    genomes = es.resized(parents, np.random.default_rng(0), 0.7, groups, rank)
+    rng = np.random.default_rng(0)
+    normal, uniform = rng.normal(0, 0.15, (300, 3)), rng.random((300, 3))
+    for child in range(300):
+        for g, size in enumerate(sizes):
+            width = parents[child, groups == g].sum() + (round(normal[child, g] * size) if uniform[child, g] < 0.7 else 0)
+            kept = genomes[child, groups == g]
+            assert kept.sum() == min(max(width, 1), size)
+            assert set(rank[groups == g][kept]) == set(range(kept.sum()))
+
+
 def test_a_search_on_widths_reaches_only_prefixes_of_the_ranking(resnet):
     model, layout = resnet
     rank = importance.ranks(layout, importance.l1_norms(model, layout))
