@@ -706,8 +706,8 @@ those in which the processor worked for the process; only the two worker process
   many batches, normalised beforehand. A third of the passes re-estimate batch norm: they compute a mean and a variance in every layer,
   which bare passes do not.
 - **Half / full**: the whole evaluation of random genomes of half the MACs on 125 and 250 images, against that of the unpruned network.
-  Time falls less than MACs where layers are narrow: normalisation, activations and additions cost by width, not by width squared. Keeping freed
-  memory (below) makes both faster, the unpruned network more: the ratio is nearer to one than it was without.
+  Time falls less than MACs where layers are narrow: normalisation, activations and additions cost by width, not by width squared.
+  Keeping freed memory (below) makes both faster, the unpruned network more: the ratio is nearer to one than it was without.
 - **Theirs / ours**: one candidate by the steps of the authors' later code, in single precision and without loader processes, against
   `dpes.evaluate.Fitness` with as many images and batches of the same sizes. Theirs builds the network, reads its weights from disk, cuts
   by boolean masks, trains for three epochs on images that pass one by one through PIL, counts errors on augmented images, and counts MACs

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import warnings
 from collections.abc import Sequence
@@ -37,6 +38,8 @@ def parser() -> Parser:
             command.add_argument("--threads", type=int, default=None, help="threads of torch on the CPU; one is best beside other work")
             if name == "run":
                 command.add_argument("--workers", type=int, default=1, help="processes, of one thread each, that evaluate candidates")
+                about = "evaluate candidates on a Dask cluster instead: its scheduler's address or file, or local:N for N processes"
+                command.add_argument("--scheduler", metavar="ADDRESS|FILE|local:N", default=None, help=about)
             command.add_argument("--quiet", action="store_true", help="no progress")
     show = commands.add_parser("show", help="list all finished runs with their three solutions")
     show.add_argument("--folder", default=None, help="folder of run directories")
@@ -122,18 +125,21 @@ def use_threads(threads: int | None) -> None:
     if threads is not None:
         import torch
 
-        if threads < 1:
-            raise config.SettingsError(f"threads = {threads}: must be at least 1")
+        cores = os.cpu_count() or 1
+        if not 1 <= threads <= 4 * cores:
+            raise config.SettingsError(f"threads = {threads}: must be at least 1 and at most {4 * cores}, four for each core; {cores} here")
         torch.set_num_threads(threads)
 
 
 def run(arguments: argparse.Namespace) -> None:
-    from . import study
+    from . import cluster, study
 
-    if arguments.workers < 1:
-        raise config.SettingsError(f"workers = {arguments.workers}: must be at least 1")
+    if not 1 <= arguments.workers <= cluster.MOST:
+        limits = f"must be at least 1 and at most {cluster.MOST}"
+        raise config.SettingsError(f"workers = {arguments.workers}: {limits}; one for each core is enough, {os.cpu_count()} here")
     folder = getattr(arguments, "folder", None)
-    finished = study.run(settings_of(arguments), folder, arguments.device, progress=not arguments.quiet, workers=arguments.workers)
+    how = {"progress": not arguments.quiet, "workers": arguments.workers, "scheduler": arguments.scheduler}
+    finished = study.run(settings_of(arguments), folder, arguments.device, **how)
     print(finished.path)
     print(table(finished.solutions))
 

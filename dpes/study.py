@@ -25,7 +25,7 @@ from safetensors.torch import load_file
 from safetensors.torch import save as to_bytes
 from torch import nn
 
-from . import cost, data, es, evaluate, importance, models, pareto, train
+from . import cluster, cost, data, es, evaluate, importance, models, pareto, train
 from .channels import Layout, trace
 from .config import SCHEMA, Settings, SettingsError, from_dict, suggest, to_dict
 from .files import RunError, difference, locked, read_history, read_json, write_json
@@ -172,13 +172,23 @@ def baseline(settings: Settings, dataset: data.Dataset, device: str = "cpu", pro
     return network.to(device).eval()
 
 
-def run(settings: Settings, folder: str | Path | None = None, device: str = "cpu", progress: bool = False, workers: int = 1) -> Run:
+def run(
+    settings: Settings,
+    folder: str | Path | None = None,
+    device: str = "cpu",
+    progress: bool = False,
+    workers: int = 1,
+    scheduler: str | None = None,
+) -> Run:
     """Run what ``settings`` describe and return it: finished runs are loaded, half-done ones continued, never one redone.
 
-    workers: processes that evaluate candidates, of one thread each; 1 evaluates in this one.
+    workers: processes that evaluate candidates, of one thread each; 1 evaluates in this one. scheduler: of a Dask cluster that
+    evaluates them instead, by its address, its file, or ``local:N``.
     Raises ``RunError`` where the directory is damaged, of other settings, or in use. Source: ours.
     """
     path = where(settings, folder)
+    if scheduler is not None and workers > 1:
+        raise SettingsError(f"workers = {workers} and scheduler = {scheduler!r}: give one of them; a cluster has workers of its own")
     if (path / "result.json").exists():
         check_settings(path, settings)
         return open_run(path)
@@ -186,9 +196,11 @@ def run(settings: Settings, folder: str | Path | None = None, device: str = "cpu
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError):  # torch without CUDA asserts
         raise RunError(f"device {device!r} cannot be used here; use cpu, or cuda on a machine with a GPU") from None
+    if scheduler is not None:
+        cluster.probe(scheduler)
     with locked(path):
         check_settings(path, settings)
-        _finish(settings, path, device, progress, workers)
+        _finish(settings, path, device, progress, workers, scheduler)
     return open_run(path)
 
 
@@ -204,7 +216,7 @@ def check_settings(path: Path, settings: Settings) -> None:
         raise RunError(f"{path}: holds a run of other settings ({difference(stored, mine)}); use another folder or delete it")
 
 
-def _finish(settings: Settings, path: Path, device: str, progress: bool, workers: int) -> None:
+def _finish(settings: Settings, path: Path, device: str, progress: bool, workers: int, scheduler: str | None) -> None:
     """Everything that is not done yet."""
     saved = path / "state.npz"
     state = es.State.load(saved) if saved.exists() else None  # what is damaged is refused before anything is written
@@ -222,7 +234,7 @@ def _finish(settings: Settings, path: Path, device: str, progress: bool, workers
         train.check_small(work.network, data.normalise(work.dataset.train.x[:1], work.dataset))
     history = read_history(path / "history.jsonl")
     with seconds("search"):
-        state = work.search(state, history, workers)
+        state = work.search(state, history, workers, scheduler)
     result: dict[str, Any] = {"n_bits": work.layout.n_bits, "n_classes": work.dataset.n_classes, "channels": work.dataset.channels}
     if state.coincident:
         result["coincident"] = state.coincident
@@ -261,11 +273,14 @@ class Work:
     fitness: evaluate.Fitness
     progress: bool
 
-    def search(self, state: es.State | None, history: list[Candidate], workers: int) -> es.State:
+    def search(self, state: es.State | None, history: list[Candidate], workers: int, scheduler: str | None) -> es.State:
         """Search to the last generation, every candidate and state written down at once."""
         if state is not None and state.generation == self.settings.search.generations:
             return state
-        pool = evaluate.processes(self.fitness, workers) if workers > 1 else nullcontext(partial(evaluate.serial, self.fitness))
+        if scheduler is not None:
+            pool = cluster.dask(self.fitness, scheduler)
+        else:
+            pool = evaluate.processes(self.fitness, workers) if workers > 1 else nullcontext(partial(evaluate.serial, self.fitness))
         with (self.path / "history.jsonl").open("a") as lines, (self.path / "timing.jsonl").open("a") as timings, pool as errors:
 
             def record(candidate: Candidate, taken: float) -> None:
