@@ -292,10 +292,10 @@ def authors(rounds: int = 4, trained: int = 250, judged: int = 500, name: str = 
         )
     assert len({macs for _, macs in answers.values()}) == 1, "not the same MACs"
     return [
-        measure("theirs / ours, same 3 epochs", ratios(seconds["theirs3"], seconds["partial3"]), "x", at_least=1.3),
-        measure("theirs, 3 epochs / ours, recalibrated", ratios(seconds["theirs3"], seconds["recalibrate"]), "x", at_least=4),
-        measure("theirs / ours, same single epoch", ratios(seconds["theirs1"], seconds["partial1"]), "x"),
-        measure("theirs, one epoch / ours, recalibrated", ratios(seconds["theirs1"], seconds["recalibrate"]), "x"),
+        measure("authors' way / ours, same 3 epochs", ratios(seconds["theirs3"], seconds["partial3"]), "x", at_least=1.3),
+        measure("authors' way, 3 epochs / ours, recalibrated", ratios(seconds["theirs3"], seconds["recalibrate"]), "x", at_least=4),
+        measure("authors' way / ours, same single epoch", ratios(seconds["theirs1"], seconds["partial1"]), "x"),
+        measure("authors' way, one epoch / ours, recalibrated", ratios(seconds["theirs1"], seconds["recalibrate"]), "x"),
     ]
 
 
@@ -387,7 +387,7 @@ def fresh_search(images: int, keep: bool = True) -> dict:
 def memory(rounds: int = 1) -> list[dict]:
     """The largest resident memory of a fresh process that searches."""
     sizes = [fresh_search(1000)["peak"] for _ in range(rounds)]
-    return [measure("ResNet-56 on CIFAR-10", sizes, "GiB", at_most=1.5)]
+    return [measure("peak memory, ResNet-56 on CIFAR-10", sizes, "GiB", at_most=1.5)]
 
 
 # ---- what was tried -------------------------------------------------------------------------------------------------------------
@@ -708,7 +708,7 @@ those in which the processor worked for the process; only the two worker process
 - **Half / full**: the whole evaluation of random genomes of half the MACs on 125 and 250 images, against that of the unpruned network.
   Time falls less than MACs where layers are narrow: normalisation, activations and additions cost by width, not by width squared.
   Keeping freed memory (below) makes both faster, the unpruned network more: the ratio is nearer to one than it was without.
-- **Theirs / ours**: one candidate by the steps of the authors' later code, in single precision and without loader processes, against
+- **Authors' way / ours**: one candidate by the steps of the authors' later code, in single precision and without loader processes, against
   `dpes.evaluate.Fitness` with as many images and batches of the same sizes. Theirs builds the network, reads its weights from disk, cuts
   by boolean masks, trains for three epochs on images that pass one by one through PIL, counts errors on augmented images, and counts MACs
   by hooks in a forward pass. Ours either trains as long, or re-estimates batch norm on as many images as theirs trains on. Both remove
@@ -717,7 +717,7 @@ those in which the processor worked for the process; only the two worker process
 - **Two processes**: `dpes.evaluate.processes` with two workers of one thread against one process of two threads, the same six genomes,
   ResNet-56. Starting the workers is not counted. Threads wait for each other after every layer, processes never: the busier the
   machine, the more it favours processes.
-- **ResNet-56 on CIFAR-10**: the largest resident memory of a fresh process that evaluates the unpruned network and four candidates with
+- **Peak memory**: the largest resident memory of a fresh process that evaluates the unpruned network and four candidates with
   the usual 1,000 and 2,000 images.
 
 Four Dask workers find what one process finds: `tests/test_cluster.py` checks it.
