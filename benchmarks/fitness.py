@@ -47,6 +47,7 @@ SEARCHES: dict[str, Search] = {
 }
 FINETUNE = Training(epochs=2, lr=0.05, precision="bfloat16")
 JUDGED = 2000  # test images, for judging only: no candidate is chosen by them
+DRAWN = 3  # fewer fine-tunings make no panel of the figure
 
 
 def random_genomes(n: int, groups: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -290,6 +291,7 @@ def draw(stored: dict) -> Figure:
     plots.theme()
     rows, whole = stored["rows"], stored["unpruned"]["macs"]
     tuned = [r for r in rows if "finetuned" in r]
+    tuned = tuned if len(tuned) >= DRAWN else []
     figure, panels = plt.subplots(1, 2 if tuned else 1, figsize=(9 if tuned else 5.5, 4.2), layout="constrained", squeeze=False)
     lots = [(rows, [r["partial_fast"]["test"] for r in rows], "test error, partially trained at 0.01 (%)")]
     lots += [(tuned, [r["finetuned"]["test"] for r in tuned], f"test error, fine-tuned for {FINETUNE.epochs} epochs (%)")] if tuned else []
@@ -329,7 +331,7 @@ def page(stored: dict) -> str:
         f"MACs alone have {t['macs']['trained'][0]:.2f}."
     )
     alt = f"Scatter of {n['rows']} candidates: across the search error after recalibration, up the test error after partial training. "
-    alt += f"A second one has {n['finetuned']} candidates after fine-tuning. " if n["finetuned"] else ""
+    alt += f"A second one has {n['finetuned']} candidates after fine-tuning. " if n["finetuned"] >= DRAWN else ""
     alt += "Colour and shape give the MACs left; both errors fall as they rise."
     unpruned = stored["unpruned"]
     values = {
