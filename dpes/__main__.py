@@ -149,6 +149,7 @@ def train(arguments: argparse.Namespace) -> None:
     from . import train as training
 
     settings = settings_of(arguments)
+    study.check_device(arguments.device)
     dataset = data.load(settings.dataset, device=arguments.device)
     network = study.baseline(settings, dataset, arguments.device, progress=not arguments.quiet)
     print(f"{settings.baseline_id}: test error {100 * training.error_rate(network, dataset.test, dataset, 250):.2f} %")

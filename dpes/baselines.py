@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,12 +12,12 @@ import pandas as pd
 from . import cost, importance, study
 from .channels import Layout
 from .es import repair
-from .files import locked, read_json, write_json
+from .files import RunError, locked, read_json, write_json
 from .study import Run
 
 
 def random_mask(layout: Layout, macs: float, seed: int) -> np.ndarray:
-    """A genome that keeps each filter with the same probability, nearest to ``macs`` from below: bool [n_bits]."""
+    """A genome that keeps each filter with the same probability, nearest to ``macs`` from below: bool [n_bits]. Source: ours."""
     draws = np.random.default_rng(seed).random(layout.n_bits)
     return nearest(layout, macs, lambda share: repair(draws < share, layout.group_of_bit))
 
@@ -54,11 +55,14 @@ def genomes(work: study.Work, macs: float, masks: int) -> dict[str, np.ndarray]:
 def controls(run: Run, masks: int = 3, device: str = "cpu", progress: bool = False) -> pd.DataFrame:
     """Rivals at the MACs of the run's knee, fine-tuned and tested exactly as its solutions were; a row each, ``knee`` first.
 
-    Kept in ``controls.json`` of the run's directory after each one, with a checkpoint after every epoch: the same call continues.
+    masks: how many random ones. Errors in [0, 1] on the test set, MACs for one image. Kept in ``controls.json`` of the run's
+    directory after each one, with a checkpoint after every epoch: the same call continues. Raises ``RunError`` if that file is
+    damaged, the run in use or the device not there. Source: ours.
     """
     file = run.path / "controls.json"
+    study.check_device(device)
     with locked(run.path):
-        done: dict[str, dict[str, Any]] = read_json(file) if file.exists() else {}
+        done = read_entries(file) if file.exists() else {}
         if {"l1", *(f"random{k}" for k in range(masks))} - set(done):
             work = study.prepare(run.settings, run.path, device, progress)
             for name, genome in genomes(work, run.result["knee"]["macs"], masks).items():
@@ -68,6 +72,15 @@ def controls(run: Run, masks: int = 3, device: str = "cpu", progress: bool = Fal
                 for ending in ("training", "safetensors", "json"):
                     (run.path / f"{name}.{ending}").unlink(missing_ok=True)
     return frame(run, done)
+
+
+def read_entries(file: Path) -> dict[str, dict[str, Any]]:
+    """The controls of a file by name; raises ``RunError`` if it is damaged."""
+    done = read_json(file)
+    whole = {"genome", "error", *cost.COSTS}
+    if not isinstance(done, dict) or not all(isinstance(entry, dict) and whole <= set(entry) for entry in done.values()):
+        raise RunError(f"{file}: damaged; delete it, and dpes controls trains them again")
+    return done
 
 
 def frame(run: Run, done: dict[str, dict[str, Any]]) -> pd.DataFrame:
@@ -81,4 +94,4 @@ def frame(run: Run, done: dict[str, dict[str, Any]]) -> pd.DataFrame:
 def read_controls(run: Run) -> pd.DataFrame | None:
     """The controls of a finished run, or None if there are none; see ``controls``."""
     file = run.path / "controls.json"
-    return frame(run, read_json(file)) if file.exists() else None
+    return frame(run, read_entries(file)) if file.exists() else None

@@ -192,16 +192,21 @@ def run(
     if (path / "result.json").exists():
         check_settings(path, settings)
         return open_run(path)
-    try:
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError):  # torch without CUDA asserts
-        raise RunError(f"device {device!r} cannot be used here; use cpu, or cuda on a machine with a GPU") from None
+    check_device(device)
     if scheduler is not None:
         cluster.probe(scheduler)
     with locked(path):
         check_settings(path, settings)
         _finish(settings, path, device, progress, workers, scheduler)
     return open_run(path)
+
+
+def check_device(device: str) -> None:
+    """Raises ``RunError`` for a device that is not there."""
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError):  # torch without CUDA asserts
+        raise RunError(f"device {device!r} cannot be used here; use cpu, or cuda on a machine with a GPU") from None
 
 
 def check_settings(path: Path, settings: Settings) -> None:

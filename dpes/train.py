@@ -96,7 +96,7 @@ def fit(
 
 
 def smaller(x: Tensor) -> Tensor:
-    """Images at three quarters of their side: an epoch on them costs about half as much (progressive resizing, Howard 2018)."""
+    """Images [n, c, h, w], float, at three quarters of their side; an epoch costs about half (progressive resizing, Howard 2018)."""
     return F.interpolate(x, scale_factor=0.75, mode="bilinear", antialias=True).contiguous(memory_format=torch.channels_last)
 
 

@@ -195,6 +195,14 @@ def test_controls_are_listed_beside_the_knee(capsys, finished):
     assert code == 0 and [line.split()[0] for line in out.splitlines()] == ["solution", "knee", "l1", "random0"]
     assert "masks = -1" in refused(capsys, "controls", finished.path, "--masks", -1)
     assert "not a run directory" in refused(capsys, "controls", finished.path / "nowhere")
+    assert "cannot be used here" in refused(capsys, "controls", finished.path, "--device", "nonsense")
+    assert "cannot be used here" in refused(capsys, "train", "--profile", "smoke", "--device", "nonsense")
+    file = finished.path / "controls.json"
+    for text in ("[]", '{"l1": {}}', "{"):
+        file.write_text(text)
+        assert "controls.json: " in refused(capsys, "controls", finished.path)
+        assert file.read_text() == text
+    file.unlink()
 
 
 def test_front_is_plotted(capsys, finished, tmp_path):
