@@ -14,6 +14,7 @@ import json
 import math
 import statistics
 import sys
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -97,7 +98,7 @@ def replayed() -> dict:
             yield error
 
     history: list[Candidate] = []
-    racing = make_settings(**{"profile": "cpu", "racing": 0.0}).search
+    racing = replace(run.settings.search, racing=0.0)
     end = search(layout, errors, racing, run.settings.seed, history=[], record=lambda c, _: history.append(c), checkpoint=lambda _: None)
     assert [to_hex(p) for p in end.parents] == [run.solutions.set_index("solution").genome[r] for r in ("heavy", "knee", "light")]
     # the most that any race could save: limits from all candidates of the generation, known beforehand

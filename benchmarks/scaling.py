@@ -43,7 +43,16 @@ ROOT = HERE.parent
 RESULTS, PAGE = HERE / "scaling.json", ROOT / "book" / "scaling.md"
 RUN = "resnet56-cifar10-cpu-s0-c2bea747"
 NETS = {"resnet56": "ResNet-56", "vgg16": "VGG-16", "densenet22": "DenseNet-22"}
-GENERATION = make_settings("cpu", population=8, generations=1)  # what is predicted and measured: the unpruned network and one generation
+
+
+def plain(**changes: Any) -> Settings:
+    """The settings of the committed run ``RUN``: the cheapest fitness, in float32."""
+    single = {"precision": None, "finetune_precision": None}
+    run = {"population": 16, "generations": 8, "fitness": "recalibrate", "partial_images": None, "finetune_epochs": 4}
+    return make_settings("cpu", **single | run | changes)
+
+
+GENERATION = plain(population=8, generations=1)  # what is predicted and measured: the unpruned network and one generation
 NAP, POPULATION = 1.0, 8  # of the processes that only sleep
 
 # ---- nothing below was measured by us -------------------------------------------------------------------------------------------
@@ -87,7 +96,7 @@ def judge(network: nn.Module, x: torch.Tensor) -> None:
 
 def step(network: nn.Module, x: torch.Tensor, y: torch.Tensor) -> None:
     """A training step."""
-    optimizer = train.sgd(network.train(), make_settings("cpu").finetune)
+    optimizer = train.sgd(network.train(), plain().finetune)
     F.cross_entropy(network(x), y).backward()
     optimizer.step()
     optimizer.zero_grad()
@@ -140,7 +149,7 @@ def predictions(rates: dict, settings: Settings, train_images: int, macs_left: f
 
 def one_candidate(rates: dict, share: float) -> dict[str, float]:
     """Predicted seconds of one candidate: what a search of two generations takes more than one of one, by its population."""
-    longer = make_settings("cpu", population=8, generations=2)
+    longer = plain(population=8, generations=2)
     one, two = (predictions(rates, s, 45000, share) for s in (GENERATION, longer))
     return {kind: (two[kind].searching_seconds - one[kind].searching_seconds) / 8 for kind in one}
 
@@ -195,7 +204,7 @@ def measure_start(dataset: data.Dataset) -> float:
     """Seconds by the clock until a worker process has its network and images and has answered once."""
     model = models.build("resnet56").eval()
     layout = trace(model, torch.zeros(1, 3, 32, 32))
-    search = make_settings("cpu", fitness="none", search_images=1).search
+    search = plain(fitness="none", search_images=1).search
     started = time.perf_counter()
     with processes(Fitness(model, layout, dataset, search), 1) as errors:
         list(errors([(np.ones(layout.n_bits, dtype=bool), float("inf"))]))
@@ -290,7 +299,7 @@ def gpu_macs_per_second(stored: dict) -> float:
 
 def estimate(stored: dict, kind: str, gpus: int, population: int, cores: int | None = None, slim_rate: float = 1.0) -> cost.SearchSeconds:
     """ResNet-50 on ImageNet: fitness and population on so many GPUs, with the MACs that the committed run's candidates had left."""
-    settings = make_settings("cpu", population=population, **BIG, **KINDS[kind][1])
+    settings = plain(population=population, **BIG, **KINDS[kind][1])
     decoded = (cores or assumed("cores_per_gpu")) * stored["decoded_per_second"]
     images = BIG["search_images"] + (BIG["calibration_images"] if kind == "recalibrated" else 0)
     memory, storage = (
@@ -335,7 +344,7 @@ def example(stored: dict) -> str:
     return f"""from dpes import make_settings
 from dpes.cost import search_seconds
 
-settings = make_settings("cpu")
+settings = make_settings("cpu", population=16, generations=8, fitness="recalibrate")
 for workers in (1, 2, 5, 8, 16, 32):
     s = search_seconds(
         settings, macs_per_image={net["macs"]}, macs_per_second={net["macs_per_second"] / 1e9:.1f}e9, slim_rate={slim_rate:.2f},
@@ -495,7 +504,7 @@ A worker process was ready after <START> s. It gets <MEGABYTES> MB of network an
 
 ## A worked example
 
-The profile `cpu` on this machine, if it had more cores:
+The committed run on this machine, if it had more cores:
 
 ```python
 <CODE>

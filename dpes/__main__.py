@@ -41,7 +41,7 @@ def parser() -> Parser:
                 about = "evaluate candidates on a Dask cluster instead: its scheduler's address or file, or local:N for N processes"
                 command.add_argument("--scheduler", metavar="ADDRESS|FILE|local:N", default=None, help=about)
             command.add_argument("--quiet", action="store_true", help="no progress")
-    show = commands.add_parser("show", help="list all finished runs with their three solutions")
+    show = commands.add_parser("show", help="list all finished runs with their three solutions, and their controls")
     show.add_argument("--folder", default=None, help="folder of run directories")
     front = commands.add_parser("front", help="print, and plot, the front of a finished run")
     front.add_argument("run", help="its directory, or its name in the folder of runs")
@@ -162,13 +162,16 @@ def where(arguments: argparse.Namespace) -> None:
 
 
 def show(arguments: argparse.Namespace) -> None:
-    from . import study
+    from . import baselines, study
 
     frame = study.load_runs(arguments.folder)
     if frame.empty:
         print(f"no finished run in {study.runs_folder(arguments.folder)}; make one with: python -m dpes run")
     for name, rows in frame.groupby("run", sort=False):
         print(f"{name}\n{table(rows)}")
+        rivals = baselines.read_controls(study.open_run(study.runs_folder(arguments.folder) / name))
+        if rivals is not None:
+            print("  at the knee's MACs:\n" + "\n".join(table(rivals[1:]).splitlines()[1:]))
 
 
 def controls(arguments: argparse.Namespace) -> None:

@@ -94,9 +94,9 @@ class Search(Checked):
     search_images: int = setting(2000, "images on which a candidate's errors are counted", "ours", low=1)
     fitness: str = setting(
         "recalibrate",
-        "before counting: re-estimate batch norm, train partially (paper), or nothing",
+        "before counting: re-estimate batch norm, train partially (paper), do one after the other, or nothing",
         "ours",
-        choices=("recalibrate", "partial", "none"),
+        choices=("recalibrate", "partial", "partial-recalibrate", "none"),
     )
     calibration_images: int = setting(1000, "training images that re-estimate the batch-norm statistics", "ours", low=1)
     partial_epochs: int = setting(3, "epochs of partial training", "authors", low=1)
@@ -175,9 +175,10 @@ PROFILES: dict[str, dict[str, Any]] = {
     },
     "cpu": {
         "model": "resnet56", "dataset": "cifar10", "weights": "akamaster",
-        "search": {"population": 16, "generations": 8, "p_mutation": 0.05},
+        "search": {"population": 20, "generations": 10, "p_mutation": 0.05, "precision": "bfloat16",
+                   "fitness": "partial-recalibrate", "partial_epochs": 1, "partial_images": 1000, "partial_lr": 0.01},
         "baseline": {"epochs": 12, "lr": 0.1, "label_smoothing": 0.1},
-        "finetune": {"epochs": 4, "lr": 0.05},
+        "finetune": {"epochs": 8, "lr": 0.05, "precision": "bfloat16"},
     },
     "paper": {
         "model": "resnet56", "dataset": "cifar10", "weights": "akamaster",
@@ -190,14 +191,12 @@ PROFILES: dict[str, dict[str, Any]] = {
 
 CPU_MODELS: dict[str, dict[str, Any]] = {  # what the profile cpu says of a network other than its own
     "vgg16": {
-        "search": {"population": 20, "generations": 10},
         "baseline": {"epochs": 14, "precision": "bfloat16"},
-        "finetune": {"epochs": 4, "precision": "bfloat16"},
+        "finetune": {"epochs": 4},
     },
     "densenet22": {
-        "search": {"population": 20, "generations": 10},
         "baseline": {"epochs": 24, "small_epochs": 12, "label_smoothing": 0.05, "precision": "bfloat16"},
-        "finetune": {"epochs": 6, "precision": "bfloat16"},
+        "finetune": {"epochs": 6},
     },
 }  # fmt: skip
 

@@ -166,8 +166,8 @@ def search_seconds(
 
     epoch = min(search.partial_images or train_images, train_images)
     images = {
-        "calibration": search.calibration_images if search.fitness == "recalibrate" else 0,
-        "training": search.partial_epochs * epoch if search.fitness == "partial" else 0,
+        "calibration": search.calibration_images if "recalibrate" in search.fitness else 0,
+        "training": search.partial_epochs * epoch if "partial" in search.fitness else 0,
         "judging": search.search_images,
     }
     rounds_each = math.ceil(search.population / workers)

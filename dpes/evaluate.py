@@ -37,7 +37,7 @@ class Fitness:
     """The error of a genome: cut from the original weights, made fit as ``search.fitness`` says, errors counted.
 
     A genome's error depends on nothing but the genome, the seed and the device: not on order, batch of genomes or worker.
-    Sources: partial training from the original weights: authors' later code; recalibration: ours.
+    Sources: partial training from the original weights: authors' later code; recalibration, alone or after it: ours.
     """
 
     model: nn.Module
@@ -72,11 +72,12 @@ class Fitness:
 
     def error(self, genome: np.ndarray, limit: float = float("inf")) -> float:
         network = cut(self.bench, self.model, self.layout, self.layout.keep(genome))
-        if self.search.fitness == "partial":
+        if "partial" in self.search.fitness:
             train.fit(network, self.dataset, self.partial_recipe(), genome_seed(self.seed, genome))
         # only around passes whose weights stay as they are: autocast remembers the weights it has converted
         with torch.autocast(self.calibration.device.type, torch.bfloat16, enabled=self.search.precision == "bfloat16"):
-            if self.search.fitness == "recalibrate":
+            # after a brief training the running averages of batch norm still are mostly those of the full network
+            if "recalibrate" in self.search.fitness:
                 train.recalibrate(network, self.calibration_batches())
             return self.counted(network, limit)
 

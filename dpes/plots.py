@@ -109,6 +109,50 @@ def steps(run: Run) -> tuple[Figure, str]:
     )
 
 
+def rivals(controls: pd.DataFrame) -> tuple[Figure, str]:
+    """Test error of the knee and of its controls at each step; the frame is that of ``baselines.controls``."""
+    figure, axes = plt.subplots(figsize=(7.5, 4.0), layout="constrained")
+    ends = []
+    for row in controls.itertuples():
+        errors = [100 * getattr(row, key) for key in list(STEPS)[1:]]
+        axes.plot(
+            range(3), errors, label=rival(row.solution), zorder=3 if row.solution == "knee" else 2, **RIVALS[row.solution.rstrip(DIGITS)]
+        )
+        ends.append(f"{rival(row.solution)} {errors[-1]:.1f}")
+    axes.set_xticks(range(3), list(STEPS.values())[1:])
+    axes.set(ylabel="test error (%)", ylim=(0, None))
+    axes.legend(fontsize="small")
+    return figure, f"Line chart: test error after the cut, recalibrated and fine-tuned; after fine-tuning: {', '.join(ends)} percent."
+
+
+DIGITS = "0123456789"
+RIVALS: dict[str, dict] = {
+    "knee": {"marker": MARKERS["knee"], "color": COLOURS["knee"]},
+    "l": {"marker": "^", "color": sns.color_palette("colorblind")[4], "ls": "--"},  # l1
+    "random": {"marker": "x", "color": "0.45", "lw": 1, "ls": ":"},
+}
+
+
+def rival(name: str) -> str:
+    """What a figure calls a control."""
+    return "uniform L1" if name == "l1" else f"random mask {int(name[6:]) + 1}" if name.startswith("random") else LABELS[name]
+
+
+def rivals_table(controls: pd.DataFrame) -> pd.DataFrame:
+    """A column each for the knee and its controls: test errors at each step, and what is left of the costs."""
+    frame = controls.set_index(controls.solution.map(rival).rename(None))
+    return pd.DataFrame(
+        {
+            "test error after the cut (%)": 100 * frame.error_cut,
+            "recalibrated (%)": 100 * frame.error_recalibrated,
+            "fine-tuned (%)": 100 * frame.error,
+            "MACs left (%)": 100 * frame.macs_left,
+            "parameters": frame.params.astype(float),
+            "parameters left (%)": 100 * frame.params_left,
+        }
+    ).T
+
+
 def table(run: Run) -> pd.DataFrame:
     """What became of the network, a column for the unpruned one and each solution: test errors at each step, costs, time."""
     frame = run.solutions.set_index("solution").rename(index=LABELS)

@@ -76,9 +76,9 @@ def prune(
     for name in ("racing", "precision"):
         if getattr(settings, name) is not None:
             raise SettingsError(f"{name} needs the images of a study: leave it unset, and do likewise inside your evaluate= function")
-    if settings.fitness == "partial":
+    if "partial" in settings.fitness:
         raise SettingsError(
-            "fitness 'partial' trains on data sets of the study; train inside your evaluate= function and set fitness='none'"
+            f"fitness {settings.fitness!r} trains on data sets of the study; train inside your evaluate= function and set fitness='none'"
         )
     layout = trace(model, example)
     original = copy.deepcopy(model).eval()

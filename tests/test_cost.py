@@ -53,7 +53,9 @@ def test_latency_is_measured_in_turn(net):
 
 
 # ---- how long a run takes -------------------------------------------------------------------------------------------------------
-RECALIBRATED = make_settings("cpu", population=10, generations=4, calibration_images=1000, search_images=2000, finetune_epochs=2)
+RECALIBRATED = make_settings(
+    "cpu", population=10, generations=4, fitness="recalibrate", calibration_images=1000, search_images=2000, finetune_epochs=2
+)
 
 
 def predicted(settings=RECALIBRATED, **changes):
@@ -111,7 +113,8 @@ machines = st.fixed_dictionaries(
 )  # fmt: skip
 searches = st.builds(
     lambda **s: make_settings("cpu", **s),
-    population=st.integers(4, 100), generations=st.integers(1, 20), fitness=st.sampled_from(["recalibrate", "partial", "none"]),
+    population=st.integers(4, 100), generations=st.integers(1, 20),
+    fitness=st.sampled_from(["recalibrate", "partial", "partial-recalibrate", "none"]),
     search_images=st.integers(1, 5000), partial_images=st.integers(2, 5000), finetune_epochs=st.integers(0, 5),
 )  # fmt: skip
 PHASES = [f"{p}_seconds" for p in ("start", "calibration", "training", "judging", "overhead", "finetuning")]

@@ -22,6 +22,7 @@ def generator(seed: int = 0) -> torch.Generator:
 
 def test_digits_have_the_promised_sizes_and_range(digits):
     assert [len(s) for s in (digits.train, digits.search, digits.test)] == [1197, 300, 300]
+    assert len(digits.test) == data.TEST_IMAGES["digits"] and set(data.TEST_IMAGES) == set(data.DATASETS)
     assert (digits.channels, digits.n_classes, digits.flip) == (1, 10, False)
     for split in (digits.train, digits.search, digits.test):
         assert split.x.dtype == torch.uint8 and split.x.shape[1:] == (1, 32, 32)

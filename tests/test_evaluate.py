@@ -44,7 +44,7 @@ def unlimited(genomes):
     return [(genome, float("inf")) for genome in genomes]
 
 
-@pytest.mark.parametrize("kind", ["recalibrate", "partial", "none"])
+@pytest.mark.parametrize("kind", ["recalibrate", "partial", "partial-recalibrate", "none"])
 def test_errors_depend_on_nothing_but_the_genome(kind, setting):
     changes = {"fitness": kind, "partial_epochs": 1, "partial_images": 100}
     jobs = unlimited(draws(setting[1], 5))
@@ -53,7 +53,7 @@ def test_errors_depend_on_nothing_but_the_genome(kind, setting):
     assert forwards == backwards and len(set(forwards)) > 1
 
 
-@pytest.mark.parametrize("kind", ["recalibrate", "partial", "none"])
+@pytest.mark.parametrize("kind", ["recalibrate", "partial", "partial-recalibrate", "none"])
 def test_half_precision_changes_few_errors(kind, setting):
     jobs = unlimited(draws(setting[1], 4))
     changes = {"fitness": kind, "partial_epochs": 1, "partial_images": 200, "search_images": 300}
@@ -62,7 +62,7 @@ def test_half_precision_changes_few_errors(kind, setting):
     assert not torch.is_autocast_enabled("cpu")
 
 
-@pytest.mark.parametrize("kind", ["recalibrate", "partial"])
+@pytest.mark.parametrize("kind", ["recalibrate", "partial", "partial-recalibrate"])
 def test_a_genome_that_returns_has_the_same_error(kind, setting):
     """No candidate leaves widths, statistics or momenta behind for the next one."""
     one = fitness(setting, fitness=kind, partial_epochs=1, partial_images=100)
@@ -84,6 +84,19 @@ def test_partial_training_has_a_stream_for_each_seed_and_genome(setting):
     assert torch.equal(weights[0], weights[1]) and not torch.equal(weights[0], weights[2])
 
 
+def test_brief_training_is_judged_by_statistics_of_the_cut_network(setting):
+    """A few steps leave most of the full network's running averages in batch norm; recalibration after them does not."""
+    changes = {"fitness": "partial-recalibrate", "partial_epochs": 1, "partial_images": 100, "partial_lr": 0.01}
+    one, genome = fitness(setting, **changes), draws(setting[1], 1)[0]
+    one(genome)
+    trained = {k: v.clone() for k, v in one.bench.state_dict().items()}
+    train.recalibrate(one.bench, one.calibration_batches())
+    assert all(torch.equal(v, trained[k]) for k, v in one.bench.state_dict().items() if "running" in k)
+    start = fitness(setting, **changes | {"fitness": "recalibrate"})
+    start(genome)
+    assert not torch.equal(next(start.bench.parameters()), next(one.bench.parameters()))
+
+
 def test_processes_give_the_same_bits_even_when_one_dies(setting):
     one, jobs = fitness(setting), unlimited(draws(setting[1], 12))
     expected = list(evaluate.serial(one, jobs))
@@ -95,7 +108,7 @@ def test_processes_give_the_same_bits_even_when_one_dies(setting):
         assert [first, *answers] == expected
 
 
-@pytest.mark.parametrize("kind", ["recalibrate", "partial", "none"])
+@pytest.mark.parametrize("kind", ["recalibrate", "partial", "partial-recalibrate", "none"])
 def test_fitness_leaves_the_network_alone(kind, setting):
     network, layout, _ = setting
     before = {k: v.clone() for k, v in network.state_dict().items()}

@@ -10,7 +10,7 @@ import pytest
 
 matplotlib.use("agg")
 
-from dpes import es, plots  # noqa: E402
+from dpes import baselines, es, plots  # noqa: E402
 from dpes.config import DpesError  # noqa: E402
 
 
@@ -52,6 +52,30 @@ def test_table_holds_every_step(finished):
     assert np.isnan(table.loc["fine-tuned (%)", "unpruned"]) and table.loc["MACs left (%)", "unpruned"] == 100
     html = plots.styled(table).to_html()
     assert "–" in html and f"{finished.result['light']['params']:,}" in html
+
+
+@pytest.fixture
+def controls(finished):
+    """Controls with errors made up: what the figure must show."""
+    rows = [finished.result["knee"] | {"solution": name, "error": 0.1 + k / 100} for k, name in enumerate(("l1", "random0", "random1"))]
+    done = {row["solution"]: row for row in rows}
+    return baselines.frame(finished, done)
+
+
+def test_rivals_are_told_apart_without_colour(controls):
+    figure, alt = plots.rivals(controls)
+    lines = figure.axes[0].lines
+    assert [line.get_label() for line in lines] == ["knee", "uniform L1", "random mask 1", "random mask 2"]
+    assert [line.get_marker() for line in lines] == ["D", "^", "x", "x"]
+    assert [round(line.get_ydata()[-1], 6) for line in lines[1:]] == [10, 11, 12] and "random mask 2 12.0" in alt
+
+
+def test_the_table_of_rivals_holds_the_knee_and_them(controls, finished):
+    table = plots.rivals_table(controls)
+    assert list(table) == ["knee", "uniform L1", "random mask 1", "random mask 2"]
+    assert table.loc["fine-tuned (%)", "knee"] == 100 * finished.result["knee"]["error"]
+    assert table.loc["fine-tuned (%)", "random mask 2"] == pytest.approx(12)
+    assert f"{finished.result['knee']['params']:,}" in plots.styled(table).to_html()
 
 
 def test_a_table_has_the_same_html_each_time_and_another_table_other_ids(finished):

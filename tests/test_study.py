@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -9,11 +10,13 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
-from dpes import cost, data, es, evaluate, make_settings, study, train
+from dpes import config, cost, data, es, evaluate, make_settings, models, study, train
 from dpes.files import RunError
 from dpes.slim import from_hex
 
@@ -261,3 +264,31 @@ def test_devices_that_do_not_exist_are_refused(tmp_path):
         with pytest.raises(RunError, match=f"device '{device}'"):
             study.run(make_settings("smoke"), tmp_path, device=device)
     assert not os.listdir(tmp_path)
+
+
+def test_published_baselines_come_before_those_trained_here(tmp_path, monkeypatch, finished):
+    settings, name = finished.settings, f"{finished.settings.baseline_id}.safetensors"
+    trained = data.folders()[0] / "weights" / name
+    monkeypatch.setenv("DPES_DATA", str(tmp_path))
+    monkeypatch.setattr(study.train, "fit", lambda *_, **__: pytest.fail("trained again"))
+    state = {key: value.half() if value.is_floating_point() else value for key, value in load_file(trained).items()}
+    (tmp_path / "baselines").mkdir()
+    save_file(state, tmp_path / "baselines" / name)
+    network = study.baseline(settings, data.load("digits"))
+    for key, value in network.state_dict().items():
+        assert value.dtype == load_file(trained)[key].dtype and torch.equal(value, state[key].to(value.dtype))
+    assert not (tmp_path / "weights").exists()
+
+
+def test_published_baselines_are_those_that_were_logged():
+    """Recipe, log and weights in data/baselines belong together and have the name under which a run looks for them."""
+    logs = sorted((Path(__file__).parents[1] / "data" / "baselines").glob("*.json"))
+    assert logs
+    for file in logs:
+        stored = json.loads(file.read_text())
+        settings = make_settings("cpu", model=stored["model"], dataset=stored["dataset"])
+        assert settings.baseline_id == file.stem and config.to_dict(settings.baseline) == stored["recipe"]
+        assert len(stored["log"]) == settings.baseline.epochs and stored["log"][-1]["loss"] < stored["log"][0]["loss"]
+        if (weights := file.with_suffix(".safetensors")).exists():
+            assert hashlib.sha256(weights.read_bytes()).hexdigest() == stored["sha256"]
+            models.build(stored["model"]).load_state_dict(load_file(weights))
