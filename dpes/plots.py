@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
+from pandas.io.formats.style import Styler
 
 from .channels import Layout
 from .config import DpesError
@@ -153,6 +154,97 @@ def rivals_table(controls: pd.DataFrame) -> pd.DataFrame:
     ).T
 
 
+def against_chance(controls: pd.DataFrame, test_images: int) -> str:
+    """What the errors of the knee and of its controls show, in Markdown; the frame is that of ``baselines.controls``."""
+    errors = controls.set_index("solution").error
+    knee, chance = errors["knee"], errors[errors.index.str.startswith("random")]
+    noise = 2 * np.sqrt(2 * knee * (1 - knee) / test_images)
+    if knee < chance.min() - noise:
+        verdict = "**The knee is better than chance** by more than that."
+    elif knee > chance.max() + noise:
+        verdict = "**The knee is worse than chance** by more than that."
+    else:
+        verdict = "**So this run does not show that the knee is better than chance.**"
+    return (
+        f"The knee errs on {100 * knee:.2f} % of the test images, uniform L1 on {100 * errors['l1']:.2f} %, "
+        f"the random masks on {100 * chance.min():.2f} to {100 * chance.max():.2f} %, {100 * chance.mean():.2f} % in the mean. "
+        f"On {test_images:,} images two networks that err alike differ by up to {100 * noise:.1f} points (two standard errors). {verdict}"
+    )
+
+
+def overview(runs: list[Run], controls: list[pd.DataFrame | None], reports: pd.DataFrame) -> tuple[Figure, str]:
+    """A panel for each run: what its solutions and their rivals lose on test images, by the MACs they keep.
+
+    reports: rows of ``data/published.csv``, drawn where they are of the same network and say what they started from.
+    """
+    figure, panels = plt.subplots(1, len(runs), figsize=(1.2 + 3.4 * len(runs), 4.2), layout="constrained", squeeze=False, sharex=True)
+    told = []
+    for axes, run, rivals in zip(panels[0], runs, controls, strict=True):
+        solutions = run.solutions.set_index("solution")
+        lost = 100 * (solutions.error - solutions.error["baseline"])
+        left = 100 * solutions.macs_left
+        axes.plot(left[list(ROLES)], lost[list(ROLES)], color="0.6", lw=1, zorder=1)
+        for role in ROLES:
+            axes.scatter(
+                left[role], lost[role], marker=MARKERS[role], s=80, color=COLOURS[role], edgecolor="k", label=LABELS[role], zorder=3
+            )
+        if rivals is not None:
+            for row in rivals[rivals.solution != "knee"].itertuples():
+                style = RIVALS[row.solution.rstrip(DIGITS)]
+                label = "random mask" if row.solution == "random0" else "" if row.solution.startswith("random") else rival(row.solution)
+                place = 100 * row.macs_left, 100 * (row.error - solutions.error["baseline"])
+                axes.scatter(*place, marker=style["marker"], s=50, color=style["color"], label=label or None, zorder=2)
+        known = reports[(reports.model == run.settings.model) & reports.error_before_percent.notna()]
+        if len(known):
+            lost_elsewhere = known.error_after_percent - known.error_before_percent
+            axes.scatter(
+                known.macs_left_percent, lost_elsewhere, marker="p", s=60, facecolor="none", edgecolor="0.3", label="published elsewhere"
+            )
+        axes.axhline(0, color=COLOURS["baseline"], ls="--", lw=1)
+        axes.set(xlabel="MACs left (%)", ylabel="test error lost (points)", title=run.settings.model, xlim=(0, 100))
+        told.append(f"{run.settings.model}: " + ", ".join(f"{LABELS[r]} {lost[r]:+.1f} points at {left[r]:.0f} percent" for r in ROLES))
+    handles = {label: handle for axes in panels[0] for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)}
+    figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=3, fontsize="small")
+    return figure, f"Test error lost by the MACs kept, a panel for each network. {'; '.join(told)}."
+
+
+def summary(runs: list[Run], controls: list[pd.DataFrame | None]) -> pd.DataFrame:
+    """A row for each network of each run: unpruned, three solutions, uniform L1, random masks in the mean; errors and shares in percent."""
+    rows = []
+    for run, rivals in zip(runs, controls, strict=True):
+        frame = run.solutions
+        if rivals is not None:
+            frame = pd.concat([frame, rivals[rivals.solution != "knee"]], ignore_index=True)
+        names = frame.solution.map(lambda name: "random masks, mean" if name.startswith("random") else rival(name))
+        means = frame.groupby(names, sort=False).mean(numeric_only=True)
+        for name, row in means.iterrows():
+            tuned = {} if name == LABELS["baseline"] else {"after the cut (%)": row.error_cut, "recalibrated (%)": row.error_recalibrated}
+            entry = tuned | {"test error (%)": row.error, "lost (points)": row.error - run.result["baseline"]["error"]}
+            entry |= {"MACs left (%)": row.macs_left, "parameters left (%)": row.params_left}
+            entry |= {"time left, 1 image (%)": row.latency_left_batch1, "time left, 64 images (%)": row.latency_left_batch64}
+            rows.append({"network": run.settings.model, "": name} | {key: 100 * value for key, value in entry.items()})
+    columns = ["after the cut (%)", "recalibrated (%)", "test error (%)", "lost (points)", "MACs left (%)", "parameters left (%)"]
+    return pd.DataFrame(rows).set_index(["network", ""])[[*columns, "time left, 1 image (%)", "time left, 64 images (%)"]]
+
+
+def styled_rows(frame: pd.DataFrame) -> Styler:
+    """A table of networks in rows, for the page."""
+    numbers = frame.select_dtypes("number").columns
+    digits = {name: "{:.0f}" if "left" in name else "{:.2f}" for name in numbers}
+    return fixed(frame).format(digits, na_rep="–")
+
+
+def hours(runs: list[Run]) -> pd.DataFrame:
+    """Hours by the clock of each phase of each run, a row for each."""
+    rows = {run.path.name: {phase: seconds / 3600 for phase, seconds in run.env["seconds"].items()} for run in runs}
+    return pd.DataFrame(rows).T
+
+
+def published() -> pd.DataFrame:
+    """Results of others with their sources, from ``data/published.csv``."""
+    return pd.read_csv(next(file for folder in folders() if (file := folder / "published.csv").exists()))
+
+
 def table(run: Run) -> pd.DataFrame:
     """What became of the network, a column for the unpruned one and each solution: test errors at each step, costs, time."""
     frame = run.solutions.set_index("solution").rename(index=LABELS)
@@ -187,12 +279,16 @@ def reported(model: str, dataset: str) -> pd.Series:
     return errors
 
 
-def styled(frame: pd.DataFrame) -> object:
+def styled(frame: pd.DataFrame) -> Styler:
     """A table for the page: sensible digits, dashes where a step does not apply; its HTML is the same at every execution."""
-    name = hashlib.sha256(frame.to_json(orient="split", double_precision=15).encode()).hexdigest()[:8]  # in place of a random one
-    style = frame.style.set_uuid(name).format("{:.2f}", na_rep="–")
+    style = fixed(frame).format("{:.2f}", na_rep="–")
     coarse = [name for name in frame.index if "left" in name]
     return style.format("{:.0f}", subset=(coarse, slice(None))).format("{:,.0f}", subset=(["parameters"], slice(None)))
+
+
+def fixed(frame: pd.DataFrame) -> Styler:
+    """A style whose ids are made from the frame, in place of random ones."""
+    return frame.style.set_uuid(hashlib.sha256(frame.to_json(orient="split", double_precision=15).encode()).hexdigest()[:8])
 
 
 def provenance(run: Run) -> pd.Series:

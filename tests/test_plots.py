@@ -6,11 +6,12 @@ import re
 
 import matplotlib
 import numpy as np
+import pandas as pd
 import pytest
 
 matplotlib.use("agg")
 
-from dpes import baselines, es, plots  # noqa: E402
+from dpes import baselines, es, models, plots  # noqa: E402
 from dpes.config import DpesError  # noqa: E402
 
 
@@ -76,6 +77,57 @@ def test_the_table_of_rivals_holds_the_knee_and_them(controls, finished):
     assert table.loc["fine-tuned (%)", "knee"] == 100 * finished.result["knee"]["error"]
     assert table.loc["fine-tuned (%)", "random mask 2"] == pytest.approx(12)
     assert f"{finished.result['knee']['params']:,}" in plots.styled(table).to_html()
+
+
+def test_overview_draws_what_each_network_loses(finished, controls):
+    reports = pd.DataFrame(
+        {
+            "model": ["resnet8", "resnet8", "vgg16"],
+            "error_before_percent": [5, np.nan, 5],
+            "error_after_percent": [6.5, 7, 8],
+            "macs_left_percent": 40,
+        }
+    )
+    figure, alt = plots.overview([finished, finished], [controls, None], reports)
+    first, second = figure.axes
+    places = {c.get_label(): tuple(c.get_offsets()[0]) for c in first.collections}
+    whole = finished.result["baseline"]
+    for role in es.ROLES:
+        entry = finished.result[role]
+        assert places[plots.LABELS[role]] == pytest.approx((100 * entry["macs"] / whole["macs"], 100 * (entry["error"] - whole["error"])))
+    assert places["uniform L1"][1] == pytest.approx(10 - 100 * whole["error"]) and places["published elsewhere"] == (40, 1.5)
+    assert len(first.collections) == len(second.collections) + 3 and "resnet8: boundary heavy" in alt
+
+
+def test_summary_has_a_row_for_each_network_and_one_for_all_random_masks(finished, controls):
+    table = plots.summary([finished, finished], [controls, None])
+    names = ["unpruned", "boundary heavy", "knee", "boundary light"]
+    assert list(table.index.get_level_values(1)) == [*names, "uniform L1", "random masks, mean", *names]
+    error = table["test error (%)"].iloc[5]
+    assert error == pytest.approx(11.5) and table["lost (points)"].iloc[5] == pytest.approx(
+        error - 100 * finished.result["baseline"]["error"]
+    )
+    assert table.loc[("resnet8", "unpruned"), "MACs left (%)"].eq(100).all()
+    html = plots.styled_rows(table).to_html()
+    assert html == plots.styled_rows(table.copy()).to_html() and "11.50" in html and "nan" not in html
+
+
+@pytest.mark.parametrize("knee, words", [(0.02, "is better than chance"), (0.115, "does not show"), (0.3, "is worse than chance")])
+def test_chance_is_judged_beyond_the_noise(controls, knee, words):
+    controls.loc[controls.solution == "knee", "error"] = knee
+    text = plots.against_chance(controls, 10_000)
+    assert words in text and f"The knee errs on {100 * knee:.2f} %" in text and "11.00 to 12.00 %, 11.50 % in the mean" in text
+
+
+def test_published_results_have_sources():
+    table = plots.published()
+    assert set(table.model) <= set(models.MODELS) and table.source.notna().all() and len(table) >= 3
+    assert table.macs_left_percent.between(0, 100).all() and table.error_after_percent.between(0, 100).all()
+
+
+def test_hours_are_those_of_the_run(finished):
+    table = plots.hours([finished])
+    assert table.loc[finished.path.name, "search"] * 3600 == pytest.approx(finished.env["seconds"]["search"])
 
 
 def test_a_table_has_the_same_html_each_time_and_another_table_other_ids(finished):
