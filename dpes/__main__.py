@@ -37,7 +37,9 @@ def parser() -> Parser:
             command.add_argument("--device", default="cpu", help="torch device, such as cpu or cuda")
             command.add_argument("--threads", type=int, default=None, help="threads of torch on the CPU; one is best beside other work")
             if name == "run":
-                command.add_argument("--workers", type=int, default=1, help="processes, of one thread each, that evaluate candidates")
+                command.add_argument(
+                    "--workers", type=int, default=1, help="processes, of one thread each, that evaluate candidates and fine-tune solutions"
+                )
                 about = "evaluate candidates on a Dask cluster instead: its scheduler's address or file, or local:N for N processes"
                 command.add_argument("--scheduler", metavar="ADDRESS|FILE|local:N", default=None, help=about)
             command.add_argument("--quiet", action="store_true", help="no progress")
@@ -53,6 +55,7 @@ def parser() -> Parser:
     controls.add_argument("--masks", type=int, default=3, help="how many random masks (default: 3)")
     controls.add_argument("--device", default="cpu", help="torch device, such as cpu or cuda")
     controls.add_argument("--threads", type=int, default=None, help="threads of torch on the CPU; one is best beside other work")
+    controls.add_argument("--workers", type=int, default=1, help="processes, of one thread each, that train them")
     controls.add_argument("--quiet", action="store_true", help="no progress")
     export = commands.add_parser("export", help="write a finished run's networks as ONNX, check them against torch, compare size and speed")
     export.add_argument("run", help="its directory, or its name in the folder of runs")
@@ -131,12 +134,18 @@ def use_threads(threads: int | None) -> None:
         torch.set_num_threads(threads)
 
 
-def run(arguments: argparse.Namespace) -> None:
-    from . import cluster, study
+def check_workers(workers: int) -> None:
+    from .cluster import MOST
 
-    if not 1 <= arguments.workers <= cluster.MOST:
-        limits = f"must be at least 1 and at most {cluster.MOST}"
-        raise config.SettingsError(f"workers = {arguments.workers}: {limits}; one for each core is enough, {os.cpu_count()} here")
+    if not 1 <= workers <= MOST:
+        limits = f"must be at least 1 and at most {MOST}"
+        raise config.SettingsError(f"workers = {workers}: {limits}; one for each core is enough, {os.cpu_count()} here")
+
+
+def run(arguments: argparse.Namespace) -> None:
+    from . import study
+
+    check_workers(arguments.workers)
     folder = getattr(arguments, "folder", None)
     how = {"progress": not arguments.quiet, "workers": arguments.workers, "scheduler": arguments.scheduler}
     finished = study.run(settings_of(arguments), folder, arguments.device, **how)
@@ -179,8 +188,10 @@ def controls(arguments: argparse.Namespace) -> None:
 
     if arguments.masks < 0:
         raise config.SettingsError(f"masks = {arguments.masks}: must be at least 0")
+    check_workers(arguments.workers)
     finished = study.open_run(located(arguments))
-    print(table(baselines.controls(finished, arguments.masks, arguments.device, progress=not arguments.quiet)))
+    how = {"progress": not arguments.quiet, "workers": arguments.workers}
+    print(table(baselines.controls(finished, arguments.masks, arguments.device, **how)))
 
 
 def front(arguments: argparse.Namespace) -> None:

@@ -52,11 +52,12 @@ def genomes(work: study.Work, macs: float, masks: int) -> dict[str, np.ndarray]:
     return {"l1": l1} | {f"random{k}": random_mask(work.layout, macs, work.settings.seed + k) for k in range(masks)}
 
 
-def controls(run: Run, masks: int = 3, device: str = "cpu", progress: bool = False) -> pd.DataFrame:
+def controls(run: Run, masks: int = 3, device: str = "cpu", progress: bool = False, workers: int = 1) -> pd.DataFrame:
     """Rivals at the MACs of the run's knee, fine-tuned and tested exactly as its solutions were; a row each, ``knee`` first.
 
-    masks: how many random ones. Errors in [0, 1] on the test set, MACs for one image. Kept in ``controls.json`` of the run's
-    directory after each one, with a checkpoint after every epoch: the same call continues. Raises ``RunError`` if that file is
+    masks: how many random ones. workers: processes, of one thread each, that train them. Errors in [0, 1] on the test set, MACs for
+    one image. Kept in ``controls.json`` of the run's directory after each one, with a checkpoint after every epoch: the same call
+    continues. Raises ``RunError`` if that file is
     damaged, the run in use or the device not there. Source: ours.
     """
     file = run.path / "controls.json"
@@ -65,12 +66,15 @@ def controls(run: Run, masks: int = 3, device: str = "cpu", progress: bool = Fal
         done = read_entries(file) if file.exists() else {}
         if {"l1", *(f"random{k}" for k in range(masks))} - set(done):
             work = study.prepare(run.settings, run.path, device, progress)
-            for name, genome in genomes(work, run.result["knee"]["macs"], masks).items():
-                if name not in done:
-                    done[name] = work.finetuned(name, genome, work.fitness(genome))
-                    write_json(file, done)
+            rivals = genomes(work, run.result["knee"]["macs"], masks)
+            missing = {name: (genome, work.fitness(genome)) for name, genome in rivals.items() if name not in done}
+            for name, entry in work.finetuned_each(missing, workers):
+                done[name] = entry
+                write_json(file, {name: done[name] for name in sorted(done, key=lambda name: (len(name), name))})
+            for name in rivals:
                 for ending in ("training", "safetensors", "json"):
                     (run.path / f"{name}.{ending}").unlink(missing_ok=True)
+            done = read_entries(file)
     return frame(run, done)
 
 
@@ -84,8 +88,12 @@ def read_entries(file: Path) -> dict[str, dict[str, Any]]:
 
 
 def frame(run: Run, done: dict[str, dict[str, Any]]) -> pd.DataFrame:
-    """The knee and its controls as rows: errors on the test set, costs also relative to the baseline."""
-    rows = [{"solution": name} | {k: v for k, v in entry.items() if not isinstance(v, (dict, list))} for name, entry in done.items()]
+    """The knee and its controls as rows: errors on the test set, costs also relative to the baseline, seconds of fine-tuning."""
+    rows = [
+        {"solution": name, "seconds": sum(epoch["seconds"] for epoch in entry.get("log", []))}
+        | {k: v for k, v in entry.items() if not isinstance(v, (dict, list))}
+        for name, entry in done.items()
+    ]
     table = pd.concat([run.solutions.query("solution == 'knee'"), pd.DataFrame(rows)], ignore_index=True)
     whole = run.result["baseline"]
     return table.assign(macs_left=table.macs / whole["macs"], params_left=table.params / whole["params"])

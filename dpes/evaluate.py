@@ -198,10 +198,15 @@ def processes(fitness: Fitness, workers: int) -> Iterator[Callable[[Iterable[Job
 
 def _start_worker(model: nn.Module, dataset: data.Dataset, example: tuple[int, ...], search: Search, seed: int, device: str) -> None:
     global _worker
+    behave_as_worker()
+    _worker = Fitness(model, trace(model, torch.zeros(1, *example, device=device)), dataset, search, seed, device)
+
+
+def behave_as_worker() -> None:
+    """Make this process, started by another one, a worker of one thread that its parent stops and that never outlives it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all; the parent stops its workers
     threading.Thread(target=_end_with_parent, daemon=True).start()
     torch.set_num_threads(1)
-    _worker = Fitness(model, trace(model, torch.zeros(1, *example, device=device)), dataset, search, seed, device)
 
 
 def _end_with_parent() -> None:

@@ -234,9 +234,12 @@ def styled_rows(frame: pd.DataFrame) -> Styler:
     return fixed(frame).format(digits, na_rep="–")
 
 
-def hours(runs: list[Run]) -> pd.DataFrame:
-    """Hours by the clock of each phase of each run, a row for each."""
-    rows = {run.path.name: {phase: seconds / 3600 for phase, seconds in run.env["seconds"].items()} for run in runs}
+def hours(runs: list[Run], controls: list[pd.DataFrame | None]) -> pd.DataFrame:
+    """Hours by the clock of each phase of each run and of the training of its controls, a row for each."""
+    rows = {}
+    for run, rivals in zip(runs, controls, strict=True):
+        seconds = run.env["seconds"] | ({} if rivals is None else {"controls": rivals.seconds.sum()})
+        rows[run.path.name] = {phase: value / 3600 for phase, value in seconds.items()}
     return pd.DataFrame(rows).T
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import multiprocessing
 import os
 import platform
 import subprocess
@@ -11,6 +12,8 @@ import sys
 import time
 import warnings
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -191,8 +194,8 @@ def run(
 ) -> Run:
     """Run what ``settings`` describe and return it: finished runs are loaded, half-done ones continued, never one redone.
 
-    workers: processes that evaluate candidates, of one thread each; 1 evaluates in this one. scheduler: of a Dask cluster that
-    evaluates them instead, by its address, its file, or ``local:N``.
+    workers: processes, of one thread each, that evaluate candidates and fine-tune solutions; 1 does all in this one.
+    scheduler: of a Dask cluster that evaluates candidates instead, by its address, its file, or ``local:N``.
     Raises ``RunError`` where the directory is damaged, of other settings, or in use. Source: ours.
     """
     path = where(settings, folder)
@@ -241,7 +244,7 @@ def _finish(settings: Settings, path: Path, device: str, progress: bool, workers
             f"{path / 'history.jsonl'}: has {len(history)} of the {seen} candidates that {saved.name} has seen; "
             f"restore it, or delete {saved} to evaluate them again"
         )
-    seconds = Stopwatch(path / "env.json", device)
+    seconds = Stopwatch(path / "env.json", device, workers if scheduler is None else "a Dask cluster")
     with seconds("baseline"):
         work = prepare(settings, path, device, progress)
     if settings.finetune.small_epochs:  # refused now, not after the search
@@ -255,8 +258,9 @@ def _finish(settings: Settings, path: Path, device: str, progress: bool, workers
         warnings.warn(f"the front has fewer than three points: {state.coincident} are one network; search longer", stacklevel=2)
     result["baseline"] = {"error": work.test(work.network), **work.costs(np.ones(work.layout.n_bits, dtype=bool))}
     with seconds("fine-tuning"):
-        for role, genome, F in zip(es.ROLES, state.parents, state.F, strict=True):
-            result[role] = work.finetuned(role, genome, float(F[0]))
+        chosen = {role: (genome, float(F[0])) for role, genome, F in zip(es.ROLES, state.parents, state.F, strict=True)}
+        entries = dict(work.finetuned_each(chosen, workers))
+        result |= {role: entries[role] for role in es.ROLES}
     with seconds("latency"):
         for name, times in work.latencies().items():
             result[name] |= times
@@ -340,6 +344,29 @@ class Work:
         write_json(file, entry)
         return entry
 
+    def finetuned_each(self, chosen: dict[str, tuple[np.ndarray, float]], workers: int) -> Iterator[tuple[str, dict[str, Any]]]:
+        """Fine-tune networks by name, given as (genome, search error): in turn, or several at once in processes of one thread each.
+
+        Yields (name, entry) as they are done. A process that dies is a ``RunError``; its network continues from its last epoch.
+        """
+        if min(workers, len(chosen)) < 2:
+            for name, job in chosen.items():
+                yield name, self.finetuned(name, *job)
+            return
+        arguments = self.settings, self.path, str(self.fitness.device), self.progress
+        try:
+            with ProcessPoolExecutor(min(workers, len(chosen)), multiprocessing.get_context("spawn"), _start_worker, arguments) as pool:
+                names = {pool.submit(_finetuned_in_worker, name, *job): name for name, job in chosen.items()}
+                try:
+                    for future in as_completed(names):
+                        yield names[future], future.result()
+                except BaseException:  # the others would train to their end before this one is heard of
+                    for worker in multiprocessing.active_children():
+                        worker.terminate()
+                    raise
+        except BrokenProcessPool:
+            raise RunError("a process that fine-tuned a network died (out of memory?); the same command continues") from None
+
     def latencies(self) -> dict[str, dict[str, float]]:
         """Seconds of a batch of 1 and of 64 images, and each network's share of the baseline's, measured in alternating rounds."""
         nets = {"baseline": self.network} | {role: load(self.path / f"{role}.safetensors", self.network) for role in es.ROLES}
@@ -359,6 +386,19 @@ class Work:
         return {name: one(self.layout, genome) for name, one in cost.COSTS.items()}
 
 
+def _start_worker(settings: Settings, path: Path, device: str, progress: bool) -> None:
+    global _work
+    evaluate.behave_as_worker()
+    _work = prepare(settings, path, device, progress)
+
+
+def _finetuned_in_worker(name: str, genome: np.ndarray, search_error: float) -> dict[str, Any]:
+    return _work.finetuned(name, genome, search_error)
+
+
+_work: Work  # of this process, in workers only
+
+
 class Progress:
     """Called after each epoch of a training; prints one line when asked to."""
 
@@ -373,7 +413,7 @@ class Progress:
 class Stopwatch:
     """Adds the seconds of each phase, over all sittings, to ``env.json`` beside versions and hardware."""
 
-    def __init__(self, path: Path, device: str):
+    def __init__(self, path: Path, device: str, workers: int | str):
         self.path = path
         self.env = read_entries(path, "seconds") if path.exists() else {"seconds": {}}
         self.env |= {
@@ -383,6 +423,7 @@ class Stopwatch:
             "numpy": np.__version__,
             "device": torch.cuda.get_device_name(device) if str(device).startswith("cuda") else platform.machine(),
             "threads": torch.get_num_threads(),
+            "workers": workers,
         }
 
     @contextmanager

@@ -142,7 +142,7 @@ def test_controls_are_trained_like_the_knee_and_continue(tmp_path, monkeypatch):
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(study.Work, "finetuned", stop_at_the_second)
         baselines.controls(run, masks=2)
-    table = baselines.controls(run, masks=2).set_index("solution")
+    table = baselines.controls(run, masks=2, workers=2).set_index("solution")
     assert list(table.index) == ["knee", "l1", "random0", "random1"]
     assert (table.macs <= table.macs["knee"]).all() and (table.macs > 0.85 * table.macs["knee"]).all()
     assert table.error.between(0, 1).all() and len(set(table.genome)) == 4

@@ -195,6 +195,7 @@ def test_controls_are_listed_beside_the_knee(capsys, finished):
     assert code == 0 and [line.split()[0] for line in out.splitlines()] == ["solution", "knee", "l1", "random0"]
     _, shown, _ = call(capsys, "show", "--folder", finished.path.parent)
     assert [line.split()[0] for line in shown.splitlines()[-7:]] == ["baseline", "heavy", "knee", "light", "at", "l1", "random0"]
+    assert "workers = 0" in refused(capsys, "controls", finished.path, "--workers", 0)
     assert "masks = -1" in refused(capsys, "controls", finished.path, "--masks", -1)
     assert "not a run directory" in refused(capsys, "controls", finished.path / "nowhere")
     assert "cannot be used here" in refused(capsys, "controls", finished.path, "--device", "nonsense")

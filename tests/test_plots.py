@@ -125,8 +125,9 @@ def test_published_results_have_sources():
     assert table.macs_left_percent.between(0, 100).all() and table.error_after_percent.between(0, 100).all()
 
 
-def test_hours_are_those_of_the_run(finished):
-    table = plots.hours([finished])
+def test_hours_are_those_of_the_run(finished, controls):
+    table = plots.hours([finished], [controls])
+    assert table.loc[finished.path.name, "controls"] * 3600 == pytest.approx(3 * sum(e["seconds"] for e in finished.result["knee"]["log"]))
     assert table.loc[finished.path.name, "search"] * 3600 == pytest.approx(finished.env["seconds"]["search"])
 
 

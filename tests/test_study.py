@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import multiprocessing
 import os
 import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -256,7 +258,7 @@ def test_all_runs_as_one_frame(finished):
 
 def test_provenance_is_written(finished):
     assert {"baseline", "search", "fine-tuning"} <= set(finished.env["seconds"])
-    assert finished.env["torch"] == torch.__version__ and finished.env["threads"] == 1
+    assert finished.env["torch"] == torch.__version__ and finished.env["threads"] == 1 and finished.env["workers"] == 1
 
 
 def test_devices_that_do_not_exist_are_refused(tmp_path):
@@ -292,3 +294,24 @@ def test_published_baselines_are_those_that_were_logged():
         if (weights := file.with_suffix(".safetensors")).exists():
             assert hashlib.sha256(weights.read_bytes()).hexdigest() == stored["sha256"]
             models.build(stored["model"]).load_state_dict(load_file(weights))
+
+
+def test_fine_tuning_in_processes_gives_the_same_bits_even_when_one_died(halfway, finished):
+    """Of three solutions two are trained at a time; one is killed as soon as it has begun."""
+
+    def kill_the_first():
+        while not (workers := multiprocessing.active_children()):
+            time.sleep(0.01)
+        workers[0].kill()
+
+    killer = threading.Thread(target=kill_the_first)
+    killer.start()
+    with pytest.raises(RunError, match="died .* the same command continues"):
+        study.run(finished.settings, halfway.parent, workers=2)
+    killer.join()
+    run = study.run(finished.settings, halfway.parent, workers=2)
+    assert not multiprocessing.active_children()
+    for role in es.ROLES:
+        assert (run.path / f"{role}.safetensors").read_bytes() == (finished.path / f"{role}.safetensors").read_bytes()
+        assert run.result[role]["error"] == finished.result[role]["error"]
+    assert list(run.result) == list(finished.result)
