@@ -149,7 +149,7 @@ def search_seconds(
     start_seconds: until the workers are ready, paid once.
     workers: of equal speed. A generation of P candidates takes ceil(P / workers) rounds, since the next one needs all of its
     errors; the unpruned network is a round of its own. finetunings_at_once: how many of the three solutions are fine-tuned at
-    the same time; ``dpes.run`` does one after the other.
+    the same time; ``dpes.run`` does as many as it has workers.
     bytes_per_worker: network and images of one worker, only added up in ``bytes_to_send``.
     """
     search, finetune = settings.search, settings.finetune
