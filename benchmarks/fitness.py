@@ -306,23 +306,25 @@ def interval(value: Interval | None) -> str:
 
 # ---- the page -------------------------------------------------------------------------------------------------------------------
 def draw(stored: dict) -> Figure:
-    """Recalibrated error against what training makes of it, by MACs in colour and shape."""
+    """Errors that a search sees against what training makes of the candidate, by MACs in colour and shape."""
     plots.theme()
     rows, whole = stored["rows"], stored["unpruned"]["macs"]
     tuned = [r for r in rows if "finetuned" in r]
-    tuned = tuned if len(tuned) >= DRAWN else []
-    figure, panels = plt.subplots(1, 2 if tuned else 1, figsize=(9 if tuned else 5.5, 4.2), layout="constrained", squeeze=False)
-    lots = [(rows, [r["partial_fast"]["test"] for r in rows], "test error, partially trained at 0.01 (%)")]
-    lots += [(tuned, [r["finetuned"]["test"] for r in tuned], f"test error, fine-tuned for {FINETUNE.epochs} epochs (%)")] if tuned else []
-    for axes, (some, errors, ylabel) in zip(panels[0], lots, strict=True):
+    trained = [r["partial_fast"]["test"] for r in rows], "test error, partially trained at 0.01 (%)"
+    lots = [(rows, "recalibrated", "recalibrated", *trained), (rows, "brief", "briefly trained, recalibrated", *trained)]
+    if len(tuned) >= DRAWN:
+        ends = [r["finetuned"]["test"] for r in tuned], f"test error, fine-tuned for {FINETUNE.epochs} epochs (%)"
+        lots.append((tuned, "brief", "briefly trained, recalibrated", *ends))
+    figure, panels = plt.subplots(1, len(lots), figsize=(1.5 + 3.4 * len(lots), 4.2), layout="constrained")
+    for axes, (some, fitness, words, errors, ylabel) in zip(panels, lots, strict=True):
         for (low, high), marker in SHARES.items():
             part = [(r, e) for r, e in zip(some, errors, strict=True) if low < r["macs"] / whole <= high]
-            x, y = [100 * r["recalibrated"]["search"] for r, _ in part], [100 * e for _, e in part]
+            x, y = [100 * r[fitness]["search"] for r, _ in part], [100 * e for _, e in part]
             left, label = [100 * r["macs"] / whole for r, _ in part], f"{100 * low:.0f} to {100 * high:.0f} %"
             dots = axes.scatter(x, y, c=left, marker=marker, label=label, s=55, edgecolor="k", lw=0.5, vmin=0, vmax=100, cmap="viridis")
-        axes.set(xlabel="search error, recalibrated (%)", ylabel=ylabel)
-    panels[0][0].legend(title="MACs left", fontsize="small")
-    figure.colorbar(dots, ax=list(panels[0]), label="MACs left (%)")
+        axes.set(xlabel=f"search error (%),\n{words}", ylabel=ylabel)
+    panels[0].legend(title="MACs left", fontsize="small")
+    figure.colorbar(dots, ax=list(panels), label="MACs left (%)")
     return figure
 
 
@@ -347,10 +349,14 @@ def page(stored: dict) -> str:
     finetuned = f"{n['finetuned']} of {FINETUNED}" if n["finetuned"] < FINETUNED else str(n["finetuned"])
     found = (
         f"The recalibrated error has a rank correlation of {t['recalibrated']['trained'][0]:.2f} with the error after partial training, "
-        f"MACs alone have {t['macs']['trained'][0]:.2f}."
+        f"MACs alone have {t['macs']['trained'][0]:.2f}. "
+        "Brief training pulls apart some of the candidates that recalibration leaves near chance."
     )
-    alt = f"Scatter of {n['rows']} candidates: across the search error after recalibration, up the test error after partial training. "
-    alt += f"A second one has {n['finetuned']} candidates after fine-tuning. " if n["finetuned"] >= DRAWN else ""
+    alt = (
+        f"Two scatters of {n['rows']} candidates: across the search error, recalibrated or briefly trained before that, "
+        "up the test error after partial training. "
+    )
+    alt += f"A third one has {n['finetuned']} candidates after fine-tuning. " if n["finetuned"] >= DRAWN else ""
     alt += "Colour and shape give the MACs left; both errors fall as they rise."
     unpruned = stored["unpruned"]
     values = {

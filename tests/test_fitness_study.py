@@ -190,7 +190,7 @@ def test_page_of_a_study_in_progress(rng):
         and "<" not in re.sub(r"<[/a-z]", "", text)
         and "nan" not in text
     )
-    assert len(fitness.draw(stored).axes) == 2
+    assert len(fitness.draw(stored).axes) == 3
 
 
 # ---- what is published ----------------------------------------------------------------------------------------------------------
