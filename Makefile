@@ -1,13 +1,14 @@
 # Two commands on a fresh machine: `make book` and `make test`. Everything else is a part of them or a convenience.
 SHELL := bash
 .DEFAULT_GOAL := help
-.PHONY: help book strict test lint bench zoo lock clean
+.PHONY: help book strict test lint study bench zoo lock clean
 
 PYTHON ?= python3
 VENV ?= .venv
 PIP_FLAGS ?=
 SETS ?= quick-*
 SPHINX ?=
+MODELS ?= resnet56 densenet22 vgg16
 ARGS ?=
 BIN := $(VENV)/bin
 ENV := $(VENV)/.installed
@@ -32,7 +33,13 @@ test: $(ENV) ## all tests, then every notebook by nbval (ARGS="-m 'not slow'" fo
 lint: $(ENV) ## ruff
 	@$(BIN)/ruff check .
 
-bench: $(ENV) ## measure what a search costs beside its forward passes, and write the page (ARGS="build half" for some rows)
+study: $(ENV) ## the runs of the book on CIFAR-10 and their controls, two at a time: hours, many if a network is trained first
+	@for model in $(MODELS); do \
+	  $(BIN)/python -m dpes run --profile cpu --model $$model --threads 1 --workers 2 && \
+	  $(BIN)/python -m dpes controls "$$($(BIN)/python -m dpes where --profile cpu --model $$model)" --threads 1 --workers 2 || exit; \
+	done
+
+bench: $(ENV) ## measure what a search costs beside its forward passes, and write the page (ARGS="build half" for some rows, ARGS=--tried for what was tried, too)
 	@$(BIN)/python benchmarks/bench.py $(ARGS)
 
 zoo: $(ENV) ## check slim versions of torchvision's classifiers against oracles (two to three hours on one core)

@@ -1,6 +1,7 @@
 """Measures what a search costs beside its forward passes, and what was tried to make these cheaper.
 
-    python benchmarks/bench.py                     # all rows; a quarter of an hour on two quiet cores
+    python benchmarks/bench.py                     # the rows with goals; a quarter of an hour on two quiet cores
+    python benchmarks/bench.py --tried             # also what was tried
     python benchmarks/bench.py build generation    # these anew
     python benchmarks/bench.py --page              # book/speed.md from results.json
 
@@ -674,7 +675,8 @@ def page(results: dict[str, list[dict]]) -> str:
         "PAYING": f"A tenth or more is gained by: {'; '.join(paying)}." if paying else "Nothing gains a tenth.",
         "MACHINE": "; ".join(machines),
         "LOAD": f"{min(loads):g} to {max(loads):g}: {busy}",
-        "MINUTES": f"{sum(r['seconds'] for r in rows) / 60:.0f}",
+        "MINUTES": f"{sum(r['seconds'] for r in results['rows']) / 60:.0f} minutes",
+        "OTHERS": f"{sum(r['seconds'] for r in results['tried']) / 60:.0f}",
     }
     text = TEXT
     for key, value in replacements.items():
@@ -747,13 +749,14 @@ PAYING
   each.
 - **bfloat16** rounds every product's factors to eight bits, so some predictions change.
 
-All rows together took MINUTES minutes. Written by `python benchmarks/bench.py --page` from `benchmarks/results.json`.
+The rows with goals took MINUTES, what was tried OTHERS. Written by `python benchmarks/bench.py --page` from `benchmarks/results.json`.
 """
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description="Measure what a search costs beside its forward passes.")
-    parser.add_argument("rows", nargs="*", metavar="row", help=f"of {', '.join({**ROWS, **TRIED})}; default: all")
+    parser.add_argument("rows", nargs="*", metavar="row", help=f"of {', '.join({**ROWS, **TRIED})}; default: those with goals")
+    parser.add_argument("--tried", action="store_true", help="also those that compare what was tried; twice as long again")
     parser.add_argument("--page", action="store_true", help="only write book/speed.md from results.json")
     parser.add_argument("--one-search", type=int, help=argparse.SUPPRESS)
     parser.add_argument("--give-back", action="store_true", help=argparse.SUPPRESS)
@@ -766,7 +769,7 @@ def main() -> int:
         one_search(arguments.one_search, not arguments.give_back)
         return 0
     evaluate.keep_freed_memory()  # as in every search
-    for name in [] if arguments.page else arguments.rows or [*ROWS, *TRIED]:
+    for name in [] if arguments.page else arguments.rows or [*ROWS, *(TRIED if arguments.tried else ())]:
         row = run(name)
         results = stored()
         for part, names in (("rows", ROWS), ("tried", TRIED)):
