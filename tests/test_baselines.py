@@ -31,6 +31,18 @@ def test_rivals_cost_what_they_may_and_little_less(share, resnet):
         assert 0.9 * budget <= cost.macs(layout, layout.keep(genome)) <= budget
 
 
+def test_uniform_comes_close_where_all_groups_have_one_size():
+    """Twelve filters in nearly every group: rounded alike, all groups would lose one at once."""
+    model = models.build("densenet22").eval()
+    layout = trace(model, torch.zeros(1, 3, 32, 32))
+    norms, whole = importance.l1_norms(model, layout), cost.macs(layout, np.ones(layout.n_bits, dtype=bool))
+    for share in (0.3, 0.528, 0.7):
+        genome = baselines.uniform(layout, share * whole, norms)
+        assert 0.985 * share * whole <= cost.macs(layout, genome) <= share * whole
+        kept, sizes = np.array([genome[g.bits].sum() for g in layout.groups]), np.array([g.size for g in layout.groups])
+        assert np.ptp(kept - (kept.sum() / sizes.sum()) * sizes) <= 2  # never further than a filter from the common share, up or down
+
+
 def test_random_masks_differ_by_seed_alone(resnet):
     _, layout = resnet
     a, b, again = (baselines.random_mask(layout, 5e6, seed) for seed in (0, 1, 0))
