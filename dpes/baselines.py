@@ -62,8 +62,7 @@ def controls(run: Run, masks: int = 3, device: str = "cpu", progress: bool = Fal
 
     masks: how many random ones. workers: processes, of one thread each, that train them. Errors in [0, 1] on the test set, MACs for
     one image. Kept in ``controls.json`` of the run's directory after each one, with a checkpoint after every epoch: the same call
-    continues. Raises ``RunError`` if that file is
-    damaged, the run in use or the device not there. Source: ours.
+    continues. Raises ``RunError`` if that file is damaged, the run in use, the device not there, or a worker dies. Source: ours.
     """
     file = run.path / "controls.json"
     study.check_device(device)

@@ -158,6 +158,10 @@ def against_chance(controls: pd.DataFrame, test_images: int) -> str:
     """What the errors of the knee and of its controls show, in Markdown; the frame is that of ``baselines.controls``."""
     errors = controls.set_index("solution").error
     knee, chance = errors["knee"], errors[errors.index.str.startswith("random")]
+    if chance.empty:
+        return (
+            f"The knee errs on {100 * knee:.2f} % of the test images, uniform L1 on {100 * errors['l1']:.2f} %; there are no random masks."
+        )
     noise = 2 * np.sqrt(2 * knee * (1 - knee) / test_images)
     if knee < chance.min() - noise:
         verdict = "**The knee is better than chance** by more than that."
@@ -244,8 +248,11 @@ def hours(runs: list[Run], controls: list[pd.DataFrame | None]) -> pd.DataFrame:
 
 
 def published() -> pd.DataFrame:
-    """Results of others with their sources, from ``data/published.csv``."""
-    return pd.read_csv(next(file for folder in folders() if (file := folder / "published.csv").exists()))
+    """Results of others with their sources, from ``data/published.csv``: errors and MACs in percent; raises ``DpesError`` without it."""
+    file = next((file for folder in folders() if (file := folder / "published.csv").exists()), None)
+    if file is None:
+        raise DpesError(f"published.csv is in none of {', '.join(map(str, folders()))}: restore it from the repository")
+    return pd.read_csv(file)
 
 
 def table(run: Run) -> pd.DataFrame:

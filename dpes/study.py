@@ -151,7 +151,7 @@ def baseline(settings: Settings, dataset: data.Dataset, device: str = "cpu", pro
     """The trained network that a run starts from: loaded by name, or trained by the baseline recipe once and kept.
 
     Looked for in ``baselines/`` of the data folders, which is published with the study, then in ``weights/``, where a training
-    here leaves it, with its recipe, log and checksum beside it.
+    here leaves it, with its recipe, log and checksum beside it. Raises ``RunError`` for a damaged file. Source: ours.
     """
     if settings.weights != "train":
         return models.load_weights(settings.model, settings.weights, n_classes=dataset.n_classes, channels=dataset.channels).to(device)

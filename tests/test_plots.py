@@ -119,6 +119,17 @@ def test_chance_is_judged_beyond_the_noise(controls, knee, words):
     assert words in text and f"The knee errs on {100 * knee:.2f} %" in text and "11.00 to 12.00 %, 11.50 % in the mean" in text
 
 
+def test_chance_without_random_masks_is_not_judged(controls):
+    text = plots.against_chance(controls[~controls.solution.str.startswith("random")], 10_000)
+    assert "there are no random masks" in text and "chance" not in text and "nan" not in text
+
+
+def test_missing_results_of_others_are_named(tmp_path, monkeypatch):
+    monkeypatch.setattr(plots, "folders", lambda: [tmp_path])
+    with pytest.raises(DpesError, match="published.csv is in none of .*: restore it"):
+        plots.published()
+
+
 def test_published_results_have_sources():
     table = plots.published()
     assert set(table.model) <= set(models.MODELS) and table.source.notna().all() and len(table) >= 3
