@@ -353,15 +353,15 @@ class Work:
             for name, job in chosen.items():
                 yield name, self.finetuned(name, *job)
             return
-        arguments = self.settings, self.path, str(self.fitness.device), self.progress
+        arguments, others = (self.settings, self.path, str(self.fitness.device), self.progress), set(multiprocessing.active_children())
         try:
             with ProcessPoolExecutor(min(workers, len(chosen)), multiprocessing.get_context("spawn"), _start_worker, arguments) as pool:
-                names = {pool.submit(_finetuned_in_worker, name, *job): name for name, job in chosen.items()}
                 try:
+                    names = {pool.submit(_finetuned_in_worker, name, *job): name for name, job in chosen.items()}
                     for future in as_completed(names):
                         yield names[future], future.result()
-                except BaseException:  # the others would train to their end before this one is heard of
-                    for worker in multiprocessing.active_children():
+                except BaseException:  # else the pool would wait for the others: to their end, or forever if one died as it was born
+                    for worker in set(multiprocessing.active_children()) - others:
                         worker.terminate()
                     raise
         except BrokenProcessPool:
