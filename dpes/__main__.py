@@ -6,7 +6,7 @@ import argparse
 import os
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -80,7 +80,20 @@ def add_settings(command: argparse.ArgumentParser) -> None:
         else:
             if "choices" in f.metadata:
                 about += f": {', '.join(f.metadata['choices'])}"
-            command.add_argument(flag, type=config.TYPES[kind], default=argparse.SUPPRESS, help=about, metavar=kind.upper())
+            reads = config.TYPES[kind]
+            if f.type.endswith(" | None"):
+                about, reads = f"{about}; none leaves it unset", or_none(reads)
+            command.add_argument(flag, type=reads, default=argparse.SUPPRESS, help=about, metavar=kind.upper())
+
+
+def or_none(kind: type) -> Callable[[str], Any]:
+    """Reads a value of a setting that may be unset, such as one that a profile sets."""
+
+    def read(text: str) -> Any:
+        return None if text.lower() == "none" else kind(text)
+
+    read.__name__ = kind.__name__  # argparse puts it into its message
+    return read
 
 
 def names_of(module: str, table: str) -> list[str]:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from . import cost, importance, study
+from . import cost, importance, study, train
 from .channels import Layout
 from .es import repair
 from .files import RunError, locked, read_json, write_json
@@ -69,6 +69,7 @@ def controls(run: Run, masks: int = 3, device: str = "cpu", progress: bool = Fal
     with locked(run.path):
         done = read_entries(file) if file.exists() else {}
         if {"l1", *(f"random{k}" for k in range(masks))} - set(done):
+            train.check_precision(device, finetune_precision=run.settings.finetune.precision)
             work = study.prepare(run.settings, run.path, device, progress)
             rivals = genomes(work, run.result["knee"]["macs"], masks)
             missing = {name: (genome, work.fitness(genome)) for name, genome in rivals.items() if name not in done}

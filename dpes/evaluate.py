@@ -14,7 +14,7 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -165,34 +165,45 @@ def processes(fitness: Fitness, workers: int) -> Iterator[Callable[[Iterable[Job
     processes die twice counts as failed.
     """
 
-    def start() -> ProcessPoolExecutor:
-        without_test = replace(fitness.dataset, test=fitness.dataset.test.first(0))
-        arguments = fitness.model, without_test, fitness.layout.example, fitness.search, fitness.seed, fitness.device
-        return ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _start_worker, arguments)
+    without_test = replace(fitness.dataset, test=fitness.dataset.test.first(0))
+    arguments = fitness.model, without_test, fitness.layout.example, fitness.search, fitness.seed, fitness.device
+    with ExitStack() as pools:
+        pool = pools.enter_context(workers_of(workers, _start_worker, arguments))
 
-    pool = start()
+        def errors(jobs: Iterable[Job]) -> Iterator[float]:
+            nonlocal pool
+            waiting, deaths = list(jobs), 0
+            while waiting:
+                try:
+                    for error in pool.map(_evaluate_in_worker, list(waiting)):
+                        deaths = 0
+                        waiting.pop(0)
+                        yield error
+                except BrokenProcessPool:
+                    pools.close()
+                    pool, deaths = pools.enter_context(workers_of(workers, _start_worker, arguments)), deaths + 1
+                    if deaths == 2:
+                        warnings.warn("candidate failed and counts as worst: its process died twice (out of memory?)", stacklevel=2)
+                        deaths = 0
+                        waiting.pop(0)
+                        yield FAILED
 
-    def errors(jobs: Iterable[Job]) -> Iterator[float]:
-        nonlocal pool
-        waiting, deaths = list(jobs), 0
-        while waiting:
-            try:
-                for error in pool.map(_evaluate_in_worker, list(waiting)):
-                    deaths = 0
-                    waiting.pop(0)
-                    yield error
-            except BrokenProcessPool:
-                pool.shutdown(cancel_futures=True)
-                pool, deaths = start(), deaths + 1
-                if deaths == 2:
-                    warnings.warn("candidate failed and counts as worst: its process died twice (out of memory?)", stacklevel=2)
-                    deaths = 0
-                    waiting.pop(0)
-                    yield FAILED
-
-    try:
         yield errors
+
+
+@contextmanager
+def workers_of(workers: int, start: Callable[..., None], arguments: tuple) -> Iterator[ProcessPoolExecutor]:
+    """Processes that each call ``start(*arguments)`` first; at the end they are stopped, whatever they are doing.
+
+    A pool that is left alone would wait for them: to the end of their work, or forever if one of them died as it was born.
+    """
+    others = set(multiprocessing.active_children())
+    pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), start, arguments)
+    try:
+        yield pool
     finally:
+        for worker in set(multiprocessing.active_children()) - others:
+            worker.terminate()
         pool.shutdown(cancel_futures=True)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import multiprocessing
 import os
 import platform
 import subprocess
@@ -12,7 +11,7 @@ import sys
 import time
 import warnings
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
@@ -174,6 +173,7 @@ def baseline(settings: Settings, dataset: data.Dataset, device: str = "cpu", pro
 def train_baseline(network: nn.Module, dataset: data.Dataset, settings: Settings, path: Path, progress: bool) -> None:
     """Train a network by the baseline recipe and write it to ``path``; an interrupted training is continued."""
     recipe, checkpoint = settings.baseline, path.with_suffix(".training")
+    train.check_precision(next(network.parameters()).device, baseline_precision=recipe.precision)
     log = train.fit(network, dataset, recipe, recipe.seed, checkpoint=checkpoint, progress=Progress("baseline", recipe.epochs, progress))
     weights = to_bytes({k: v.cpu().contiguous() for k, v in network.state_dict().items()})
     part = path.with_name(path.name + ".part")
@@ -244,6 +244,8 @@ def _finish(settings: Settings, path: Path, device: str, progress: bool, workers
             f"{path / 'history.jsonl'}: has {len(history)} of the {seen} candidates that {saved.name} has seen; "
             f"restore it, or delete {saved} to evaluate them again"
         )
+    precisions = {"precision": settings.search.precision, "finetune_precision": settings.finetune.precision}
+    train.check_precision(device, **precisions)
     seconds = Stopwatch(path / "env.json", device, workers if scheduler is None else "a Dask cluster")
     with seconds("baseline"):
         work = prepare(settings, path, device, progress)
@@ -353,17 +355,12 @@ class Work:
             for name, job in chosen.items():
                 yield name, self.finetuned(name, *job)
             return
-        arguments, others = (self.settings, self.path, str(self.fitness.device), self.progress), set(multiprocessing.active_children())
+        arguments = self.settings, self.path, str(self.fitness.device), self.progress
         try:
-            with ProcessPoolExecutor(min(workers, len(chosen)), multiprocessing.get_context("spawn"), _start_worker, arguments) as pool:
-                try:
-                    names = {pool.submit(_finetuned_in_worker, name, *job): name for name, job in chosen.items()}
-                    for future in as_completed(names):
-                        yield names[future], future.result()
-                except BaseException:  # else the pool would wait for the others: to their end, or forever if one died as it was born
-                    for worker in set(multiprocessing.active_children()) - others:
-                        worker.terminate()
-                    raise
+            with evaluate.workers_of(min(workers, len(chosen)), _start_worker, arguments) as pool:
+                names = {pool.submit(_finetuned_in_worker, name, *job): name for name, job in chosen.items()}
+                for future in as_completed(names):
+                    yield names[future], future.result()
         except BrokenProcessPool:
             raise RunError("a process that fine-tuned a network died (out of memory?); the same command continues") from None
 

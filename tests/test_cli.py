@@ -87,6 +87,16 @@ def test_bad_settings_get_one_line(arguments, words, capsys, tmp_path):
     assert not list((tmp_path / "runs").glob("*/history.jsonl"))
 
 
+def test_what_a_profile_sets_can_be_unset(capsys):
+    def where(*argv):
+        return call(capsys, "where", *argv)[1]
+
+    plain = where("--profile", "cpu", "--precision", "none", "--finetune-precision", "None", "--partial-images", "none")
+    assert plain.strip().endswith(config.make_settings("cpu", precision=None, finetune_precision=None, partial_images=None).run_id)
+    assert plain != where("--profile", "cpu")
+    assert "invalid int value: 'none'" in refused(capsys, "where", "--search-images", "none")  # it has no such state
+
+
 def test_other_mistakes_get_one_line(capsys, tmp_path):
     assert "choose from" in refused(capsys, "prune")
     assert "command" in refused(capsys)

@@ -9,6 +9,8 @@ import os
 import signal
 import subprocess
 import sys
+import threading
+import time
 from functools import partial
 
 import numpy as np
@@ -106,6 +108,36 @@ def test_processes_give_the_same_bits_even_when_one_dies(setting):
         first = next(answers)
         os.kill(multiprocessing.active_children()[0].pid, signal.SIGKILL)
         assert [first, *answers] == expected
+
+
+@pytest.mark.parametrize("seconds", [0.0, 1.0])
+def test_a_process_that_is_killed_as_it_is_born_is_replaced(seconds, setting):
+    one, jobs = fitness(setting), unlimited(draws(setting[1], 4))
+
+    def kill_one():
+        while not (born := multiprocessing.active_children()):
+            time.sleep(0.001)
+        time.sleep(seconds)
+        born[0].kill()
+
+    killer = threading.Thread(target=kill_one)
+    killer.start()
+    with evaluate.processes(one, 2) as errors:
+        assert list(errors(jobs)) == list(evaluate.serial(one, jobs))
+    killer.join()
+    assert not multiprocessing.active_children()
+
+
+def test_processes_that_are_left_in_the_midst_of_their_work_end_at_once():
+    """By an exception, such as Ctrl-C; else the pool would wait for what they are doing."""
+    start = time.monotonic()
+    with pytest.raises(KeyboardInterrupt), evaluate.workers_of(2, print, ()) as pool:
+        for _ in range(4):
+            pool.submit(time.sleep, 60)
+        while len(multiprocessing.active_children()) < 2:
+            time.sleep(0.01)
+        raise KeyboardInterrupt
+    assert time.monotonic() - start < 30 and not multiprocessing.active_children()
 
 
 @pytest.mark.parametrize("kind", ["recalibrate", "partial", "partial-recalibrate", "none"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import errno
 import os
+import time
 
 import pytest
 import torch
@@ -158,10 +159,11 @@ def test_a_last_batch_of_one_image_is_left_out_and_no_epochs_change_nothing(digi
 @pytest.mark.parametrize("changes", [{"small_epochs": 2}, {"precision": "bfloat16"}, {"small_epochs": 2, "precision": "bfloat16"}])
 @pytest.mark.parametrize("stopped", [0, 1])
 def test_small_and_bfloat16_epochs_go_on_to_the_same_bits(digits, tmp_path, changes, stopped):
-    recipe, path = dataclasses.replace(SHORT, **changes), tmp_path / "training.safetensors"
+    few = dataclasses.replace(SHORT, images=48, batch_size=16)  # some processors emulate bfloat16, at a twentieth of the speed
+    recipe, path = dataclasses.replace(few, **changes), tmp_path / "training.safetensors"
     whole, plain = net("resnet8"), net("resnet8")
     train.fit(whole, digits, recipe, 0)
-    train.fit(plain, digits, SHORT, 0)
+    train.fit(plain, digits, few, 0)
     assert not states_equal(whole, plain)  # the setting does something
 
     def interrupt(epoch, loss, seconds):
@@ -171,7 +173,7 @@ def test_small_and_bfloat16_epochs_go_on_to_the_same_bits(digits, tmp_path, chan
     with pytest.raises(KeyboardInterrupt):
         train.fit(net("resnet8"), digits, recipe, 0, progress=interrupt, checkpoint=path)
     with pytest.raises(train.CheckpointError, match="another training"):
-        train.fit(net("resnet8"), digits, SHORT, 0, checkpoint=path)
+        train.fit(net("resnet8"), digits, few, 0, checkpoint=path)
     again = net("resnet8", seed=5)
     train.fit(again, digits, recipe, 0, checkpoint=path)
     assert states_equal(again, whole)
@@ -191,10 +193,28 @@ def test_sides_and_precision_of_each_epoch(digits):
     assert seen[-1] == [False, 32, True, torch.float32]
 
 
+@pytest.mark.parametrize("slow, warns", [(torch.bfloat16, True), (torch.float32, False)])
+def test_where_bfloat16_is_slower_a_run_says_so(slow, warns, monkeypatch, recwarn):
+    """Whichever processor the tests run on: a layer of the slow kind sleeps."""
+
+    def layer(x, weight, padding):
+        time.sleep(0.02 if x.dtype == slow else 0.001)
+        return x
+
+    monkeypatch.setattr(train.F, "conv2d", layer)
+    train.check_precision("cpu", precision=None, finetune_precision=None)
+    assert not recwarn.list
+    train.check_precision("cpu", precision=None, finetune_precision="bfloat16")
+    lines = [str(w.message) for w in recwarn.list]
+    assert len(lines) == warns and all(
+        "bfloat16 is slower than float32 here" in line and "; --finetune-precision none" in line for line in lines
+    )
+
+
 def test_bfloat16_trains_to_about_the_same_error(digits):
     errors = []
     for precision in (None, "bfloat16"):
-        model = net("resnet8")
+        model = net("vgg-tiny")
         train.fit(model, digits, Training(epochs=4, batch_size=32, lr=0.1, precision=precision), 0)
         errors.append(train.error_rate(model, digits.test, digits))
     assert max(errors) < 0.1 and abs(errors[0] - errors[1]) < 0.04
