@@ -158,7 +158,7 @@ def build(rounds: int = 9, nets: Iterable[str] = ("resnet56", "densenet40", "vgg
     return measures
 
 
-def generation(rounds: int = 3, calibration: int = 500, judged: int = 1000) -> list[dict]:
+def generation(rounds: int = 3, calibration: int = 250, judged: int = 500) -> list[dict]:
     """A generation's evaluations, against bare forward passes of its networks."""
     model, layout = network("resnet56")
     fitness = evaluate.Fitness(model, layout, cifar(), Search(calibration_images=calibration, search_images=judged))
@@ -265,7 +265,7 @@ def by_later_code(model: nn.Module, training: DataLoader, validation: DataLoader
     return 1 - right / len(validation.dataset), profiled(model, example)
 
 
-def authors(rounds: int = 4, trained: int = 250, judged: int = 500, name: str = "resnet56") -> list[dict]:
+def authors(rounds: int = 3, trained: int = 250, judged: int = 500, name: str = "resnet56") -> list[dict]:
     """One candidate by the authors' later code and by ours."""
     model, layout = network(name)
     genomes = halves(layout, rounds)
@@ -615,6 +615,7 @@ def machine() -> dict[str, Any]:
     lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     facts = {"cpu": names[0] if names else platform.processor() or platform.machine(), "cores": os.cpu_count(), "threads": 1}
+    facts |= {"instructions": torch.backends.cpu.get_cpu_capability()}
     return facts | {"python": platform.python_version(), "torch": torch.__version__.partition("+")[0]}
 
 
@@ -629,6 +630,25 @@ def run(name: str) -> dict:
 def stored() -> dict[str, list[dict]]:
     """All rows measured so far."""
     return json.loads(RESULTS.read_text()) if RESULTS.exists() else {"rows": [], "tried": []}
+
+
+def kept_rows(results: dict[str, list[dict]], row: dict) -> dict[str, list[dict]]:
+    """The results with a row measured anew: it takes the place of the same row on the same processor; other processors keep theirs."""
+    new = {}
+    for part, names in (("rows", ROWS), ("tried", TRIED)):
+        known = {(processor(r), r["row"]): r for r in results[part]} | ({(processor(row), row["row"]): row} if row["row"] in names else {})
+        new[part] = [known[p, n] for p in dict.fromkeys(p for p, _ in known) for n in names if (p, n) in known]
+    return new
+
+
+def processor(row: dict) -> str:
+    """On what a row was measured."""
+    m = row["machine"]
+    return f"{m['cpu']}" + (f" with {m['instructions']}" if "instructions" in m else "")
+
+
+def by_processor(rows: list[dict]) -> dict[str, list[dict]]:
+    return {p: [r for r in rows if processor(r) == p] for p in dict.fromkeys(map(processor, rows))}
 
 
 def goal(m: dict) -> str:
@@ -648,35 +668,59 @@ def number(m: dict) -> str:
     return middle if m["rounds"] == 1 else f"{middle} ({m['low']:.{decimals}f} to {m['high']:.{decimals}f})"
 
 
+def goals(rows: list[dict]) -> str:
+    """The table of what has a goal, and beside it: a column for each processor."""
+    columns = {p: {m["what"]: m for r in some for m in r["measures"]} for p, some in by_processor(rows).items()}
+    lines = [f"| what | goal | {' | '.join(columns)} |", "|---" * (2 + len(columns)) + "|"]
+    for what in dict.fromkeys(what for measured in columns.values() for what in measured):
+        cells = [", ".join(filter(None, (number(m), verdict(m)))) if (m := measured.get(what)) else "" for measured in columns.values()]
+        lines.append(f"| {what} | {goal(next(c[what] for c in columns.values() if what in c))} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def summary(rows: list[dict]) -> str:
+    """How many goals are met on each processor, and which are not."""
+    parts = []
+    for p, some in by_processor(rows).items():
+        judged = [m for r in some for m in r["measures"] if "met" in m]
+        missed = [m["what"] for m in judged if not m["met"]]
+        parts.append(
+            f"On {p}, {len(judged) - len(missed)} of {len(judged)} goals are met" + (f"; not met: {'; '.join(missed)}." if missed else ".")
+        )
+    return " ".join(parts)
+
+
+def circumstances(rows: list[dict]) -> str:
+    """Machine, load and minutes of the rows of each processor."""
+    parts = []
+    for p, some in by_processor(rows).items():
+        loads, m = [r["load"] for r in some], some[-1]["machine"]
+        busy = "other work was running" if max(loads) > 1.5 else "nothing else was running"
+        minutes = sum(r["seconds"] for r in some) / 60
+        facts = f"{m['cores']} cores, torch {m['torch']}, load average {min(loads):g} to {max(loads):g}, so {busy}"
+        parts.append(f"{p}: {facts}; it took {minutes:.0f} minutes.")
+    return " ".join(parts)
+
+
 SAYS = {True: "**pays**", False: "no", None: ""}
 
 
 def page(results: dict[str, list[dict]]) -> str:
     """book/speed.md."""
-    rows = results["rows"] + results["tried"]
-    goals = "\n".join(f"| {m['what']} | {number(m)} | {goal(m)} | {verdict(m)} |" for r in results["rows"] for m in r["measures"])
     tried = []
     for m in (m for r in results["tried"] for m in r["measures"]):
         macs = f"{m['macs']:.2f} x" if "macs" in m else ""
         changed = f"{m['changed']} of {m['images']:,}" if "changed" in m else ""
         difference = f"{m['difference']:.0e}" if m.get("difference") else "0" if "difference" in m else ""
         tried.append(f"| {m['what']} | {number(m)} | {SAYS[m['pays']]} | {macs} | {difference} | {changed} |")
-    judged = [m for r in results["rows"] for m in r["measures"] if "met" in m]
-    missed = [m["what"] for m in judged if not m["met"]]
-    summary = f"Of {len(judged)} goals {len(judged) - len(missed)} are met" + (f"; not met: {'; '.join(missed)}." if missed else ".")
     paying = [m["what"] for r in results["tried"] for m in r["measures"] if m["pays"]]
-    machines = sorted({f"{r['machine']['cpu']}, {r['machine']['cores']} cores, torch {r['machine']['torch']}" for r in rows})
-    loads = [r["load"] for r in rows]
-    busy = "other work was running" if max(loads) > 1.5 else "nothing else was running"
     replacements = {
-        "GOALS": goals,
+        "GOALS": goals(results["rows"]),
         "TRIED": "\n".join(tried),
-        "SUMMARY": summary,
+        "SUMMARY": summary(results["rows"]),
         "PAYING": f"A tenth or more is gained by: {'; '.join(paying)}." if paying else "Nothing gains a tenth.",
-        "MACHINE": "; ".join(machines),
-        "LOAD": f"{min(loads):g} to {max(loads):g}: {busy}",
-        "MINUTES": f"{sum(r['seconds'] for r in results['rows']) / 60:.0f} minutes",
-        "OTHERS": f"{sum(r['seconds'] for r in results['tried']) / 60:.0f}",
+        "CIRCUMSTANCES": circumstances(results["rows"]),
+        "ELSEWHERE": circumstances(results["tried"]),
     }
     text = TEXT
     for key, value in replacements.items():
@@ -693,12 +737,11 @@ TEXT = """# What a search costs
 Nearly all of a search is forward passes of slim networks. So the goals are: everything beside the passes is small, a network with half
 the MACs takes clearly less time than the full one, and a second core is worth having. SUMMARY
 
-| what | measured: median (quartiles) | goal | |
-|---|---|---|---|
 GOALS
 
-One thread of MACHINE; load average LOAD. Things compared were measured in turn, and each ratio is formed within one turn. Seconds are
-those in which the processor worked for the process; only the two worker processes were timed by the wall clock.
+Medians, and quartiles in brackets; one thread. CIRCUMSTANCES
+Things compared were measured in turn, and each ratio is formed within one turn. Seconds are those in which the processor worked for the
+process; only the two worker processes were timed by the wall clock.
 
 - **Cut**: a genome of half the MACs, `dpes.slim.cut` into a module tree that is used again. *Torch-Pruning* is a deep copy, its
   dependency graph and the removal of the same filters; a graph belongs to one copy, so each candidate needs its own. The widths of both
@@ -729,6 +772,7 @@ Four Dask workers find what one process finds: `tests/test_cluster.py` checks it
 Each change against the same without it, for random genomes of half the MACs (a new one each turn) or the full network. Below 1 x the
 change is faster; it *pays* from a tenth upwards. Beside the time: MACs relative to those of the candidate as it is, the largest
 difference of a logit, and how many predictions change (for the search: of all that its candidates made).
+ELSEWHERE
 
 | change | time: median (quartiles) | | MACs | logits | predictions |
 |---|---|---|---|---|---|
@@ -749,7 +793,7 @@ PAYING
   each.
 - **bfloat16** rounds every product's factors to eight bits, so some predictions change.
 
-The rows with goals took MINUTES, what was tried OTHERS. Written by `python benchmarks/bench.py --page` from `benchmarks/results.json`.
+Written by `python benchmarks/bench.py --page` from `benchmarks/results.json`.
 """
 
 
@@ -771,10 +815,7 @@ def main() -> int:
     evaluate.keep_freed_memory()  # as in every search
     for name in [] if arguments.page else arguments.rows or [*ROWS, *(TRIED if arguments.tried else ())]:
         row = run(name)
-        results = stored()
-        for part, names in (("rows", ROWS), ("tried", TRIED)):
-            known = {r["row"]: r for r in results[part]} | ({name: row} if name in names else {})
-            results[part] = [known[n] for n in names if n in known]
+        results = kept_rows(stored(), row)
         RESULTS.write_text(json.dumps(results, indent=1) + "\n")
         for m in row["measures"]:
             print(

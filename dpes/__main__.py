@@ -53,6 +53,9 @@ def parser() -> Parser:
     controls.add_argument("run", help="its directory, or its name in the folder of runs")
     controls.add_argument("--folder", default=None, help="folder of run directories")
     controls.add_argument("--masks", type=int, default=3, help="how many random masks (default: 3)")
+    controls.add_argument(
+        "--widths", action="store_true", help="also what a search on widths finds (uses L1 norms), which takes as long as the run's own"
+    )
     controls.add_argument("--device", default="cpu", help="torch device, such as cpu or cuda")
     controls.add_argument("--threads", type=int, default=None, help="threads of torch on the CPU; one is best beside other work")
     controls.add_argument("--workers", type=int, default=1, help="processes, of one thread each, that train them")
@@ -203,7 +206,7 @@ def controls(arguments: argparse.Namespace) -> None:
         raise config.SettingsError(f"masks = {arguments.masks}: must be at least 0")
     check_workers(arguments.workers)
     finished = study.open_run(located(arguments))
-    how = {"progress": not arguments.quiet, "workers": arguments.workers}
+    how = {"progress": not arguments.quiet, "workers": arguments.workers, "widths": arguments.widths}
     print(table(baselines.controls(finished, arguments.masks, arguments.device, **how)))
 
 

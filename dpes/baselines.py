@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import pandas as pd
 
 from . import cost, importance, study, train
 from .channels import Layout
-from .es import repair
+from .es import ROLES, repair
 from .files import RunError, locked, read_json, write_json
 from .study import Run
 
@@ -25,13 +26,27 @@ def random_mask(layout: Layout, macs: float, seed: int) -> np.ndarray:
 def uniform(layout: Layout, macs: float, scores: np.ndarray) -> np.ndarray:
     """A genome that keeps the same share of every group, its filters of highest score, nearest to ``macs`` from below.
 
-    scores: [n_bits], for example ``importance.l1_norms`` (uniform L1, Li et al. 2017). Shares are rounded to whole filters at
-    another point in each group: if all groups of a DenseNet rounded at once, its MACs would go in steps of a tenth.
+    scores: [n_bits], for example ``importance.l1_norms`` (uniform L1, Li et al. 2017).
+    """
+    return in_proportion(layout, macs, scores, np.full(len(layout.groups), 0.5))
+
+
+def in_proportion(layout: Layout, macs: float, scores: np.ndarray, shares: np.ndarray) -> np.ndarray:
+    """A genome with the proportions of given widths, of each group its filters of highest score, nearest to ``macs`` from below.
+
+    shares: [n_groups] in (0, 1], what each group keeps of its filters in the network whose proportions count; all are raised to
+    one power, so that a whole group stays whole and a narrower one stays narrower. Source: ours. Widths are rounded to whole
+    filters at another point in each group: if all groups of a DenseNet rounded at once, its MACs would go in steps of a tenth.
     """
     rank = importance.ranks(layout, scores)
     sizes = np.array([g.size for g in layout.groups])
     rounding = np.arange(len(sizes)) * GOLDEN % 1  # spread evenly over [0, 1), as are those of neighbouring groups
-    return nearest(layout, macs, lambda share: rank < np.maximum(1, np.floor(share * sizes + rounding))[layout.group_of_bit])
+
+    def genome_of(size: float) -> np.ndarray:
+        kept = shares ** ((1 - size) / max(size, 1e-9))
+        return rank < np.maximum(1, np.floor(kept * sizes + rounding))[layout.group_of_bit]
+
+    return nearest(layout, macs, genome_of)
 
 
 GOLDEN = (5**0.5 - 1) / 2
@@ -57,26 +72,47 @@ def genomes(work: study.Work, macs: float, masks: int) -> dict[str, np.ndarray]:
     return {"l1": l1} | {f"random{k}": random_mask(work.layout, macs, work.settings.seed + k) for k in range(masks)}
 
 
-def controls(run: Run, masks: int = 3, device: str = "cpu", progress: bool = False, workers: int = 1) -> pd.DataFrame:
+def on_widths(run: Run, work: study.Work, workers: int = 1) -> np.ndarray:
+    """The widths that the strategy finds for its knee when it searches them instead of filters, brought to the MACs of the run's.
+
+    bool [n_bits]; filters by L1 norm, proportions by the search, which differs from the run's in ``WIDTHS`` only and has as many
+    candidates. It lies in ``widths/`` of the run's directory and is continued from there. Source: ours.
+    """
+    path, settings = run.path / "widths", replace(run.settings, search=replace(run.settings.search, **WIDTHS))
+    path.mkdir(exist_ok=True)
+    study.check_settings(path, settings)
+    found = dict(zip(ROLES, replace(work, settings=settings, path=path).search(workers).parents, strict=True))["knee"]
+    shares = np.array([found[group.bits].mean() for group in work.layout.groups])
+    return in_proportion(work.layout, run.result["knee"]["macs"], importance.l1_norms(work.network, work.layout), shares)
+
+
+WIDTHS = {"encoding": "widths", "p_mutation": 0.3}  # a third of the groups change at a time; see the page on the algorithm
+
+
+def controls(run: Run, masks: int = 3, device: str = "cpu", progress: bool = False, workers: int = 1, widths: bool = False) -> pd.DataFrame:
     """Rivals at the MACs of the run's knee, fine-tuned and tested exactly as its solutions were; a row each, ``knee`` first.
 
-    masks: how many random ones. workers: processes, of one thread each, that train them. Errors in [0, 1] on the test set, MACs for
-    one image. Kept in ``controls.json`` of the run's directory after each one, with a checkpoint after every epoch: the same call
-    continues. Raises ``RunError`` if that file is damaged, the run in use, the device not there, or a worker dies. Source: ours.
+    masks: how many random ones. workers: processes, of one thread each, that train them. widths: also what a search on widths
+    finds (``on_widths``), which takes as long as the run's own. Errors in [0, 1] on the test set, MACs for one image. Kept in
+    ``controls.json`` of the run's directory after each one, with a checkpoint after every epoch: the same call continues.
+    Raises ``RunError`` if that file is damaged, the run in use, the device not there, or a worker dies. Source: ours.
     """
     file = run.path / "controls.json"
     study.check_device(device)
     with locked(run.path):
         done = read_entries(file) if file.exists() else {}
-        if {"l1", *(f"random{k}" for k in range(masks))} - set(done):
+        names = ["l1", *(f"random{k}" for k in range(masks)), *(["widths"] if widths else [])]
+        if set(names) - set(done):
             train.check_precision(device, finetune_precision=run.settings.finetune.precision)
             work = study.prepare(run.settings, run.path, device, progress)
             rivals = genomes(work, run.result["knee"]["macs"], masks)
+            if widths and "widths" not in done:
+                rivals["widths"] = on_widths(run, work, workers)
             missing = {name: (genome, work.fitness(genome)) for name, genome in rivals.items() if name not in done}
             for name, entry in work.finetuned_each(missing, workers):
                 done[name] = entry
                 write_json(file, {name: done[name] for name in sorted(done, key=lambda name: (len(name), name))})
-            for name in rivals:
+            for name in names:
                 for ending in ("training", "safetensors", "json"):
                     (run.path / f"{name}.{ending}").unlink(missing_ok=True)
             done = read_entries(file)

@@ -130,13 +130,15 @@ DIGITS = "0123456789"
 RIVALS: dict[str, dict] = {
     "knee": {"marker": MARKERS["knee"], "color": COLOURS["knee"]},
     "l": {"marker": "^", "color": sns.color_palette("colorblind")[4], "ls": "--"},  # l1
+    "widths": {"marker": "v", "color": sns.color_palette("colorblind")[3], "ls": "-."},
     "random": {"marker": "x", "color": "0.45", "lw": 1, "ls": ":"},
 }
 
 
 def rival(name: str) -> str:
     """What a figure calls a control."""
-    return "uniform L1" if name == "l1" else f"random mask {int(name[6:]) + 1}" if name.startswith("random") else LABELS[name]
+    named = LABELS | {"l1": "uniform L1", "widths": "strategy on widths"}
+    return f"random mask {int(name[6:]) + 1}" if name.startswith("random") else named[name]
 
 
 def rivals_table(controls: pd.DataFrame) -> pd.DataFrame:
@@ -156,13 +158,18 @@ def rivals_table(controls: pd.DataFrame) -> pd.DataFrame:
 
 def against_chance(controls: pd.DataFrame, test_images: int) -> str:
     """What the errors of the knee and of its controls show, in Markdown; the frame is that of ``baselines.controls``."""
-    errors = controls.set_index("solution").error
+    errors = 100 * controls.set_index("solution").error
     knee, chance = errors["knee"], errors[errors.index.str.startswith("random")]
+    told = f"The knee errs on {knee:.2f} % of the test images, uniform L1 on {errors['l1']:.2f} %"
+    if "widths" in errors:
+        told += f", what the strategy finds on widths on {errors['widths']:.2f} %"
     if chance.empty:
-        return (
-            f"The knee errs on {100 * knee:.2f} % of the test images, uniform L1 on {100 * errors['l1']:.2f} %; there are no random masks."
-        )
-    noise = 2 * np.sqrt(2 * knee * (1 - knee) / test_images)
+        return f"{told}; there are no random masks."
+    if len(chance) == 1:
+        told += f", a random mask on {chance.iloc[0]:.2f} %"
+    else:
+        told += f", the random masks on {chance.min():.2f} to {chance.max():.2f} %, {chance.mean():.2f} % in the mean"
+    noise = 2 * np.sqrt(2 * knee * (100 - knee) / test_images)
     if knee < chance.min() - noise:
         verdict = "**The knee is better than chance** by more than that."
     elif knee > chance.max() + noise:
@@ -170,9 +177,7 @@ def against_chance(controls: pd.DataFrame, test_images: int) -> str:
     else:
         verdict = "**So this run does not show that the knee is better than chance.**"
     return (
-        f"The knee errs on {100 * knee:.2f} % of the test images, uniform L1 on {100 * errors['l1']:.2f} %, "
-        f"the random masks on {100 * chance.min():.2f} to {100 * chance.max():.2f} %, {100 * chance.mean():.2f} % in the mean. "
-        f"On {test_images:,} images two networks that err alike differ by up to {100 * noise:.1f} points (two standard errors). {verdict}"
+        f"{told}. On {test_images:,} images two networks that err alike differ by up to {noise:.1f} points (two standard errors). {verdict}"
     )
 
 

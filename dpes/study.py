@@ -235,15 +235,7 @@ def check_settings(path: Path, settings: Settings) -> None:
 
 def _finish(settings: Settings, path: Path, device: str, progress: bool, workers: int, scheduler: str | None) -> None:
     """Everything that is not done yet."""
-    saved = path / "state.npz"
-    state = es.State.load(saved) if saved.exists() else None  # what is damaged is refused before anything is written
-    history = read_history(path / "history.jsonl", mend=False)
-    seen = 1 + settings.search.population * state.generation if state else 0
-    if len(history) < seen:
-        raise RunError(
-            f"{path / 'history.jsonl'}: has {len(history)} of the {seen} candidates that {saved.name} has seen; "
-            f"restore it, or delete {saved} to evaluate them again"
-        )
+    resumed(path, settings, mend=False)  # what is damaged is refused before anything is written
     precisions = {"precision": settings.search.precision, "finetune_precision": settings.finetune.precision}
     train.check_precision(device, **precisions)
     seconds = Stopwatch(path / "env.json", device, workers if scheduler is None else "a Dask cluster")
@@ -251,9 +243,8 @@ def _finish(settings: Settings, path: Path, device: str, progress: bool, workers
         work = prepare(settings, path, device, progress)
     if settings.finetune.small_epochs:  # refused now, not after the search
         train.check_small(work.network, data.normalise(work.dataset.train.x[:1], work.dataset))
-    history = read_history(path / "history.jsonl")
     with seconds("search"):
-        state = work.search(state, history, workers, scheduler)
+        state = work.search(workers, scheduler)
     result: dict[str, Any] = {"n_bits": work.layout.n_bits, "n_classes": work.dataset.n_classes, "channels": work.dataset.channels}
     if state.coincident:
         result["coincident"] = state.coincident
@@ -270,6 +261,23 @@ def _finish(settings: Settings, path: Path, device: str, progress: bool, workers
     for role in es.ROLES:
         (path / f"{role}.training").unlink(missing_ok=True)
         (path / f"{role}.json").unlink(missing_ok=True)
+
+
+def resumed(path: Path, settings: Settings, mend: bool) -> tuple[es.State | None, list[Candidate]]:
+    """What earlier sittings left of a search: the strategy's state, and the candidates; see ``read_history``.
+
+    Raises ``RunError`` for damaged files, and if candidates are missing that the state has seen.
+    """
+    saved = path / "state.npz"
+    state = es.State.load(saved) if saved.exists() else None
+    history = read_history(path / "history.jsonl", mend)
+    seen = 1 + settings.search.population * state.generation if state else 0
+    if len(history) < seen:
+        raise RunError(
+            f"{path / 'history.jsonl'}: has {len(history)} of the {seen} candidates that {saved.name} has seen; "
+            f"restore it, or delete {saved} to evaluate them again"
+        )
+    return state, history
 
 
 def prepare(settings: Settings, path: Path, device: str, progress: bool) -> Work:
@@ -293,8 +301,9 @@ class Work:
     fitness: evaluate.Fitness
     progress: bool
 
-    def search(self, state: es.State | None, history: list[Candidate], workers: int, scheduler: str | None) -> es.State:
+    def search(self, workers: int, scheduler: str | None = None) -> es.State:
         """Search to the last generation, every candidate and state written down at once."""
+        state, history = resumed(self.path, self.settings, mend=True)
         if state is not None and state.generation == self.settings.search.generations:
             return state
         if scheduler is not None:

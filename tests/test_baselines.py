@@ -12,6 +12,7 @@ from conftest import shake
 from dpes import baselines, cost, data, es, importance, models, study
 from dpes.channels import trace
 from dpes.config import make_settings
+from dpes.files import read_history
 from dpes.search import search
 from dpes.slim import from_hex
 
@@ -162,3 +163,41 @@ def test_controls_are_trained_like_the_knee_and_continue(tmp_path, monkeypatch):
     files = {p.name: p.read_bytes() for p in run.path.iterdir()}
     assert set(files) - set(before) == {"controls.json"} and all(files[name] == content for name, content in before.items())
     assert baselines.controls(run, masks=2).equals(baselines.read_controls(study.open_run(run.path)))
+
+
+def test_proportions_are_kept_at_every_size(resnet):
+    model, layout = resnet
+    norms, sizes = importance.l1_norms(model, layout), np.array([g.size for g in layout.groups])
+    shares = np.random.default_rng(0).uniform(0.3, 1, len(sizes))
+    shares[0] = 1
+    whole = np.ones(layout.n_bits, dtype=bool)
+    before = sizes
+    for budget in (1.0, 0.8, 0.5, 0.2):
+        genome = baselines.in_proportion(layout, budget * cost.macs(layout, whole), norms, shares)
+        widths = np.array([genome[g.bits].sum() for g in layout.groups])
+        assert 0.9 * budget * cost.macs(layout, whole) <= cost.macs(layout, genome) <= budget * cost.macs(layout, whole)
+        assert widths[0] == sizes[0] and (widths <= before).all()
+        power = np.log(np.clip(widths / sizes, 1e-9, 1)) / np.log(np.clip(shares, 1e-9, 1 - 1e-9))  # one for all, up to a filter
+        large = (sizes >= 32) & (shares < 0.9)
+        assert budget == 1 or np.ptp(power[large]) < 0.5 * power[large].mean() + 0.1
+        before = widths
+
+
+def test_what_a_search_on_widths_finds_is_a_rival_of_equal_cost(tmp_path):
+    """As many candidates as the run's own search; the proportions of its knee, at the MACs of the run's."""
+    run = study.run(make_settings("smoke"), tmp_path)
+    table = baselines.controls(run, masks=0, widths=True).set_index("solution")
+    assert list(table.index) == ["knee", "l1", "widths"] and 0.85 * table.macs["knee"] < table.macs["widths"] <= table.macs["knee"]
+    folder = run.path / "widths"
+    assert len(read_history(folder / "history.jsonl")) == len(run.history)
+    network = study.baseline(run.settings, data.load("digits"))
+    layout = trace(network, torch.zeros(1, 1, 32, 32))
+    norms, found = importance.l1_norms(network, layout), es.State.load(folder / "state.npz").parents[1]
+    shares = np.array([found[g.bits].mean() for g in layout.groups])
+    expected = baselines.in_proportion(layout, table.macs["knee"], norms, shares)
+    assert np.array_equal(from_hex(table.genome["widths"], layout.n_bits), expected)
+    assert study.load_runs(tmp_path).run.unique().tolist() == [run.path.name]  # the search inside is no run of its own
+    before = {p: p.read_bytes() for p in folder.iterdir()}
+    (run.path / "controls.json").unlink()
+    assert baselines.controls(run, masks=0, widths=True).set_index("solution").error.equals(table.error)
+    assert {p: p.read_bytes() for p in folder.iterdir()} == before

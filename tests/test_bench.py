@@ -34,8 +34,9 @@ def images(n=4):
 
 def test_page_says_what_was_measured():
     results = json.loads(bench.RESULTS.read_text())
-    assert [r["row"] for r in results["rows"]] == list(bench.ROWS)
-    assert [r["row"] for r in results["tried"]] == list(bench.TRIED)
+    for some in bench.by_processor(results["rows"]).values():
+        assert [r["row"] for r in some] == list(bench.ROWS)
+    assert {r["row"] for r in results["tried"]} == set(bench.TRIED)
     assert bench.PAGE.read_text() == bench.page(results)
     for row in results["rows"]:
         assert row["met"] == all(m.get("met", True) for m in row["measures"])
@@ -126,6 +127,27 @@ def test_a_measure_knows_its_goal():
     m = bench.measure("x", [1.0, 2.0, 4.0], "ms", at_most=2)
     assert (m["median"], m["low"], m["high"], m["met"]) == (2, 1.5, 3, True)
     assert not bench.measure("x", [1.0], "x", at_least=1.1)["met"]
+
+
+def test_each_processor_keeps_its_rows():
+    def row(name, instructions, median):
+        m = bench.measure("strategy", [median], "ms", at_most=20)
+        return {
+            "row": name,
+            "measures": [m],
+            "machine": {"cpu": "A", "cores": 2, "torch": "2", "instructions": instructions},
+            "load": 0.1,
+            "seconds": 60,
+        }
+
+    results = {"rows": [], "tried": []}
+    for one in (row("strategy", "AVX2", 1.0), row("strategy", "AVX512", 30.0), row("build", "AVX2", 3.0), row("strategy", "AVX2", 2.0)):
+        results = bench.kept_rows(results, one)
+    assert [(bench.processor(r), r["row"], r["measures"][0]["median"]) for r in results["rows"]] == [
+        ("A with AVX2", "build", 3), ("A with AVX2", "strategy", 2), ("A with AVX512", "strategy", 30)
+    ]  # fmt: skip
+    assert "| strategy | at most 20 ms | 2.00 ms, met | 30.0 ms, **not met** |" in bench.page(results)
+    assert "On A with AVX512, 0 of 1 goals are met; not met: strategy." in bench.page(results)
 
 
 def test_a_row_runs(monkeypatch):

@@ -124,6 +124,15 @@ def test_chance_without_random_masks_is_not_judged(controls):
     assert "there are no random masks" in text and "chance" not in text and "nan" not in text
 
 
+def test_a_single_random_mask_and_the_strategy_on_widths_are_named(controls):
+    one = controls[controls.solution.isin(["knee", "l1", "random0"])]
+    widths = one[one.solution == "l1"].assign(solution="widths", error=0.0987)
+    text = plots.against_chance(pd.concat([one, widths]), 10_000)
+    assert "what the strategy finds on widths on 9.87 %, a random mask on" in text and "in the mean" not in text
+    figure, alt = plots.rivals(pd.concat([one, widths]))
+    assert "strategy on widths 9.9" in alt
+
+
 def test_missing_results_of_others_are_named(tmp_path, monkeypatch):
     monkeypatch.setattr(plots, "folders", lambda: [tmp_path])
     with pytest.raises(DpesError, match="published.csv is in none of .*: restore it"):
