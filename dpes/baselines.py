@@ -99,10 +99,10 @@ def controls(run: Run, masks: int = 3, device: str = "cpu", progress: bool = Fal
     """
     file = run.path / "controls.json"
     study.check_device(device)
-    with locked(run.path):
-        done = read_entries(file) if file.exists() else {}
-        names = ["l1", *(f"random{k}" for k in range(masks)), *(["widths"] if widths else [])]
-        if set(names) - set(done):
+    names = ["l1", *(f"random{k}" for k in range(masks)), *(["widths"] if widths else [])]
+    if not set(names) <= set(stored(file)):
+        with locked(run.path):
+            done = stored(file)
             train.check_precision(device, finetune_precision=run.settings.finetune.precision)
             work = study.prepare(run.settings, run.path, device, progress)
             rivals = genomes(work, run.result["knee"]["macs"], masks)
@@ -115,8 +115,12 @@ def controls(run: Run, masks: int = 3, device: str = "cpu", progress: bool = Fal
             for name in names:
                 for ending in ("training", "safetensors", "json"):
                     (run.path / f"{name}.{ending}").unlink(missing_ok=True)
-            done = read_entries(file)
-    return frame(run, done)
+    return frame(run, stored(file))
+
+
+def stored(file: Path) -> dict[str, dict[str, Any]]:
+    """The controls of a file that may not be there yet."""
+    return read_entries(file) if file.exists() else {}
 
 
 def read_entries(file: Path) -> dict[str, dict[str, Any]]:
@@ -142,5 +146,5 @@ def frame(run: Run, done: dict[str, dict[str, Any]]) -> pd.DataFrame:
 
 def read_controls(run: Run) -> pd.DataFrame | None:
     """The controls of a finished run, or None if there are none; see ``controls``."""
-    file = run.path / "controls.json"
-    return frame(run, read_entries(file)) if file.exists() else None
+    done = stored(run.path / "controls.json")
+    return frame(run, done) if done else None

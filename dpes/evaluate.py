@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from tqdm import tqdm
 
 from . import data, train
 from .channels import Layout, trace
@@ -218,6 +219,7 @@ def behave_as_worker() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all; the parent stops its workers
     threading.Thread(target=_end_with_parent, daemon=True).start()
     torch.set_num_threads(1)
+    tqdm.set_lock(threading.RLock())  # torch.fx counts with it; its own lock is a semaphore, which a stopped process leaves behind
 
 
 def _end_with_parent() -> None:

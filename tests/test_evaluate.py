@@ -128,6 +128,23 @@ def test_a_process_that_is_killed_as_it_is_born_is_replaced(seconds, setting):
     assert not multiprocessing.active_children()
 
 
+def test_processes_leave_nothing_behind(tmp_path):
+    """Nothing that Python would complain of when it ends, such as a semaphore."""
+    (tmp_path / "script.py").write_text(
+        "import numpy as np, torch\n"
+        "from dpes import data, evaluate, models, trace\n"
+        "from dpes.config import Search\n"
+        "if __name__ == '__main__':\n"
+        "    net = models.build('resnet8', channels=1).eval()\n"
+        "    layout = trace(net, torch.zeros(1, 1, 32, 32))\n"
+        "    one = evaluate.Fitness(net, layout, data.load('digits'), Search(calibration_images=20, search_images=20, batch_size=20))\n"
+        "    with evaluate.processes(one, 2) as errors:\n"
+        "        print(len(list(errors([(np.ones(layout.n_bits, dtype=bool),)] * 2))))\n"
+    )
+    done = subprocess.run([sys.executable, tmp_path / "script.py"], capture_output=True, text=True)
+    assert (done.stdout, done.stderr) == ("2\n", "")
+
+
 def test_processes_that_are_left_in_the_midst_of_their_work_end_at_once():
     """By an exception, such as Ctrl-C; else the pool would wait for what they are doing."""
     start = time.monotonic()
