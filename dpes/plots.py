@@ -236,6 +236,17 @@ def summary(runs: list[Run], controls: list[pd.DataFrame | None]) -> pd.DataFram
     return pd.DataFrame(rows).set_index(["network", ""])[[*columns, "time left, 1 image (%)", "time left, 64 images (%)"]]
 
 
+def variants(runs: dict[str, Run]) -> pd.DataFrame:
+    """The solutions of runs of one network that differ in a setting, a row each; errors and shares in percent. runs: by what differs."""
+    rows = []
+    for name, run in runs.items():
+        for row in run.solutions.query("solution != 'baseline'").itertuples():
+            errors = {"search error (%)": row.search_error, "recalibrated (%)": row.error_recalibrated, "test error (%)": row.error}
+            entry = errors | {"MACs left (%)": row.macs_left, "parameters left (%)": row.params_left}
+            rows.append({"search": name, "": LABELS[row.solution]} | {key: 100 * value for key, value in entry.items()})
+    return pd.DataFrame(rows).set_index(["search", ""])
+
+
 def styled_rows(frame: pd.DataFrame) -> Styler:
     """A table of networks in rows, for the page."""
     numbers = frame.select_dtypes("number").columns

@@ -124,6 +124,14 @@ def test_chance_without_random_masks_is_not_judged(controls):
     assert "there are no random masks" in text and "chance" not in text and "nan" not in text
 
 
+def test_variants_stand_side_by_side(finished):
+    table = plots.variants({"plain": finished, "again": finished})
+    assert list(table.index) == [(name, plots.LABELS[role]) for name in ("plain", "again") for role in es.ROLES]
+    light = table.loc[("again", "boundary light")]
+    assert light["search error (%)"] == 100 * finished.result["light"]["search_error"]
+    assert light["MACs left (%)"] == 100 * finished.result["light"]["macs"] / finished.result["baseline"]["macs"]
+
+
 def test_a_single_random_mask_and_the_strategy_on_widths_are_named(controls):
     one = controls[controls.solution.isin(["knee", "l1", "random0"])]
     widths = one[one.solution == "l1"].assign(solution="widths", error=0.0987)
