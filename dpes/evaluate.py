@@ -12,7 +12,7 @@ import signal
 import threading
 import warnings
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
@@ -176,7 +176,8 @@ def processes(fitness: Fitness, workers: int) -> Iterator[Callable[[Iterable[Job
             waiting, deaths = list(jobs), 0
             while waiting:
                 try:
-                    for error in pool.map(_evaluate_in_worker, list(waiting)):
+                    for future in submit(pool, _evaluate_in_worker, waiting):
+                        error = future.result()
                         deaths = 0
                         waiting.pop(0)
                         yield error
@@ -208,6 +209,14 @@ def workers_of(workers: int, start: Callable[..., None], arguments: tuple) -> It
         pool.shutdown(cancel_futures=True)
 
 
+def submit(pool: ProcessPoolExecutor, function: Callable, jobs: Iterable[tuple]) -> list[Future]:
+    """A future of ``function(*job)`` for each job; raises ``BrokenProcessPool`` where a process has died already."""
+    try:
+        return [pool.submit(function, *job) for job in jobs]
+    except (ValueError, OSError) as error:  # one died while another was being started, and its pipes were closed under the latter
+        raise BrokenProcessPool("a process died as it was born") from error
+
+
 def _start_worker(model: nn.Module, dataset: data.Dataset, example: tuple[int, ...], search: Search, seed: int, device: str) -> None:
     global _worker
     behave_as_worker()
@@ -228,7 +237,7 @@ def _end_with_parent() -> None:
     os._exit(1)
 
 
-def _evaluate_in_worker(job: Job) -> float:
+def _evaluate_in_worker(*job: Any) -> float:
     return _worker(*job)
 
 

@@ -367,7 +367,8 @@ class Work:
         arguments = self.settings, self.path, str(self.fitness.device), self.progress
         try:
             with evaluate.workers_of(min(workers, len(chosen)), _start_worker, arguments) as pool:
-                names = {pool.submit(_finetuned_in_worker, name, *job): name for name, job in chosen.items()}
+                jobs = [(name, *job) for name, job in chosen.items()]
+                names = dict(zip(evaluate.submit(pool, _finetuned_in_worker, jobs), chosen, strict=True))
                 for future in as_completed(names):
                     yield names[future], future.result()
         except BrokenProcessPool:
