@@ -76,7 +76,8 @@ def on_widths(run: Run, work: study.Work, workers: int = 1) -> np.ndarray:
     """The widths that the strategy finds for its knee when it searches them instead of filters, brought to the MACs of the run's.
 
     bool [n_bits]; filters by L1 norm, proportions by the search, which differs from the run's in ``WIDTHS`` only and has as many
-    candidates. It lies in ``widths/`` of the run's directory and is continued from there; if that is damaged, ``RunError``. Source: ours.
+    candidates. It lies in ``widths/`` of the run's directory and is continued from there. Raises ``RunError`` if that is damaged.
+    Source: ours.
     """
     path, settings = run.path / "widths", replace(run.settings, search=replace(run.settings.search, **WIDTHS))
     path.mkdir(exist_ok=True)

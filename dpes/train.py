@@ -105,7 +105,8 @@ def smaller(x: Tensor) -> Tensor:
 def check_precision(device: str | torch.device, **precisions: str | None) -> None:
     """Warns where bfloat16 takes longer than float32: a processor without instructions for it computes each number in several steps.
 
-    precisions: by the names of their settings. Measured on one convolution, in a fraction of a second; nothing if all are float32. Source: ours.
+    precisions: by the names of their settings. Measured on one convolution, in a fraction of a second; nothing if all are float32.
+    Source: ours.
     """
     asked = [name for name, precision in precisions.items() if precision == "bfloat16"]
     if not asked:
