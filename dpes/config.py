@@ -191,8 +191,9 @@ PROFILES: dict[str, dict[str, Any]] = {
 
 CPU_MODELS: dict[str, dict[str, Any]] = {  # what the profile cpu says of a network other than its own
     "vgg16": {
-        "baseline": {"epochs": 14, "precision": "bfloat16"},
-        "finetune": {"epochs": 4},
+        "search": {"precision": None},
+        "baseline": {"epochs": 10, "small_epochs": 9},
+        "finetune": {"epochs": 4, "precision": None},
     },
     "densenet22": {
         "baseline": {"epochs": 24, "small_epochs": 12, "label_smoothing": 0.05, "precision": "bfloat16"},

@@ -220,11 +220,15 @@ def test_bfloat16_trains_to_about_the_same_error(digits):
     assert max(errors) < 0.1 and abs(errors[0] - errors[1]) < 0.04
 
 
-@pytest.mark.parametrize("name, side", [("vgg16", 24), ("vgg-tiny", 24)])
-def test_small_epochs_that_a_network_cannot_read_are_refused(digits, tmp_path, name, side):
-    model = net(name)
+@pytest.mark.parametrize("name", ["vgg16", "resnet8", "densenet10"])
+def test_networks_that_can_read_the_images_of_small_epochs(name, digits):
+    train.check_small(net(name), digits.train.x[:2].float())
+
+
+def test_small_epochs_that_a_network_cannot_read_are_refused(digits, tmp_path):
+    model = net("vgg-tiny")
     before = {k: v.clone() for k, v in model.state_dict().items()}
-    with pytest.raises(SettingsError, match=f"small_epochs: VGG cannot read images of {side} x {side} pixels; leave it unset") as caught:
+    with pytest.raises(SettingsError, match="small_epochs: VGG cannot read images of 24 x 24 pixels; leave it unset") as caught:
         train.fit(model, digits, dataclasses.replace(SHORT, small_epochs=1), 0, checkpoint=tmp_path / "c")
     assert "\n" not in str(caught.value) and not (tmp_path / "c").exists()
     assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())

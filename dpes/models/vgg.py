@@ -24,7 +24,7 @@ class VGG(nn.Module):
         layers: list[nn.Module] = []
         for step in plan:
             if step == "M":
-                layers.append(nn.MaxPool2d(2))
+                layers.append(nn.MaxPool2d(2, ceil_mode=True))  # halves an odd side too, of images other than 32 x 32
                 continue
             filters = int(step * width)
             # No bias: the batch norm that follows has one.
