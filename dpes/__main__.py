@@ -1,4 +1,4 @@
-"""The command line: ``python -m dpes run | train | where | show | front | controls | export``."""
+"""The command line: ``python -m dpes run | train | where | show | front | controls | restore | export``."""
 
 from __future__ import annotations
 
@@ -56,10 +56,14 @@ def parser() -> Parser:
     controls.add_argument(
         "--widths", action="store_true", help="also what a search on widths finds (uses L1 norms), which takes as long as the run's own"
     )
-    controls.add_argument("--device", default="cpu", help="torch device, such as cpu or cuda")
-    controls.add_argument("--threads", type=int, default=None, help="threads of torch on the CPU; one is best beside other work")
-    controls.add_argument("--workers", type=int, default=1, help="processes, of one thread each, that train them")
-    controls.add_argument("--quiet", action="store_true", help="no progress")
+    restore = commands.add_parser("restore", help="train again the weights that a finished run lacks because they are too large to publish")
+    restore.add_argument("run", help="its directory, or its name in the folder of runs")
+    restore.add_argument("--folder", default=None, help="folder of run directories")
+    for command in (controls, restore):
+        command.add_argument("--device", default="cpu", help="torch device, such as cpu or cuda")
+        command.add_argument("--threads", type=int, default=None, help="threads of torch on the CPU; one is best beside other work")
+        command.add_argument("--workers", type=int, default=1, help="processes, of one thread each, that train them")
+        command.add_argument("--quiet", action="store_true", help="no progress")
     export = commands.add_parser("export", help="write a finished run's networks as ONNX, check them against torch, compare size and speed")
     export.add_argument("run", help="its directory, or its name in the folder of runs")
     export.add_argument("--folder", default=None, help="folder of run directories")
@@ -210,6 +214,16 @@ def controls(arguments: argparse.Namespace) -> None:
     print(table(baselines.controls(finished, arguments.masks, arguments.device, **how)))
 
 
+def restore(arguments: argparse.Namespace) -> None:
+    from . import study
+
+    check_workers(arguments.workers)
+    finished = study.open_run(located(arguments))
+    for role, error in study.restore(finished, arguments.device, not arguments.quiet, arguments.workers).items():
+        print(f"{role}: test error {100 * error:.2f} %, in the run {100 * finished.result[role]['error']:.2f} %")
+    print(f"{finished.path}: all weights are there")
+
+
 def front(arguments: argparse.Namespace) -> None:
     from . import study
 
@@ -248,11 +262,12 @@ def export(arguments: argparse.Namespace) -> None:
     from . import export as onnx
 
     finished = study.open_run(located(arguments))
+    solutions = {role: finished.network(role) for role in es.ROLES}
     dataset = data.load(finished.settings.dataset)
     images = data.normalise(dataset.test.x[:64], dataset)
     out = Path(arguments.out or Path("build") / "onnx" / finished.path.name)
     out.mkdir(parents=True, exist_ok=True)
-    networks = {"baseline": study.baseline(finished.settings, dataset)} | {role: finished.network(role) for role in es.ROLES}
+    networks = {"baseline": study.baseline(finished.settings, dataset)} | solutions
     paths = {name: onnx.export(network, images, out / f"{name}.onnx") for name, network in networks.items()}
     noise = torch.randn(images.shape, generator=torch.Generator().manual_seed(0))
     worst = {name: max(onnx.check(paths[name], networks[name], x) for x in (images, noise)) for name in paths}
@@ -279,7 +294,7 @@ def table(solutions: Any) -> str:
     return "\n".join(lines)
 
 
-COMMANDS = {"run": run, "train": train, "where": where, "show": show, "front": front, "controls": controls, "export": export}
+COMMANDS = {function.__name__: function for function in (run, train, where, show, front, controls, restore, export)}
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -106,16 +106,17 @@ def controls(run: Run, masks: int = 3, device: str = "cpu", progress: bool = Fal
             done = stored(file)
             train.check_precision(device, finetune_precision=run.settings.finetune.precision)
             work = study.prepare(run.settings, run.path, device, progress)
+            study.check_baseline(run, work)
             rivals = genomes(work, run.result["knee"]["macs"], masks)
             if widths and "widths" not in done:
                 rivals["widths"] = on_widths(run, work, workers)
             missing = {name: (genome, work.fitness(genome)) for name, genome in rivals.items() if name not in done}
             for name, entry in work.finetuned_each(missing, workers):
-                done[name] = entry
+                done[name] = entry | {"env": study.environment(device)}
                 write_json(file, {name: done[name] for name in sorted(done, key=lambda name: (len(name), name))})
-            for name in names:
-                for ending in ("training", "safetensors", "json"):
-                    (run.path / f"{name}.{ending}").unlink(missing_ok=True)
+            work.tidy(*names)
+            for name in names:  # no one asks for their weights
+                (run.path / f"{name}.safetensors").unlink(missing_ok=True)
     return frame(run, stored(file))
 
 

@@ -247,6 +247,16 @@ def variants(runs: dict[str, Run]) -> pd.DataFrame:
     return pd.DataFrame(rows).set_index(["search", ""])
 
 
+def under_a_ceiling(free: Run, bounded: Run) -> str:
+    """What an ``error_ceiling`` does to boundary light, in Markdown: two runs that differ in it alone, the first one without."""
+    loose, held, whole = free.result["light"], bounded.result["light"], free.result["baseline"]["macs"]
+    return (
+        f"Without the ceiling boundary light errs on {100 * loose['search_error']:.1f} % of the search images, with it on "
+        f"{100 * held['search_error']:.1f} %. Fine-tuned they err on {100 * loose['error']:.2f} and {100 * held['error']:.2f} % of the "
+        f"test images and cost {100 * loose['macs'] / whole:.0f} and {100 * held['macs'] / whole:.0f} % of the unpruned MACs."
+    )
+
+
 def styled_rows(frame: pd.DataFrame) -> Styler:
     """A table of networks in rows, for the page."""
     numbers = frame.select_dtypes("number").columns

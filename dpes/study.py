@@ -102,8 +102,10 @@ class Run:
         return trace(self.full, torch.zeros(1, self.result["channels"], 32, 32))
 
     def network(self, role: str) -> nn.Module:
-        """The fine-tuned slim network of heavy, knee or light, in eval mode."""
-        return load(self.path / f"{role}.safetensors", self.full)
+        """The fine-tuned slim network of heavy, knee or light, in eval mode; raises ``RunError`` if its weights are not here."""
+        if not (weights := self.path / f"{role}.safetensors").exists():
+            raise RunError(f"{weights}: not here (large weights are not published); train them again: python -m dpes restore {self.path}")
+        return load(weights, self.full)
 
 
 def open_run(path: str | Path) -> Run:
@@ -172,10 +174,11 @@ def baseline(settings: Settings, dataset: data.Dataset, device: str = "cpu", pro
 
 def train_baseline(network: nn.Module, dataset: data.Dataset, settings: Settings, path: Path, progress: bool) -> None:
     """Train a network by the baseline recipe and write it to ``path``; an interrupted training is continued."""
+    evaluate.keep_freed_memory()
     recipe, checkpoint = settings.baseline, path.with_suffix(".training")
     train.check_precision(next(network.parameters()).device, baseline_precision=recipe.precision)
     log = train.fit(network, dataset, recipe, recipe.seed, checkpoint=checkpoint, progress=Progress("baseline", recipe.epochs, progress))
-    weights = to_bytes({k: v.cpu().contiguous() for k, v in network.state_dict().items()})
+    weights = weights_of(network)
     part = path.with_name(path.name + ".part")
     part.write_bytes(weights)
     entry = {"model": settings.model, "dataset": settings.dataset, "recipe": to_dict(recipe), "torch": torch.__version__}
@@ -213,6 +216,48 @@ def run(
     return open_run(path)
 
 
+def restore(run: Run, device: str = "cpu", progress: bool = False, workers: int = 1) -> dict[str, float]:
+    """Fine-tune again the solutions whose weights are not here, as large ones are not published; role -> error on the test set.
+
+    From the network that the run started from, by its settings: on the same kind of machine to the same bits. What the run has
+    found and published stays as it is. workers: processes, of one thread each. Raises ``RunError`` for a run in use. Source: ours.
+    """
+    check_device(device)
+    missing = [role for role in es.ROLES if not (run.path / f"{role}.safetensors").exists()]
+    if not missing:
+        return {}
+    with locked(run.path):
+        train.check_precision(device, finetune_precision=run.settings.finetune.precision)
+        work = prepare(run.settings, run.path, device, progress)
+        check_baseline(run, work)
+        for role in missing:
+            (run.path / f"{role}.json").unlink(missing_ok=True)  # of weights that are gone
+        chosen = {role: (run.genome(role), run.result[role]["search_error"]) for role in missing}
+        errors = {role: entry["error"] for role, entry in work.finetuned_each(chosen, workers)}
+        work.tidy(*missing)
+    return errors
+
+
+def check_baseline(run: Run, work: Work) -> None:
+    """Warns if the trained network is not the one that the run started from, so that what starts from it now compares badly."""
+    if run.result.get("baseline_sha256", found := checksum(work.network)) != found:
+        warnings.warn(
+            f"{work.settings.baseline_id} is not the network that the run started from, but trained again on another kind of machine: "
+            "errors differ by more than those of one network",
+            stacklevel=3,
+        )
+
+
+def checksum(network: nn.Module) -> str:
+    """SHA-256 of the weights as a safetensors file, like that beside a network trained here."""
+    return hashlib.sha256(weights_of(network)).hexdigest()
+
+
+def weights_of(network: nn.Module) -> bytes:
+    """The bytes of a safetensors file of its parameters and buffers."""
+    return to_bytes({k: v.cpu().contiguous() for k, v in network.state_dict().items()})
+
+
 def check_device(device: str) -> None:
     """Raises ``RunError`` for a device that is not there."""
     try:
@@ -246,6 +291,7 @@ def _finish(settings: Settings, path: Path, device: str, progress: bool, workers
     with seconds("search"):
         state = work.search(workers, scheduler)
     result: dict[str, Any] = {"n_bits": work.layout.n_bits, "n_classes": work.dataset.n_classes, "channels": work.dataset.channels}
+    result["baseline_sha256"] = checksum(work.network)
     if state.coincident:
         result["coincident"] = state.coincident
         warnings.warn(f"the front has fewer than three points: {state.coincident} are one network; search longer", stacklevel=2)
@@ -258,9 +304,7 @@ def _finish(settings: Settings, path: Path, device: str, progress: bool, workers
         for name, times in work.latencies().items():
             result[name] |= times
     write_json(path / "result.json", result)
-    for role in es.ROLES:
-        (path / f"{role}.training").unlink(missing_ok=True)
-        (path / f"{role}.json").unlink(missing_ok=True)
+    work.tidy(*es.ROLES)
 
 
 def resumed(path: Path, settings: Settings, mend: bool) -> tuple[es.State | None, list[Candidate]]:
@@ -374,6 +418,12 @@ class Work:
         except BrokenProcessPool:
             raise RunError("a process that fine-tuned a network died (out of memory?); the same command continues") from None
 
+    def tidy(self, *names: str) -> None:
+        """Remove what only the continuation of a fine-tuning needs."""
+        for name in names:
+            for ending in ("training", "json"):
+                (self.path / f"{name}.{ending}").unlink(missing_ok=True)
+
     def latencies(self) -> dict[str, dict[str, float]]:
         """Seconds of a batch of 1 and of 64 images, and each network's share of the baseline's, measured in alternating rounds."""
         nets = {"baseline": self.network} | {role: load(self.path / f"{role}.safetensors", self.network) for role in es.ROLES}
@@ -423,15 +473,7 @@ class Stopwatch:
     def __init__(self, path: Path, device: str, workers: int | str):
         self.path = path
         self.env = read_entries(path, "seconds") if path.exists() else {"seconds": {}}
-        self.env |= {
-            "commit": commit(),
-            "python": platform.python_version(),
-            "torch": torch.__version__,
-            "numpy": np.__version__,
-            "device": torch.cuda.get_device_name(device) if str(device).startswith("cuda") else platform.machine(),
-            "threads": torch.get_num_threads(),
-            "workers": workers,
-        }
+        self.env |= environment(device) | {"workers": workers}
 
     @contextmanager
     def __call__(self, phase: str) -> Iterator[None]:
@@ -442,6 +484,19 @@ class Stopwatch:
             before = self.env["seconds"].get(phase, 0.0)
             self.env["seconds"][phase] = round(before + time.perf_counter() - start, 2)
             write_json(self.path, self.env)
+
+
+def environment(device: str) -> dict[str, Any]:
+    """What bits and seconds depend on beside the settings: commit, versions, hardware, threads."""
+    gpu = str(device).startswith("cuda")
+    return {
+        "commit": commit(),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "numpy": np.__version__,
+        "device": torch.cuda.get_device_name(device) if gpu else f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}",
+        "threads": torch.get_num_threads(),
+    }
 
 
 def commit() -> str:

@@ -159,7 +159,8 @@ def test_controls_are_trained_like_the_knee_and_continue(tmp_path, monkeypatch):
     assert list(table.index) == ["knee", "l1", "random0", "random1"]
     assert (table.macs <= table.macs["knee"]).all() and (table.macs > 0.85 * table.macs["knee"]).all()
     assert table.error.between(0, 1).all() and len(set(table.genome)) == 4
-    assert run.result["knee"]["log"][0].keys() == json.loads((run.path / "controls.json").read_text())["l1"]["log"][0].keys()
+    stored = json.loads((run.path / "controls.json").read_text())["l1"]
+    assert run.result["knee"]["log"][0].keys() == stored["log"][0].keys() and stored["env"].items() <= run.env.items()
     files = {p.name: p.read_bytes() for p in run.path.iterdir()}
     assert set(files) - set(before) == {"controls.json"} and all(files[name] == content for name, content in before.items())
     with locked(run.path):  # what is there is read whoever holds the run

@@ -200,6 +200,19 @@ def test_run_show_front(capsys, finished):
     assert f"{finished.archive.macs.iloc[-1] / 1e6:.3f} M MACs" in shown
 
 
+def test_weights_that_are_missing_are_restored(capsys, finished):
+    (finished.path / "light.safetensors").unlink()
+    assert f"not here (large weights are not published); train them again: python -m dpes restore {finished.path}" in refused(
+        capsys, "export", finished.path
+    )
+    code, out, _ = call(capsys, "restore", finished.path, "--quiet")
+    error = f"{100 * finished.result['light']['error']:.2f} %"
+    assert code == 0 and out.splitlines() == [f"light: test error {error}, in the run {error}", f"{finished.path}: all weights are there"]
+    code, out, _ = call(capsys, "restore", finished.path.name, "--folder", finished.path.parent)
+    assert code == 0 and out == f"{finished.path}: all weights are there\n"
+    assert "not a run directory" in refused(capsys, "restore", finished.path / "nowhere")
+
+
 def test_controls_are_listed_beside_the_knee(capsys, finished):
     code, out, _ = call(capsys, "controls", finished.path, "--masks", 1, "--quiet")
     assert code == 0 and [line.split()[0] for line in out.splitlines()] == ["solution", "knee", "l1", "random0"]

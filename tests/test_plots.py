@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 
 import matplotlib
@@ -122,6 +123,14 @@ def test_chance_is_judged_beyond_the_noise(controls, knee, words):
 def test_chance_without_random_masks_is_not_judged(controls):
     text = plots.against_chance(controls[~controls.solution.str.startswith("random")], 10_000)
     assert "there are no random masks" in text and "chance" not in text and "nan" not in text
+
+
+def test_a_ceiling_is_told_by_boundary_light(finished):
+    light = finished.result["light"]
+    bounded = dataclasses.replace(finished, result=finished.result | {"light": light | {"search_error": 0.123, "error": 0.0456, "macs": 0}})
+    text = plots.under_a_ceiling(finished, bounded)
+    assert f"errs on {100 * light['search_error']:.1f} % of the search images, with it on 12.3 %" in text
+    assert f"err on {100 * light['error']:.2f} and 4.56 %" in text and "and 0 % of the unpruned MACs" in text
 
 
 def test_variants_stand_side_by_side(finished):

@@ -259,6 +259,29 @@ def test_all_runs_as_one_frame(finished):
 def test_provenance_is_written(finished):
     assert {"baseline", "search", "fine-tuning"} <= set(finished.env["seconds"])
     assert finished.env["torch"] == torch.__version__ and finished.env["threads"] == 1 and finished.env["workers"] == 1
+    assert torch.backends.cpu.get_cpu_capability() in finished.env["device"]
+    trained = data.folders()[0] / "weights" / f"{finished.settings.baseline_id}.safetensors"
+    assert finished.result["baseline_sha256"] == hashlib.sha256(trained.read_bytes()).hexdigest()
+
+
+def test_weights_too_large_to_publish_are_trained_again_to_the_same_bits(copied, finished, recwarn):
+    run = study.open_run(copied)
+    assert study.restore(run) == {}
+    for role in ("knee", "light"):
+        (copied / f"{role}.safetensors").unlink()
+    with pytest.raises(RunError, match=f"knee.safetensors: not here .* python -m dpes restore {copied}") as caught:
+        run.network("knee")
+    assert "\n" not in str(caught.value)
+    (copied / "knee.json").write_text("{}")  # left by an earlier try, without the weights it is about
+    for workers in (1, 2):
+        assert study.restore(run, workers=workers) == {role: run.result[role]["error"] for role in ("knee", "light")}
+        assert bytes_of(copied) == bytes_of(finished.path)
+        for role in ("knee", "light"):
+            (copied / f"{role}.safetensors").unlink()
+    assert not recwarn.list
+    run.result["baseline_sha256"] = "of another machine"
+    with pytest.warns(UserWarning, match=f"{run.settings.baseline_id} is not the network that the run started from"):
+        study.restore(run)
 
 
 def test_devices_that_do_not_exist_are_refused(tmp_path):
