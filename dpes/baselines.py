@@ -12,6 +12,7 @@ import pandas as pd
 
 from . import cost, importance, study, train
 from .channels import Layout
+from .config import SettingsError
 from .es import ROLES, repair
 from .files import RunError, locked, read_json, write_json
 from .study import Run
@@ -96,10 +97,13 @@ def controls(run: Run, masks: int = 3, device: str = "cpu", progress: bool = Fal
     masks: how many random ones. workers: processes, of one thread each, that train them. widths: also what a search on widths
     finds (``on_widths``), which takes as long as the run's own. Errors in [0, 1] on the test set, MACs for one image. Kept in
     ``controls.json`` of the run's directory after each one, with a checkpoint after every epoch: the same call continues.
-    Raises ``RunError`` if that file is damaged, the run in use, the device not there, or a worker dies. Source: ours.
+    Raises ``RunError`` if that file is damaged, the run in use, the device not there, or a worker dies, and ``SettingsError`` for
+    widths beside a run that has searched widths itself. Source: ours.
     """
     file = run.path / "controls.json"
     study.check_device(device)
+    if widths and run.settings.search.encoding == "widths":
+        raise SettingsError(f"widths: {run.path.name} has searched widths itself, its knee is what that finds; leave them out")
     names = ["l1", *(f"random{k}" for k in range(masks)), *(["widths"] if widths else [])]
     if not set(names) <= set(stored(file)):
         with locked(run.path):

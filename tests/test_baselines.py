@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from conftest import shake
 
 from dpes import baselines, cost, data, es, importance, models, study
 from dpes.channels import trace
-from dpes.config import make_settings
+from dpes.config import SettingsError, make_settings
 from dpes.files import locked, read_history
 from dpes.search import search
 from dpes.slim import from_hex
@@ -200,6 +201,9 @@ def test_what_a_search_on_widths_finds_is_a_rival_of_equal_cost(tmp_path):
     expected = baselines.in_proportion(layout, table.macs["knee"], norms, shares)
     assert np.array_equal(from_hex(table.genome["widths"], layout.n_bits), expected)
     assert study.load_runs(tmp_path).run.unique().tolist() == [run.path.name]  # the search inside is no run of its own
+    with pytest.raises(SettingsError, match=f"widths: {run.path.name} has searched widths itself"):
+        searched = replace(run.settings, search=replace(run.settings.search, encoding="widths"))
+        baselines.controls(replace(run, settings=searched), widths=True)
     before = {p: p.read_bytes() for p in folder.iterdir()}
     (run.path / "controls.json").unlink()
     assert baselines.controls(run, masks=0, widths=True).set_index("solution").error.equals(table.error)
