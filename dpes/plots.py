@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from pandas.io.formats.style import Styler
 
 from .channels import Layout
-from .config import DpesError
+from .config import DpesError, Training
 from .data import folders
 from .es import ROLES
 from .study import Run
@@ -245,6 +245,12 @@ def variants(runs: dict[str, Run]) -> pd.DataFrame:
             entry = errors | {"MACs left (%)": row.macs_left, "parameters left (%)": row.params_left}
             rows.append({"search": name, "": LABELS[row.solution]} | {key: 100 * value for key, value in entry.items()})
     return pd.DataFrame(rows).set_index(["search", ""])
+
+
+def budget(recipe: Training) -> str:
+    """How long a training lasts, in words."""
+    images = f" of {recipe.images:,} images" if recipe.images else ""
+    return f"{recipe.epochs} epoch{'s' * (recipe.epochs != 1)}{images}"
 
 
 def under_a_ceiling(free: Run, bounded: Run) -> str:

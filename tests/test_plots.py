@@ -13,7 +13,7 @@ import pytest
 matplotlib.use("agg")
 
 from dpes import baselines, es, models, plots  # noqa: E402
-from dpes.config import DpesError  # noqa: E402
+from dpes.config import DpesError, Training  # noqa: E402
 
 
 @pytest.fixture(autouse=True)
@@ -123,6 +123,11 @@ def test_chance_is_judged_beyond_the_noise(controls, knee, words):
 def test_chance_without_random_masks_is_not_judged(controls):
     text = plots.against_chance(controls[~controls.solution.str.startswith("random")], 10_000)
     assert "there are no random masks" in text and "chance" not in text and "nan" not in text
+
+
+def test_a_budget_in_words():
+    assert plots.budget(Training(epochs=1)) == "1 epoch" and plots.budget(Training(epochs=4)) == "4 epochs"
+    assert plots.budget(Training(epochs=2, images=30_000)) == "2 epochs of 30,000 images"
 
 
 def test_a_ceiling_is_told_by_boundary_light(finished):
