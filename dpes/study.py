@@ -219,8 +219,9 @@ def run(
 def restore(run: Run, device: str = "cpu", progress: bool = False, workers: int = 1) -> dict[str, float]:
     """Fine-tune again the solutions whose weights are not here, as large ones are not published; role -> error on the test set.
 
-    From the network that the run started from, by its settings: on the same kind of machine to the same bits. What the run has
-    found and published stays as it is. workers: processes, of one thread each. Raises ``RunError`` for a run in use. Source: ours.
+    From the network that the run started from, by its settings: on the same kind of machine, with as many threads, to the same
+    bits. What the run has found and published stays as it is. workers: processes, of one thread each. Raises ``RunError`` for a
+    run in use. Source: ours.
     """
     check_device(device)
     missing = [role for role in es.ROLES if not (run.path / f"{role}.safetensors").exists()]
@@ -242,8 +243,8 @@ def check_baseline(run: Run, work: Work) -> None:
     """Warns if the trained network is not the one that the run started from, so that what starts from it now compares badly."""
     if run.result.get("baseline_sha256", found := checksum(work.network)) != found:
         warnings.warn(
-            f"{work.settings.baseline_id} is not the network that the run started from, but trained again on another kind of machine: "
-            "errors differ by more than those of one network",
+            f"{work.settings.baseline_id} is not the network that the run started from, but trained again where bits differ "
+            "(another kind of processor, other threads): errors differ by more than those of one network",
             stacklevel=3,
         )
 
