@@ -16,6 +16,7 @@ from .channels import Layout
 from .config import DpesError, Training
 from .data import folders
 from .es import ROLES
+from .files import read_json
 from .study import Run
 
 MARKERS = {"baseline": "*", "heavy": "s", "knee": "D", "light": "o"}  # told apart without colour
@@ -277,6 +278,26 @@ def hours(runs: list[Run], controls: list[pd.DataFrame | None]) -> pd.DataFrame:
         seconds = run.env["seconds"] | ({} if rivals is None else {"controls": rivals.seconds.sum()})
         rows[run.path.name] = {phase: value / 3600 for phase, value in seconds.items()}
     return pd.DataFrame(rows).T
+
+
+def trained(runs: list[Run]) -> pd.DataFrame:
+    """A row for each run's network that was trained here, from its log in ``baselines/`` of the data folders: errors in percent.
+
+    hours: by the clock; training error: mean over the augmented images of the last epoch. Runs without a log are left out.
+    """
+    rows = {}
+    for run in runs:
+        files = [folder / "baselines" / f"{run.settings.baseline_id}.json" for folder in folders()]
+        if file := next((file for file in files if file.exists()), None):
+            log, recipe = read_json(file)["log"], run.settings.baseline
+            rows[run.settings.model] = {
+                "epochs": len(log),
+                "of them on small images": recipe.small_epochs or 0,
+                "training error (%)": 100 * log[-1]["train_error"],
+                "test error (%)": 100 * run.result["baseline"]["error"],
+                "hours": sum(epoch["seconds"] for epoch in log) / 3600,
+            }
+    return pd.DataFrame.from_dict(rows, orient="index")
 
 
 def published() -> pd.DataFrame:

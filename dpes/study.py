@@ -235,7 +235,7 @@ def restore(run: Run, device: str = "cpu", progress: bool = False, workers: int 
             (run.path / f"{role}.json").unlink(missing_ok=True)  # of weights that are gone
         chosen = {role: (run.genome(role), run.result[role]["search_error"]) for role in missing}
         errors = {role: entry["error"] for role, entry in work.finetuned_each(chosen, workers)}
-        work.tidy(*missing)
+        work.tidy(*es.ROLES)  # also what an interrupted call left of those that it had finished
     return errors
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import re
 
 import matplotlib
@@ -123,6 +124,17 @@ def test_chance_is_judged_beyond_the_noise(controls, knee, words):
 def test_chance_without_random_masks_is_not_judged(controls):
     text = plots.against_chance(controls[~controls.solution.str.startswith("random")], 10_000)
     assert "there are no random masks" in text and "chance" not in text and "nan" not in text
+
+
+def test_networks_trained_here_are_told_by_their_logs(tmp_path, monkeypatch, finished):
+    monkeypatch.setenv("DPES_DATA", str(tmp_path))
+    assert plots.trained([finished]).empty
+    (tmp_path / "baselines").mkdir()
+    log = [{"seconds": 1800, "train_error": 0.5}, {"seconds": 5400, "train_error": 0.125}]
+    (tmp_path / "baselines" / f"{finished.settings.baseline_id}.json").write_text(json.dumps({"log": log}))
+    row = plots.trained([finished]).loc[finished.settings.model]
+    assert (row["epochs"], row["of them on small images"], row["training error (%)"], row["hours"]) == (2, 0, 12.5, 2)
+    assert row["test error (%)"] == 100 * finished.result["baseline"]["error"]
 
 
 def test_a_budget_in_words():

@@ -273,6 +273,7 @@ def test_weights_too_large_to_publish_are_trained_again_to_the_same_bits(copied,
         run.network("knee")
     assert "\n" not in str(caught.value)
     (copied / "knee.json").write_text("{}")  # left by an earlier try, without the weights it is about
+    (copied / "heavy.json").write_text("{}")  # and with them
     for workers in (1, 2):
         assert study.restore(run, workers=workers) == {role: run.result[role]["error"] for role in ("knee", "light")}
         assert bytes_of(copied) == bytes_of(finished.path)
@@ -314,6 +315,9 @@ def test_published_baselines_are_those_that_were_logged():
         settings = make_settings("cpu", model=stored["model"], dataset=stored["dataset"])
         assert settings.baseline_id == file.stem and config.to_dict(settings.baseline) == stored["recipe"]
         assert len(stored["log"]) == settings.baseline.epochs and stored["log"][-1]["loss"] < stored["log"][0]["loss"]
+        (row,) = [line for line in (file.parents[1] / "README.md").read_text().splitlines() if file.stem in line]
+        runs = [run for run in map(study.open_run, (file.parents[1] / "runs").glob("*-cpu-*")) if run.settings.baseline_id == file.stem]
+        assert runs and all(f"test error {100 * run.result['baseline']['error']:.2f} %" in row for run in runs)
         if (weights := file.with_suffix(".safetensors")).exists():
             assert hashlib.sha256(weights.read_bytes()).hexdigest() == stored["sha256"]
             models.build(stored["model"]).load_state_dict(load_file(weights))
