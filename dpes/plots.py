@@ -285,19 +285,17 @@ def trained(runs: list[Run]) -> pd.DataFrame:
 
     hours: by the clock; training error: mean over the augmented images of the last epoch. Runs without a log are left out.
     """
+    columns = ["epochs", "of them on small images", "training error (%)", "test error (%)", "hours"]
     rows = {}
     for run in runs:
         files = [folder / "baselines" / f"{run.settings.baseline_id}.json" for folder in folders()]
         if file := next((file for file in files if file.exists()), None):
-            log, recipe = read_json(file)["log"], run.settings.baseline
-            rows[run.settings.model] = {
-                "epochs": len(log),
-                "of them on small images": recipe.small_epochs or 0,
-                "training error (%)": 100 * log[-1]["train_error"],
-                "test error (%)": 100 * run.result["baseline"]["error"],
-                "hours": sum(epoch["seconds"] for epoch in log) / 3600,
-            }
-    return pd.DataFrame.from_dict(rows, orient="index")
+            log, error = read_json(file)["log"], run.result["baseline"]["error"]
+            hours = sum(epoch["seconds"] for epoch in log) / 3600
+            rows[run.settings.model] = [
+                len(log), run.settings.baseline.small_epochs or 0, 100 * log[-1]["train_error"], 100 * error, hours
+            ]  # fmt: skip
+    return pd.DataFrame.from_dict(rows, orient="index", columns=columns)
 
 
 def published() -> pd.DataFrame:
