@@ -142,6 +142,11 @@ def rival(name: str) -> str:
     return f"random mask {int(name[6:]) + 1}" if name.startswith("random") else named[name]
 
 
+def kind(name: str) -> str:
+    """The same where random masks count as one, by their mean."""
+    return "random masks, mean" if name.startswith("random") else rival(name)
+
+
 def rivals_table(controls: pd.DataFrame) -> pd.DataFrame:
     """A column each for the knee and its controls: test errors at each step, and what is left of the costs."""
     frame = controls.set_index(controls.solution.map(rival).rename(None))
@@ -180,6 +185,19 @@ def against_chance(controls: pd.DataFrame, test_images: int) -> str:
     return (
         f"{told}. On {test_images:,} images two networks that err alike differ by up to {noise:.1f} points (two standard errors). {verdict}"
     )
+
+
+def orders(runs: list[Run], controls: list[pd.DataFrame | None]) -> pd.DataFrame:
+    """The knee of each run and its rivals by test error before and after fine-tuning, in percent, with places: 1 errs least."""
+    tables = {}
+    for run, rivals in zip(runs, controls, strict=True):
+        if rivals is not None:
+            errors = 100 * rivals.groupby(rivals.solution.map(kind))[["error_recalibrated", "error"]].mean()
+            places = errors.rank(method="min").astype(int)
+            columns = {"recalibrated (%)": errors.error_recalibrated, "place": places.error_recalibrated}
+            columns |= {"fine-tuned (%)": errors.error, "place then": places.error}
+            tables[run.settings.model] = pd.DataFrame(columns).sort_values("fine-tuned (%)")
+    return pd.concat(tables, names=["network", ""]) if tables else pd.DataFrame()
 
 
 def overview(runs: list[Run], controls: list[pd.DataFrame | None], reports: pd.DataFrame) -> tuple[Figure, str]:
@@ -225,8 +243,7 @@ def summary(runs: list[Run], controls: list[pd.DataFrame | None]) -> pd.DataFram
         frame = run.solutions
         if rivals is not None:
             frame = pd.concat([frame, rivals[rivals.solution != "knee"]], ignore_index=True)
-        names = frame.solution.map(lambda name: "random masks, mean" if name.startswith("random") else rival(name))
-        means = frame.groupby(names, sort=False).mean(numeric_only=True)
+        means = frame.groupby(frame.solution.map(kind), sort=False).mean(numeric_only=True)
         for name, row in means.iterrows():
             tuned = {} if name == LABELS["baseline"] else {"after the cut (%)": row.error_cut, "recalibrated (%)": row.error_recalibrated}
             entry = tuned | {"test error (%)": row.error, "lost (points)": row.error - run.result["baseline"]["error"]}

@@ -114,6 +114,16 @@ def test_summary_has_a_row_for_each_network_and_one_for_all_random_masks(finishe
     assert html == plots.styled_rows(table.copy()).to_html() and "11.50" in html and "nan" not in html
 
 
+def test_orders_before_and_after_fine_tuning(finished, controls):
+    controls = controls.assign(error_recalibrated=[0.5, 0.4, 0.2, 0.4], error=[0.1, 0.3, 0.2, 0.2])  # knee, L1, two masks
+    table = plots.orders([finished, finished], [controls, None]).loc["resnet8"]
+    assert list(table.index) == ["knee", "random masks, mean", "uniform L1"]
+    assert list(table["fine-tuned (%)"]) == pytest.approx([10, 20, 30]) and list(table["recalibrated (%)"]) == pytest.approx([50, 30, 40])
+    assert list(table["place"]) == [3, 1, 2] and list(table["place then"]) == [1, 2, 3]
+    controls.loc[:, "error"] = 0.1
+    assert set(plots.orders([finished], [controls])["place then"]) == {1} and plots.orders([finished], [None]).empty
+
+
 @pytest.mark.parametrize("knee, words", [(0.02, "is better than chance"), (0.115, "does not show"), (0.3, "is worse than chance")])
 def test_chance_is_judged_beyond_the_noise(controls, knee, words):
     controls.loc[controls.solution == "knee", "error"] = knee
