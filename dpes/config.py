@@ -247,6 +247,16 @@ def to_dict(settings: Any) -> Any:
     return [to_dict(v) for v in settings] if isinstance(settings, tuple) else settings
 
 
+def differences(a: Settings, b: Settings) -> dict[str, tuple[Any, Any]]:
+    """The settings in which two runs differ, by flat name, with the value of each."""
+    pairs = {}
+    for name, (part, f) in flat_fields().items():
+        values = tuple(getattr(getattr(s, part) if part else s, f.name) for s in (a, b))
+        if values[0] != values[1]:
+            pairs[name] = values
+    return pairs
+
+
 def from_dict(values: dict[str, Any]) -> Settings:
     """The inverse of ``to_dict``; raises ``SettingsError`` for a name this version does not know, or another shape."""
     parts = values if isinstance(values, dict) else {}

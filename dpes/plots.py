@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from pandas.io.formats.style import Styler
 
 from .channels import Layout
-from .config import DpesError, Training
+from .config import DpesError, Training, differences
 from .data import folders
 from .es import ROLES
 from .files import read_json
@@ -271,13 +271,16 @@ def budget(recipe: Training) -> str:
     return f"{recipe.epochs} epoch{'s' * (recipe.epochs != 1)}{images}"
 
 
-def under_a_ceiling(free: Run, bounded: Run) -> str:
-    """What an ``error_ceiling`` does to boundary light, in Markdown: two runs that differ in it alone, the first one without."""
-    loose, held, whole = free.result["light"], bounded.result["light"], free.result["baseline"]["macs"]
+def lights(run: Run, second: Run) -> str:
+    """Boundary light of two runs of one network and the settings in which they differ, in Markdown."""
+    pairs = {name: ["unset" if v is None else v for v in pair] for name, pair in differences(second.settings, run.settings).items()}
+    differ = ", ".join(f"`{name}` {there} (here {here})" for name, (there, here) in pairs.items()) or "nothing"
+    here, there, whole = run.result["light"], second.result["light"], run.result["baseline"]["macs"]
     return (
-        f"Without the ceiling boundary light errs on {100 * loose['search_error']:.1f} % of the search images, with it on "
-        f"{100 * held['search_error']:.1f} %. Fine-tuned they err on {100 * loose['error']:.2f} and {100 * held['error']:.2f} % of the "
-        f"test images and cost {100 * loose['macs'] / whole:.0f} and {100 * held['macs'] / whole:.0f} % of the unpruned MACs."
+        f"The second search differs in {differ}. Boundary light errs on {100 * here['search_error']:.1f} % of the search images on "
+        f"this page and on {100 * there['search_error']:.1f} % in the second search. Fine-tuned they err on {100 * here['error']:.2f} and "
+        f"{100 * there['error']:.2f} % of the test images and cost {100 * here['macs'] / whole:.0f} and "
+        f"{100 * there['macs'] / whole:.0f} % of the unpruned MACs."
     )
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from dpes.config import PROFILES, Search, SettingsError, flat_fields, from_dict, make_settings, to_dict
+from dpes.config import PROFILES, Search, SettingsError, differences, flat_fields, from_dict, make_settings, to_dict
 
 
 @pytest.mark.parametrize("profile", PROFILES)
@@ -16,6 +16,12 @@ def test_profiles_survive_json(profile):
     settings = make_settings(profile)
     assert settings.profile == profile
     assert from_dict(to_dict(settings)) == settings
+
+
+def test_differences_are_told_by_flat_name():
+    a, b = make_settings("smoke", seed=3), make_settings("smoke", p_mutation=0.3, finetune_images=50)
+    assert differences(a, b) == {"seed": (3, 0), "p_mutation": (a.search.p_mutation, 0.3), "finetune_images": (None, 50)}
+    assert differences(a, a) == {}
 
 
 def test_every_setting_changes_the_name_of_the_run():

@@ -153,12 +153,17 @@ def test_a_budget_in_words():
     assert plots.budget(Training(epochs=2, images=30_000)) == "2 epochs of 30,000 images"
 
 
-def test_a_ceiling_is_told_by_boundary_light(finished):
-    light = finished.result["light"]
-    bounded = dataclasses.replace(finished, result=finished.result | {"light": light | {"search_error": 0.123, "error": 0.0456, "macs": 0}})
-    text = plots.under_a_ceiling(finished, bounded)
-    assert f"errs on {100 * light['search_error']:.1f} % of the search images, with it on 12.3 %" in text
+def test_boundary_light_beside_that_of_a_second_search(finished):
+    light, s = finished.result["light"], finished.settings
+    other = dataclasses.replace(s, search=dataclasses.replace(s.search, error_ceiling=0.5))
+    second = dataclasses.replace(
+        finished, settings=other, result=finished.result | {"light": light | {"search_error": 0.123, "error": 0.0456, "macs": 0}}
+    )
+    text = plots.lights(finished, second)
+    assert "differs in `error_ceiling` 0.5 (here unset)." in text
+    assert f"errs on {100 * light['search_error']:.1f} % of the search images on this page and on 12.3 % in the second" in text
     assert f"err on {100 * light['error']:.2f} and 4.56 %" in text and "and 0 % of the unpruned MACs" in text
+    assert "differs in nothing." in plots.lights(finished, finished)
 
 
 def test_variants_stand_side_by_side(finished):
