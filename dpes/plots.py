@@ -187,16 +187,23 @@ def against_chance(controls: pd.DataFrame, test_images: int) -> str:
     )
 
 
+def titles(runs: list[Run]) -> list[str]:
+    """What a page calls its runs: by the network, and by the fitness where it shows several runs of one network."""
+    networks = [run.settings.model for run in runs]
+    several = {name for name in networks if networks.count(name) > 1}
+    return [f"{name}, {run.settings.search.fitness}" if name in several else name for name, run in zip(networks, runs, strict=True)]
+
+
 def orders(runs: list[Run], controls: list[pd.DataFrame | None]) -> pd.DataFrame:
     """The knee of each run and its rivals by test error before and after fine-tuning, in percent, with places: 1 errs least."""
     tables = {}
-    for run, rivals in zip(runs, controls, strict=True):
+    for title, rivals in zip(titles(runs), controls, strict=True):
         if rivals is not None:
             errors = 100 * rivals.groupby(rivals.solution.map(kind))[["error_recalibrated", "error"]].mean()
             places = errors.rank(method="min").astype(int)
             columns = {"recalibrated (%)": errors.error_recalibrated, "place": places.error_recalibrated}
             columns |= {"fine-tuned (%)": errors.error, "place then": places.error}
-            tables[run.settings.model] = pd.DataFrame(columns).sort_values("fine-tuned (%)")
+            tables[title] = pd.DataFrame(columns).sort_values("fine-tuned (%)")
     return pd.concat(tables, names=["network", ""]) if tables else pd.DataFrame()
 
 
@@ -205,9 +212,13 @@ def overview(runs: list[Run], controls: list[pd.DataFrame | None], reports: pd.D
 
     reports: rows of ``data/published.csv``, drawn where they are of the same network and say what they started from.
     """
-    figure, panels = plt.subplots(1, len(runs), figsize=(1.2 + 3.4 * len(runs), 4.2), layout="constrained", squeeze=False, sharex=True)
+    columns = len(runs) if len(runs) < 4 else 2
+    rows = -(-len(runs) // columns)
+    figure, panels = plt.subplots(rows, columns, figsize=(1.2 + 3.4 * columns, 0.8 + 3.4 * rows), layout="constrained", squeeze=False)
+    for axes in panels.flat[len(runs) :]:
+        axes.remove()
     told = []
-    for axes, run, rivals in zip(panels[0], runs, controls, strict=True):
+    for axes, title, run, rivals in zip(panels.flat, titles(runs), runs, controls, strict=False):
         solutions = run.solutions.set_index("solution")
         lost = 100 * (solutions.error - solutions.error["baseline"])
         left = 100 * solutions.macs_left
@@ -229,9 +240,9 @@ def overview(runs: list[Run], controls: list[pd.DataFrame | None], reports: pd.D
                 known.macs_left_percent, lost_elsewhere, marker="p", s=60, facecolor="none", edgecolor="0.3", label="published elsewhere"
             )
         axes.axhline(0, color=COLOURS["baseline"], ls="--", lw=1)
-        axes.set(xlabel="MACs left (%)", ylabel="test error lost (points)", title=run.settings.model, xlim=(0, 100))
-        told.append(f"{run.settings.model}: " + ", ".join(f"{LABELS[r]} {lost[r]:+.1f} points at {left[r]:.0f} percent" for r in ROLES))
-    handles = {label: handle for axes in panels[0] for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)}
+        axes.set(xlabel="MACs left (%)", ylabel="test error lost (points)", title=title, xlim=(0, 100))
+        told.append(f"{title}: " + ", ".join(f"{LABELS[r]} {lost[r]:+.1f} points at {left[r]:.0f} percent" for r in ROLES))
+    handles = {label: handle for axes in figure.axes for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)}
     figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=3, fontsize="small")
     return figure, f"Test error lost by the MACs kept, a panel for each network. {'; '.join(told)}."
 
@@ -239,7 +250,7 @@ def overview(runs: list[Run], controls: list[pd.DataFrame | None], reports: pd.D
 def summary(runs: list[Run], controls: list[pd.DataFrame | None]) -> pd.DataFrame:
     """A row for each network of each run: unpruned, three solutions, uniform L1, random masks in the mean; errors and shares in percent."""
     rows = []
-    for run, rivals in zip(runs, controls, strict=True):
+    for title, run, rivals in zip(titles(runs), runs, controls, strict=True):
         frame = run.solutions
         if rivals is not None:
             frame = pd.concat([frame, rivals[rivals.solution != "knee"]], ignore_index=True)
@@ -249,7 +260,7 @@ def summary(runs: list[Run], controls: list[pd.DataFrame | None]) -> pd.DataFram
             entry = tuned | {"test error (%)": row.error, "lost (points)": row.error - run.result["baseline"]["error"]}
             entry |= {"MACs left (%)": row.macs_left, "parameters left (%)": row.params_left}
             entry |= {"time left, 1 image (%)": row.latency_left_batch1, "time left, 64 images (%)": row.latency_left_batch64}
-            rows.append({"network": run.settings.model, "": name} | {key: 100 * value for key, value in entry.items()})
+            rows.append({"network": title, "": name} | {key: 100 * value for key, value in entry.items()})
     columns = ["after the cut (%)", "recalibrated (%)", "test error (%)", "lost (points)", "MACs left (%)", "parameters left (%)"]
     return pd.DataFrame(rows).set_index(["network", ""])[[*columns, "time left, 1 image (%)", "time left, 64 images (%)"]]
 

@@ -65,6 +65,18 @@ def controls(finished):
     return baselines.frame(finished, done)
 
 
+@pytest.fixture
+def other(finished):
+    """The same run under the name of another network."""
+    return dataclasses.replace(finished, settings=dataclasses.replace(finished.settings, model="resnet20"))
+
+
+def test_runs_of_one_network_are_told_apart_by_their_fitness(finished, other):
+    s = finished.settings
+    trained = dataclasses.replace(finished, settings=dataclasses.replace(s, search=dataclasses.replace(s.search, fitness="partial")))
+    assert plots.titles([finished, other, trained]) == ["resnet8, recalibrate", "resnet20", "resnet8, partial"]
+
+
 def test_rivals_are_told_apart_without_colour(controls):
     figure, alt = plots.rivals(controls)
     lines = figure.axes[0].lines
@@ -81,7 +93,7 @@ def test_the_table_of_rivals_holds_the_knee_and_them(controls, finished):
     assert f"{finished.result['knee']['params']:,}" in plots.styled(table).to_html()
 
 
-def test_overview_draws_what_each_network_loses(finished, controls):
+def test_overview_draws_what_each_network_loses(finished, other, controls):
     reports = pd.DataFrame(
         {
             "model": ["resnet8", "resnet8", "vgg16"],
@@ -90,7 +102,7 @@ def test_overview_draws_what_each_network_loses(finished, controls):
             "macs_left_percent": 40,
         }
     )
-    figure, alt = plots.overview([finished, finished], [controls, None], reports)
+    figure, alt = plots.overview([finished, other], [controls, None], reports)
     first, second = figure.axes
     places = {c.get_label(): tuple(c.get_offsets()[0]) for c in first.collections}
     whole = finished.result["baseline"]
@@ -98,25 +110,27 @@ def test_overview_draws_what_each_network_loses(finished, controls):
         entry = finished.result[role]
         assert places[plots.LABELS[role]] == pytest.approx((100 * entry["macs"] / whole["macs"], 100 * (entry["error"] - whole["error"])))
     assert places["uniform L1"][1] == pytest.approx(10 - 100 * whole["error"]) and places["published elsewhere"] == (40, 1.5)
-    assert len(first.collections) == len(second.collections) + 3 and "resnet8: boundary heavy" in alt
+    assert len(first.collections) == len(second.collections) + 4 and "resnet8: boundary heavy" in alt
+    last = plots.overview([finished, finished, finished, finished, other], [None] * 5, reports)[0].axes[-1]  # one panel of six is empty
+    assert last.get_title() == "resnet20"
 
 
-def test_summary_has_a_row_for_each_network_and_one_for_all_random_masks(finished, controls):
-    table = plots.summary([finished, finished], [controls, None])
+def test_summary_has_a_row_for_each_network_and_one_for_all_random_masks(finished, other, controls):
+    table = plots.summary([finished, other], [controls, None])
     names = ["unpruned", "boundary heavy", "knee", "boundary light"]
     assert list(table.index.get_level_values(1)) == [*names, "uniform L1", "random masks, mean", *names]
     error = table["test error (%)"].iloc[5]
     assert error == pytest.approx(11.5) and table["lost (points)"].iloc[5] == pytest.approx(
         error - 100 * finished.result["baseline"]["error"]
     )
-    assert table.loc[("resnet8", "unpruned"), "MACs left (%)"].eq(100).all()
+    assert table.xs("unpruned", level=1)["MACs left (%)"].eq(100).all()
     html = plots.styled_rows(table).to_html()
     assert html == plots.styled_rows(table.copy()).to_html() and "11.50" in html and "nan" not in html
 
 
-def test_orders_before_and_after_fine_tuning(finished, controls):
+def test_orders_before_and_after_fine_tuning(finished, other, controls):
     controls = controls.assign(error_recalibrated=[0.5, 0.4, 0.2, 0.4], error=[0.1, 0.3, 0.2, 0.2])  # knee, L1, two masks
-    table = plots.orders([finished, finished], [controls, None]).loc["resnet8"]
+    table = plots.orders([finished, other], [controls, None]).loc["resnet8"]
     assert list(table.index) == ["knee", "random masks, mean", "uniform L1"]
     assert list(table["fine-tuned (%)"]) == pytest.approx([10, 20, 30]) and list(table["recalibrated (%)"]) == pytest.approx([50, 30, 40])
     assert list(table["place"]) == [3, 1, 2] and list(table["place then"]) == [1, 2, 3]
