@@ -191,9 +191,8 @@ PROFILES: dict[str, dict[str, Any]] = {
 
 CPU_MODELS: dict[str, dict[str, Any]] = {  # what the profile cpu says of a network other than its own
     "vgg16": {
-        "search": {"precision": None},
-        "baseline": {"epochs": 10, "small_epochs": 9},
-        "finetune": {"epochs": 4, "precision": None},
+        "baseline": {"epochs": 16, "precision": "bfloat16"},
+        "finetune": {"epochs": 4},
     },
     "densenet22": {
         "baseline": {"epochs": 24, "small_epochs": 12, "label_smoothing": 0.05, "precision": "bfloat16"},

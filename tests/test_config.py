@@ -76,8 +76,8 @@ def test_names_are_readable():
 def test_weights_of_a_profile_are_those_of_its_own_network():
     assert make_settings("cpu").weights == "akamaster"
     assert make_settings("cpu", model="vgg16").weights == "train"
-    assert make_settings("cpu", model="vgg16").baseline.small_epochs == 9 and make_settings("cpu").baseline.small_epochs is None
-    assert make_settings("cpu", model="vgg16").search.precision is None and make_settings("cpu").search.precision == "bfloat16"
+    assert make_settings("cpu", model="densenet22").baseline.small_epochs == 12 and make_settings("cpu").baseline.small_epochs is None
+    assert make_settings("cpu", model="vgg16").finetune.epochs == 4 and make_settings("cpu").finetune.epochs == 8
     assert make_settings("cpu", model="vgg16", baseline_epochs=12).baseline.epochs == 12
     assert make_settings("quick", model="vgg16").search == make_settings("quick").search
     assert make_settings("cpu", model="resnet20", weights="akamaster").weights == "akamaster"
