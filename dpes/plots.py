@@ -284,8 +284,11 @@ def budget(recipe: Training) -> str:
 
 def lights(run: Run, second: Run) -> str:
     """Boundary light of two runs of one network and the settings in which they differ, in Markdown."""
-    pairs = {name: ["unset" if v is None else v for v in pair] for name, pair in differences(second.settings, run.settings).items()}
-    differ = ", ".join(f"`{name}` {there} (here {here})" for name, (there, here) in pairs.items()) or "nothing"
+    pairs = differences(second.settings, run.settings)
+    if "partial" not in second.settings.search.fitness:  # there, how long partial training lasts says nothing
+        pairs = {name: pair for name, pair in pairs.items() if not name.startswith("partial_")}
+    values = {name: ["unset" if value is None else value for value in pair] for name, pair in pairs.items()}
+    differ = ", ".join(f"`{name}` {there} (here {here})" for name, (there, here) in values.items()) or "nothing"
     here, there, whole = run.result["light"], second.result["light"], run.result["baseline"]["macs"]
     return (
         f"The second search differs in {differ}. Boundary light errs on {100 * here['search_error']:.1f} % of the search images on "

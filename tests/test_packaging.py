@@ -133,9 +133,10 @@ def test_chapters_name_what_exists():
     for sets in runs.values():
         for name, parameters in sets.items():
             if "model" in parameters:
-                names = ("profile", "model", "dataset", "seed")
-                settings = config.make_settings(**{name: parameters[name] for name in names}, **parameters.get("overrides", {}))
-                assert settings.profile == "quick" or (ROOT / "data" / "runs" / settings.run_id / "result.json").exists()
+                same = {name: parameters[name] for name in ("profile", "model", "dataset", "seed")} | parameters.get("overrides", {})
+                for overrides in ({}, parameters.get("beside", {})):
+                    settings = config.make_settings(**{**same, **overrides})
+                    assert settings.profile == "quick" or (ROOT / "data" / "runs" / settings.run_id / "result.json").exists()
                 assert parameters["model"] in models.MODELS and parameters["dataset"] in data.DATASETS
             assert f"book/chapters/{name}\n" in toc
     in_toc = set(re.findall(r"book/chapters/(\S+)", toc))

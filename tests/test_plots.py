@@ -169,7 +169,7 @@ def test_a_budget_in_words():
 
 def test_boundary_light_beside_that_of_a_second_search(finished):
     light, s = finished.result["light"], finished.settings
-    other = dataclasses.replace(s, search=dataclasses.replace(s.search, error_ceiling=0.5))
+    other = dataclasses.replace(s, search=dataclasses.replace(s.search, error_ceiling=0.5, partial_lr=0.5))  # in a search without such
     second = dataclasses.replace(
         finished, settings=other, result=finished.result | {"light": light | {"search_error": 0.123, "error": 0.0456, "macs": 0}}
     )
