@@ -85,16 +85,22 @@ def choose(known: dict[str, Chapter], names: Sequence[str]) -> list[Chapter]:
     return [chapter for name, chapter in known.items() if not names or any(fnmatch.fnmatchcase(name, n) for n in names)]
 
 
+TYPES = ("bool", "dict", "int", "list", "str")  # of parameters that are checked: float takes an int as well
+
+
 def check(chapter: Chapter) -> None:
-    """Refuse a notebook that is not there and parameters that it does not know; papermill would only warn."""
+    """Refuse a notebook that is not there, and parameters that it does not know or declares of another type; papermill would only warn."""
     import papermill
 
     if not chapter.source.exists():
         raise Mistake(f"{chapter.name}: no notebook notebooks/{chapter.notebook}")
     known = papermill.inspect_notebook(str(chapter.source))
-    for name in chapter.parameters:
+    for name, given in chapter.parameters.items():
         if name not in known:
             raise Mistake(f"{chapter.name}: unknown parameter {name!r}: notebooks/{chapter.notebook} knows {', '.join(known) or 'none'}")
+        declared = known[name]["inferred_type_name"]
+        if declared in TYPES and type(given).__name__ != declared:
+            raise Mistake(f"{chapter.name}: {name} = {given!r} is a {type(given).__name__}, notebooks/{chapter.notebook} wants {declared}")
 
 
 def execute(chapter: Chapter, publish: bool = True) -> bool:

@@ -23,7 +23,7 @@ KERNELSPEC = {"name": "python3", "display_name": "Python 3", "language": "python
 
 
 def write_notebook(path: Path, *cells: str) -> None:
-    parameters = nbformat.v4.new_code_cell("n = 1  # a number", metadata={"tags": ["parameters"]})
+    parameters = nbformat.v4.new_code_cell("n: float = 1  # a number\nnames: list = []", metadata={"tags": ["parameters"]})
     code = [nbformat.v4.new_code_cell(c) for c in cells]
     nbformat.write(nbformat.v4.new_notebook(cells=[parameters, *code], metadata={"kernelspec": KERNELSPEC}), path)
 
@@ -162,8 +162,9 @@ def test_a_failing_notebook_leaves_the_old_page_and_the_others_go_on(root, capsy
 @pytest.mark.parametrize(
     ("argv", "words"),
     [
-        (["typo"], "typo: unknown parameter 'm': notebooks/a.ipynb knows n"),
+        (["typo"], "typo: unknown parameter 'm': notebooks/a.ipynb knows n, names"),
         (["good", "-p", "q", "1"], "good: unknown parameter 'q'"),
+        (["good", "-p", "names", "n"], "good: names = 'n' is a str, notebooks/a.ipynb wants list"),
         (["goood"], "unknown set 'goood': choose from good, typo, bad"),
         (["x-*"], "unknown set 'x-*'"),
     ],
