@@ -111,20 +111,32 @@ def steps(run: Run) -> tuple[Figure, str]:
     )
 
 
-def rivals(controls: pd.DataFrame) -> tuple[Figure, str]:
-    """Test error of the knee and of its controls at each step; the frame is that of ``baselines.controls``."""
-    figure, axes = plt.subplots(figsize=(7.5, 4.0), layout="constrained")
+def rivals(controls: pd.DataFrame, test_images: int) -> tuple[Figure, str]:
+    """Test error of the knee and of its controls at each step, and that of the last step alone with bars of two standard errors.
+
+    controls: the frame of ``baselines.controls``; test_images: how many images the errors were counted on, which the bars follow from.
+    """
+    figure, (course, end) = plt.subplots(2, 1, figsize=(7.5, 5.8), height_ratios=(3, 2), layout="constrained")
+    names = [rival(name) for name in controls.solution]
     ends = []
-    for row in controls.itertuples():
+    for place, (name, row) in enumerate(zip(names, controls.itertuples(), strict=True)):
+        style = RIVALS[row.solution.rstrip(DIGITS)]
         errors = [100 * getattr(row, key) for key in list(STEPS)[1:]]
-        axes.plot(
-            range(3), errors, label=rival(row.solution), zorder=3 if row.solution == "knee" else 2, **RIVALS[row.solution.rstrip(DIGITS)]
-        )
-        ends.append(f"{rival(row.solution)} {errors[-1]:.1f}")
-    axes.set_xticks(range(3), list(STEPS.values())[1:])
-    axes.set(ylabel="test error (%)", ylim=(0, None))
-    axes.legend(fontsize="small")
-    return figure, f"Line chart: test error after the cut, recalibrated and fine-tuned; after fine-tuning: {', '.join(ends)} percent."
+        course.plot(range(3), errors, label=name, zorder=3 if row.solution == "knee" else 2, **style)
+        bar = 200 * np.sqrt(row.error * (1 - row.error) / test_images)
+        end.errorbar(errors[-1], place, xerr=bar, capsize=3, **style | {"ls": "none", "lw": 1})
+        ends.append(f"{name} {errors[-1]:.1f}")
+    course.set_xticks(range(3), list(STEPS.values())[1:])
+    course.set(ylabel="test error (%)", ylim=(0, None))
+    course.legend(fontsize="small", loc="upper right")
+    end.set_yticks(range(len(names)), names, fontsize="small")
+    end.invert_yaxis()
+    end.grid(axis="y", visible=False)
+    end.set(xlabel="test error, fine-tuned (%); bars: two standard errors")
+    return figure, (
+        "Line chart: test error after the cut, recalibrated and fine-tuned; below it the last step alone, with bars of two standard "
+        f"errors: {', '.join(ends)} percent."
+    )
 
 
 DIGITS = "0123456789"
@@ -382,8 +394,12 @@ def styled(frame: pd.DataFrame) -> Styler:
 
 
 def fixed(frame: pd.DataFrame) -> Styler:
-    """A style whose ids are made from the frame, in place of random ones."""
-    return frame.style.set_uuid(hashlib.sha256(frame.to_json(orient="split", double_precision=15).encode()).hexdigest()[:8])
+    """A style whose ids are made from the frame, in place of random ones; on the page it looks like every data frame."""
+    uuid = hashlib.sha256(frame.to_json(orient="split", double_precision=15).encode()).hexdigest()[:8]
+    style = frame.style.set_uuid(uuid).set_table_attributes('class="dataframe"')
+    style.set_table_styles([{"selector": "th, td", "props": "font-size: 0.9em; padding: 0.1em 0.35em"}])
+    right = [{"selector": "td", "props": "text-align: right"}]
+    return style.set_table_styles({name: right for name in frame.select_dtypes("number")}, overwrite=False)
 
 
 def provenance(run: Run) -> pd.Series:

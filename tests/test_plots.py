@@ -78,11 +78,15 @@ def test_runs_of_one_network_are_told_apart_by_their_fitness(finished, other):
 
 
 def test_rivals_are_told_apart_without_colour(controls):
-    figure, alt = plots.rivals(controls)
+    figure, alt = plots.rivals(controls, 10_000)
     lines = figure.axes[0].lines
     assert [line.get_label() for line in lines] == ["knee", "uniform L1", "random mask 1", "random mask 2"]
     assert [line.get_marker() for line in lines] == ["D", "^", "x", "x"]
     assert [round(line.get_ydata()[-1], 6) for line in lines[1:]] == [10, 11, 12] and "random mask 2 12.0" in alt
+    below = figure.axes[1]
+    assert [label.get_text() for label in below.get_yticklabels()] == [line.get_label() for line in lines]
+    bar = below.containers[1].lines[2][0].get_segments()[0]
+    assert bar[:, 0] == pytest.approx([10 - 0.6, 10 + 0.6])  # two standard errors of 10 % on 10,000 images
 
 
 def test_the_table_of_rivals_holds_the_knee_and_them(controls, finished):
@@ -193,7 +197,7 @@ def test_a_single_random_mask_and_the_strategy_on_widths_are_named(controls):
     widths = one[one.solution == "l1"].assign(solution="widths", error=0.0987)
     text = plots.against_chance(pd.concat([one, widths]), 10_000)
     assert "what the strategy finds on widths on 9.87 %, a random mask on" in text and "in the mean" not in text
-    figure, alt = plots.rivals(pd.concat([one, widths]))
+    figure, alt = plots.rivals(pd.concat([one, widths]), 10_000)
     assert "strategy on widths 9.9" in alt
 
 
@@ -221,6 +225,13 @@ def test_a_table_has_the_same_html_each_time_and_another_table_other_ids(finishe
     assert plots.styled(table.copy()).to_html() == html
     ids = [set(re.findall('id="(.*?)"', text)) for text in (html, plots.styled(table.drop(columns="knee")).to_html())]
     assert len(ids[0]) > 10 and not ids[0] & ids[1]
+
+
+def test_tables_look_alike_and_their_numbers_stand_under_each_other():
+    html = plots.fixed(pd.DataFrame({"note": ["a", "b"], "error (%)": [9.5, 12.25]})).to_html()
+    assert 'class="dataframe"' in html
+    rules = re.findall(r"(\.col\d).*?\{(.*?)\}", html.split("</style>")[0], re.S)
+    assert [(column, rule.strip()) for column, rule in rules] == [(".col1", "text-align: right;")]
 
 
 @pytest.mark.parametrize("name", ["x", "x.", "x.doc", "x.jpeg", ".svg", "a.svg/x", "", "x.svg "])
