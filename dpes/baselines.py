@@ -95,8 +95,9 @@ def controls(run: Run, masks: int = 3, device: str = "cpu", progress: bool = Fal
     """Rivals at the MACs of the run's knee, fine-tuned and tested exactly as its solutions were; a row each, ``knee`` first.
 
     masks: how many random ones. workers: processes, of one thread each, that train them. widths: also what a search on widths
-    finds (``on_widths``), which takes as long as the run's own. Errors in [0, 1] on the test set, MACs for one image. Kept in
-    ``controls.json`` of the run's directory after each one, with a checkpoint after every epoch: the same call continues.
+    finds (``on_widths``), which takes as long as the run's own. Errors in [0, 1] on the test set, MACs for one image;
+    ``wrong_alone`` and ``knee_wrong_alone`` count the test images that only one of the two gets wrong, where the knee's weights are
+    here. Kept in ``controls.json`` of the run's directory after each one, with a checkpoint after every epoch: the same call continues.
     Raises ``RunError`` if that file is damaged, the run in use, the device not there, or a worker dies, and ``SettingsError`` for
     widths beside a run that has searched widths itself. Source: ours.
     """
@@ -115,7 +116,11 @@ def controls(run: Run, masks: int = 3, device: str = "cpu", progress: bool = Fal
             if widths and "widths" not in done:
                 rivals["widths"] = on_widths(run, work, workers)
             missing = {name: (genome, work.fitness(genome)) for name, genome in rivals.items() if name not in done}
+            knee = work.test_mistakes("knee") if (run.path / "knee.safetensors").exists() else None  # large weights are not published
             for name, entry in work.finetuned_each(missing, workers):
+                if knee is not None:
+                    wrong = work.test_mistakes(name)
+                    entry |= {"wrong_alone": int((wrong & ~knee).sum()), "knee_wrong_alone": int((knee & ~wrong).sum())}
                 done[name] = entry | {"env": study.environment(device)}
                 write_json(file, {name: done[name] for name in sorted(done, key=lambda name: (len(name), name))})
             work.tidy(*names)

@@ -25,7 +25,7 @@ import pandas as pd
 import torch
 from safetensors.torch import load_file
 from safetensors.torch import save as to_bytes
-from torch import nn
+from torch import Tensor, nn
 
 from . import cluster, cost, data, es, evaluate, importance, models, pareto, train
 from .channels import Layout, trace
@@ -439,6 +439,11 @@ class Work:
     def test(self, network: nn.Module) -> float:
         """Error on the test set: after the search, for the table only; nothing is chosen by it."""
         return train.error_rate(network, self.dataset.test, self.dataset, self.settings.search.batch_size)
+
+    def test_mistakes(self, role: str) -> Tensor:
+        """The test images that a fine-tuned network gets wrong, read from its weights in the run's directory: bool [n]."""
+        network = load(self.path / f"{role}.safetensors", self.network).to(self.fitness.device)
+        return train.mistakes(network, self.dataset.test, self.dataset, self.settings.search.batch_size)
 
     def costs(self, genome: np.ndarray) -> dict[str, int]:
         return {name: one(self.layout, genome) for name, one in cost.COSTS.items()}

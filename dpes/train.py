@@ -243,20 +243,30 @@ def recalibrate(model: nn.Module, xs: Iterable[Tensor], forward: Callable[[Tenso
 
 
 @torch.no_grad()
-def errors(forward: Callable[[Tensor], Tensor], pairs: Iterable[tuple[Tensor, Tensor]]) -> Tensor:
-    """How many of the images in ``pairs`` (x normalised, y) are misclassified: int64 [], still on the device.
+def missed(forward: Callable[[Tensor], Tensor], x: Tensor, y: Tensor) -> Tensor:
+    """Which images of a batch (x normalised) are misclassified: bool [N], on the device; logits that are not finite count as errors.
 
-    ``forward`` is a network in evaluation mode or a function; logits that are not finite count as errors.
+    ``forward`` is a network in evaluation mode or a function.
     """
+    logits = forward(x)
+    return (logits.argmax(1) != y) | ~logits.isfinite().all(1)
+
+
+def errors(forward: Callable[[Tensor], Tensor], pairs: Iterable[tuple[Tensor, Tensor]]) -> Tensor:
+    """How many of the images in ``pairs`` (x normalised, y) are ``missed``: int64 [], still on the device."""
     wrong = torch.zeros((), dtype=torch.int64)
     for x, y in pairs:
-        logits = forward(x)
-        missed = (logits.argmax(1) != y) | ~logits.isfinite().all(1)
-        wrong = wrong.to(missed.device) + missed.sum()
+        here = missed(forward, x, y)
+        wrong = wrong.to(here.device) + here.sum()
     return wrong
+
+
+def mistakes(model: nn.Module, split: Split, dataset: Dataset, batch_size: int = 250) -> Tensor:
+    """Which images of ``split`` are misclassified: bool [len(split)], on the device; puts the model into evaluation mode."""
+    model.eval()
+    return torch.cat([missed(model, x, y) for x, y in inputs(split, dataset, batch_size)])
 
 
 def error_rate(model: nn.Module, split: Split, dataset: Dataset, batch_size: int = 250) -> float:
     """The share of misclassified images of ``split``, in [0, 1]; puts the model into evaluation mode."""
-    model.eval()
-    return int(errors(model, inputs(split, dataset, batch_size))) / len(split)
+    return int(mistakes(model, split, dataset, batch_size).sum()) / len(split)

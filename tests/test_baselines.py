@@ -162,11 +162,18 @@ def test_controls_are_trained_like_the_knee_and_continue(tmp_path, monkeypatch):
     assert table.error.between(0, 1).all() and len(set(table.genome)) == 4
     stored = json.loads((run.path / "controls.json").read_text())["l1"]
     assert run.result["knee"]["log"][0].keys() == stored["log"][0].keys() and stored["env"].items() <= run.env.items()
+    n = len(data.load("digits").test)
+    for row in table.drop(index="knee").itertuples():  # both errors, less what both get wrong
+        assert row.wrong_alone - row.knee_wrong_alone == pytest.approx(n * (row.error - table.error["knee"]))
+        assert 0 <= row.wrong_alone <= n * row.error and row.wrong_alone + row.knee_wrong_alone > 0
     files = {p.name: p.read_bytes() for p in run.path.iterdir()}
     assert set(files) - set(before) == {"controls.json"} and all(files[name] == content for name, content in before.items())
     with locked(run.path):  # what is there is read whoever holds the run
         assert baselines.controls(run, masks=2).equals(baselines.read_controls(study.open_run(run.path)))
     assert {p.name: p.read_bytes() for p in run.path.iterdir()}.items() >= files.items()
+    (run.path / "controls.json").unlink()
+    (run.path / "knee.safetensors").unlink()  # large ones are not published
+    assert baselines.controls(run, masks=0).error.tolist() == table.error[:2].tolist() and "wrong_alone" not in baselines.read_controls(run)
 
 
 def test_proportions_are_kept_at_every_size(resnet):
