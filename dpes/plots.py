@@ -112,31 +112,45 @@ def steps(run: Run) -> tuple[Figure, str]:
 
 
 def rivals(controls: pd.DataFrame, test_images: int) -> tuple[Figure, str]:
-    """Test error of the knee and of its controls at each step, and that of the last step alone with bars of two standard errors.
+    """Test error of the knee and of its controls at each step; below, how far from the knee's each ends, with ``uncertainty`` as bars.
 
-    controls: the frame of ``baselines.controls``; test_images: how many images the errors were counted on, which the bars follow from.
+    controls: the frame of ``baselines.controls``; test_images: how many images its errors were counted on.
     """
     figure, (course, end) = plt.subplots(2, 1, figsize=(7.5, 5.8), height_ratios=(3, 2), layout="constrained")
-    names = [rival(name) for name in controls.solution]
+    bars, knee = uncertainty(controls, test_images), 100 * controls.error.iloc[0]
     ends = []
-    for place, (name, row) in enumerate(zip(names, controls.itertuples(), strict=True)):
-        style = RIVALS[row.solution.rstrip(DIGITS)]
+    for place, row in enumerate(controls.itertuples()):
+        name, style = rival(row.solution), RIVALS[row.solution.rstrip(DIGITS)]
         errors = [100 * getattr(row, key) for key in list(STEPS)[1:]]
         course.plot(range(3), errors, label=name, zorder=3 if row.solution == "knee" else 2, **style)
-        bar = 200 * np.sqrt(row.error * (1 - row.error) / test_images)
-        end.errorbar(errors[-1], place, xerr=bar, capsize=3, **style | {"ls": "none", "lw": 1})
+        end.errorbar(errors[-1] - knee, place, xerr=bars.iloc[place], capsize=3, **style | {"ls": "none", "lw": 1})
         ends.append(f"{name} {errors[-1]:.1f}")
     course.set_xticks(range(3), list(STEPS.values())[1:])
     course.set(ylabel="test error (%)", ylim=(0, None))
     course.legend(fontsize="small", loc="upper right")
-    end.set_yticks(range(len(names)), names, fontsize="small")
+    end.axvline(0, color=COLOURS["knee"], lw=1)
+    end.set_yticks(range(len(ends)), controls.solution.map(rival), fontsize="small")
     end.invert_yaxis()
     end.grid(axis="y", visible=False)
-    end.set(xlabel="test error, fine-tuned (%); bars: two standard errors")
+    end.set(xlabel="fine-tuned: errs less than the knee  <  points  >  errs more than the knee")
     return figure, (
-        "Line chart: test error after the cut, recalibrated and fine-tuned; below it the last step alone, with bars of two standard "
-        f"errors: {', '.join(ends)} percent."
+        f"Line chart: test error after the cut, recalibrated and fine-tuned; after fine-tuning: {', '.join(ends)} percent. "
+        "Below, the differences from the knee after fine-tuning, with bars of two standard errors."
     )
+
+
+def uncertainty(controls: pd.DataFrame, test_images: int) -> pd.Series:
+    """Two standard errors of each row's difference from the knee's test error, in points; 0 for the knee.
+
+    From the images that only one of the two gets wrong, where they were counted (paired, as in McNemar 1947); else as if both errors
+    came from images of their own, which is more, as networks cut from one err on much the same images.
+    """
+    share, knee = controls.error, controls.error.iloc[0]
+    variance = (share * (1 - share) + knee * (1 - knee)) / test_images
+    if "wrong_alone" in controls:
+        either = (controls.wrong_alone + controls.knee_wrong_alone) / test_images
+        variance = ((either - (share - knee) ** 2) / test_images).fillna(variance)
+    return (200 * np.sqrt(variance)).where(controls.solution != "knee", 0.0)
 
 
 DIGITS = "0123456789"
@@ -162,16 +176,19 @@ def kind(name: str) -> str:
 def rivals_table(controls: pd.DataFrame) -> pd.DataFrame:
     """A column each for the knee and its controls: test errors at each step, and what is left of the costs."""
     frame = controls.set_index(controls.solution.map(rival).rename(None))
-    return pd.DataFrame(
-        {
-            "test error after the cut (%)": 100 * frame.error_cut,
-            "recalibrated (%)": 100 * frame.error_recalibrated,
-            "fine-tuned (%)": 100 * frame.error,
-            "MACs left (%)": 100 * frame.macs_left,
-            "parameters": frame.params.astype(float),
-            "parameters left (%)": 100 * frame.params_left,
-        }
-    ).T
+    rows = {
+        "test error after the cut (%)": 100 * frame.error_cut,
+        "recalibrated (%)": 100 * frame.error_recalibrated,
+        "fine-tuned (%)": 100 * frame.error,
+    }
+    if "wrong_alone" in frame:
+        rows |= {"images: wrong, knee right": frame.wrong_alone, "images: right, knee wrong": frame.knee_wrong_alone}
+    rows |= {
+        "MACs left (%)": 100 * frame.macs_left,
+        "parameters": frame.params.astype(float),
+        "parameters left (%)": 100 * frame.params_left,
+    }
+    return pd.DataFrame(rows).T
 
 
 def against_chance(controls: pd.DataFrame, test_images: int) -> str:
@@ -187,15 +204,18 @@ def against_chance(controls: pd.DataFrame, test_images: int) -> str:
         told += f", a random mask on {chance.iloc[0]:.2f} %"
     else:
         told += f", the random masks on {chance.min():.2f} to {chance.max():.2f} %, {chance.mean():.2f} % in the mean"
-    noise = 2 * np.sqrt(2 * knee * (100 - knee) / test_images)
-    if knee < chance.min() - noise:
-        verdict = "**The knee is better than chance** by more than that."
-    elif knee > chance.max() + noise:
-        verdict = "**The knee is worse than chance** by more than that."
+    noise = uncertainty(controls, test_images).set_axis(controls.solution)[chance.index]
+    if (knee < chance - noise).all():
+        verdict = "**The knee is better than chance**, ahead of every one of them by more than that."
+    elif (knee > chance + noise).all():
+        verdict = "**The knee is worse than chance**, behind every one of them by more than that."
     else:
         verdict = "**So this run does not show that the knee is better than chance.**"
+    paired = "wrong_alone" in controls and controls.wrong_alone[controls.solution.isin(chance.index)].notna().all()
+    counted = "compared image by image" if paired else "as if each had images of its own"
     return (
-        f"{told}. On {test_images:,} images two networks that err alike differ by up to {noise:.1f} points (two standard errors). {verdict}"
+        f"{told}. On {test_images:,} images two such networks that err alike differ by up to {noise.max():.1f} points "
+        f"(two standard errors, {counted}). {verdict}"
     )
 
 
@@ -389,8 +409,8 @@ def reported(model: str, dataset: str) -> pd.Series:
 def styled(frame: pd.DataFrame) -> Styler:
     """A table for the page: sensible digits, dashes where a step does not apply; its HTML is the same at every execution."""
     style = fixed(frame).format("{:.2f}", na_rep="–")
-    coarse = [name for name in frame.index if "left" in name]
-    return style.format("{:.0f}", subset=(coarse, slice(None))).format("{:,.0f}", subset=(["parameters"], slice(None)))
+    coarse = [name for name in frame.index if "left" in name or name.startswith("images")]
+    return style.format("{:.0f}", subset=(coarse, slice(None)), na_rep="–").format("{:,.0f}", subset=(["parameters"], slice(None)))
 
 
 def fixed(frame: pd.DataFrame) -> Styler:

@@ -85,8 +85,10 @@ def test_rivals_are_told_apart_without_colour(controls):
     assert [round(line.get_ydata()[-1], 6) for line in lines[1:]] == [10, 11, 12] and "random mask 2 12.0" in alt
     below = figure.axes[1]
     assert [label.get_text() for label in below.get_yticklabels()] == [line.get_label() for line in lines]
-    bar = below.containers[1].lines[2][0].get_segments()[0]
-    assert bar[:, 0] == pytest.approx([10 - 0.6, 10 + 0.6])  # two standard errors of 10 % on 10,000 images
+    bars = [bar.lines[2][0].get_segments()[0][:, 0] for bar in below.containers]
+    p, q = controls.error[:2]
+    noise = 200 * ((p * (1 - p) + q * (1 - q)) / 10_000) ** 0.5
+    assert np.ptp(bars[0]) == 0 and bars[1] == pytest.approx([100 * (q - p) - noise, 100 * (q - p) + noise])
 
 
 def test_the_table_of_rivals_holds_the_knee_and_them(controls, finished):
@@ -147,6 +149,21 @@ def test_chance_is_judged_beyond_the_noise(controls, knee, words):
     controls.loc[controls.solution == "knee", "error"] = knee
     text = plots.against_chance(controls, 10_000)
     assert words in text and f"The knee errs on {100 * knee:.2f} %" in text and "11.00 to 12.00 %, 11.50 % in the mean" in text
+
+
+def test_networks_are_compared_image_by_image_where_that_was_counted(controls):
+    controls["error"] = [0.1, 0.106, 0.106, 0.106]
+    assert "does not show" in (text := plots.against_chance(controls, 10_000)) and "0.9 points (two standard errors, as if" in text
+    assert "wrong" not in "".join(plots.rivals_table(controls).index)
+    paired = controls.assign(wrong_alone=[np.nan, np.nan, 110, 110], knee_wrong_alone=[np.nan, np.nan, 50, 50])
+    noise = plots.uncertainty(paired, 10_000)
+    assert noise[0] == 0 and noise[1] == pytest.approx(plots.uncertainty(controls, 10_000)[1])
+    # 160 images tell them apart, 60 of which are the difference
+    assert noise[2] == noise[3] == pytest.approx(200 * ((160 - 60**2 / 10_000) ** 0.5 / 10_000))
+    text = plots.against_chance(paired, 10_000)
+    assert "is better than chance" in text and "0.3 points (two standard errors, compared image by image)" in text
+    html = plots.styled(plots.rivals_table(paired)).to_html()
+    assert "images: wrong, knee right" in html and ">110<" in html and "nan" not in html
 
 
 def test_chance_without_random_masks_is_not_judged(controls):
