@@ -210,7 +210,10 @@ def against_chance(controls: pd.DataFrame, test_images: int) -> str:
     elif (knee > chance + noise).all():
         verdict = "**The knee is worse than chance**, behind every one of them by more than that."
     else:
-        verdict = "**So this run does not show that the knee is better than chance.**"
+        verdict = (
+            f"The knee is ahead of {(knee < chance - noise).sum()} of {len(chance)} random masks by more than that. "
+            "**So this run does not show that it is better than chance.**"
+        )
     paired = "wrong_alone" in controls and controls.wrong_alone[controls.solution.isin(chance.index)].notna().all()
     counted = "compared image by image" if paired else "as if each had images of its own"
     return (
@@ -314,19 +317,25 @@ def budget(recipe: Training) -> str:
     return f"{recipe.epochs} epoch{'s' * (recipe.epochs != 1)}{images}"
 
 
-def lights(run: Run, second: Run) -> str:
-    """Boundary light of two runs of one network and the settings in which they differ, in Markdown."""
+def second_search(run: Run, second: Run) -> str:
+    """The settings in which two runs of one network differ, and what that does to boundary light and to the knee, in Markdown."""
     pairs = differences(second.settings, run.settings)
     if "partial" not in second.settings.search.fitness:  # there, how long partial training lasts says nothing
         pairs = {name: pair for name, pair in pairs.items() if not name.startswith("partial_")}
     values = {name: ["unset" if value is None else value for value in pair] for name, pair in pairs.items()}
     differ = ", ".join(f"`{name}` {there} (here {here})" for name, (there, here) in values.items()) or "nothing"
     here, there, whole = run.result["light"], second.result["light"], run.result["baseline"]["macs"]
+    ends = []
+    for role in ("light", "knee"):
+        pair = [100 * search.result[role]["error"] for search in (run, second)]
+        left = [100 * search.result[role]["macs"] / whole for search in (run, second)]
+        ends.append(
+            f"{LABELS[role]} errs on {pair[0]:.2f} % of the test images here and on {pair[1]:.2f} % there, "
+            f"at {left[0]:.0f} and {left[1]:.0f} % of the unpruned MACs"
+        )
     return (
         f"The second search differs in {differ}. Boundary light errs on {100 * here['search_error']:.1f} % of the search images on "
-        f"this page and on {100 * there['search_error']:.1f} % in the second search. Fine-tuned they err on {100 * here['error']:.2f} and "
-        f"{100 * there['error']:.2f} % of the test images and cost {100 * here['macs'] / whole:.0f} and "
-        f"{100 * there['macs'] / whole:.0f} % of the unpruned MACs."
+        f"this page and on {100 * there['search_error']:.1f} % in the second search. Fine-tuned, {'; the '.join(ends)}."
     )
 
 

@@ -160,6 +160,8 @@ def test_networks_are_compared_image_by_image_where_that_was_counted(controls):
     assert noise[0] == 0 and noise[1] == pytest.approx(plots.uncertainty(controls, 10_000)[1])
     # 160 images tell them apart, 60 of which are the difference
     assert noise[2] == noise[3] == pytest.approx(200 * ((160 - 60**2 / 10_000) ** 0.5 / 10_000))
+    text = plots.against_chance(paired.assign(error=[0.1, 0.106, 0.101, 0.106]), 10_000)
+    assert "ahead of 1 of 2 random masks by more than that. **So this run does not show" in text
     text = plots.against_chance(paired, 10_000)
     assert "is better than chance" in text and "0.3 points (two standard errors, compared image by image)" in text
     html = plots.styled(plots.rivals_table(paired)).to_html()
@@ -194,11 +196,12 @@ def test_boundary_light_beside_that_of_a_second_search(finished):
     second = dataclasses.replace(
         finished, settings=other, result=finished.result | {"light": light | {"search_error": 0.123, "error": 0.0456, "macs": 0}}
     )
-    text = plots.lights(finished, second)
+    text = plots.second_search(finished, second)
     assert "differs in `error_ceiling` 0.5 (here unset)." in text
     assert f"errs on {100 * light['search_error']:.1f} % of the search images on this page and on 12.3 % in the second" in text
-    assert f"err on {100 * light['error']:.2f} and 4.56 %" in text and "and 0 % of the unpruned MACs" in text
-    assert "differs in nothing." in plots.lights(finished, finished)
+    assert f"boundary light errs on {100 * light['error']:.2f} % of the test images here and on 4.56 % there" in text
+    assert "and 0 % of the unpruned MACs; the knee errs on" in text
+    assert "differs in nothing." in plots.second_search(finished, finished)
 
 
 def test_variants_stand_side_by_side(finished):
