@@ -291,14 +291,13 @@ def test_the_risk_of_one_look_is_not_exceeded(risk):
 
 def test_a_race_without_risk_ends_with_the_same_three_and_counts_less(setting, monkeypatch):
     network, layout, digits = setting
-    counted, errors = [], train.errors
-    monkeypatch.setattr(train, "errors", lambda forward, pairs: errors(forward, seen(pairs)))
+    counted, missed = [], train.missed
 
-    def seen(pairs):
-        for x, y in pairs:
-            counted.append(len(y))
-            yield x, y
+    def counting(forward, x, y):
+        counted.append(len(y))
+        return missed(forward, x, y)
 
+    monkeypatch.setattr(train, "missed", counting)
     ends, histories, images = [], [], []
     for racing in (None, 0.0):
         settings = make_settings("smoke", population=8, generations=4, search_images=300, batch_size=25, racing=racing).search
