@@ -28,7 +28,7 @@ strict: ## the same, every page anew, a warning is an error
 test: $(ENV) ## all tests, then every notebook by nbval (ARGS="-m 'not slow'" for pytest)
 	@$(BIN)/python -m pytest $(ARGS)
 	@echo "the notebooks by nbval: a first time trains the quick study, which the book then shares"
-	@DPES_RUNS="$(CURDIR)/data/runs" $(BIN)/python -m pytest --nbval-lax --nbval-current-env -v notebooks
+	@DPES_DATA="$${DPES_DATA:-$(CURDIR)/data}" DPES_RUNS="$(CURDIR)/data/runs" $(BIN)/python -m pytest --nbval-lax --nbval-current-env -v notebooks
 
 lint: $(ENV) ## ruff
 	@$(BIN)/ruff check .
