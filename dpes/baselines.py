@@ -15,6 +15,7 @@ from .channels import Layout
 from .config import SettingsError
 from .es import ROLES, repair
 from .files import RunError, locked, read_json, write_json
+from .slim import read_header
 from .study import Run
 
 
@@ -96,7 +97,7 @@ def controls(run: Run, masks: int = 3, device: str = "cpu", progress: bool = Fal
 
     masks: how many random ones. workers: processes, of one thread each, that train them. widths: also what a search on widths
     finds (``on_widths``), which takes as long as the run's own. Errors in [0, 1] on the test set, MACs for one image;
-    ``wrong_alone`` and ``knee_wrong_alone`` count the test images that only one of the two gets wrong, where the knee's weights are
+    ``wrong_alone`` and ``knee_wrong_alone`` count the test images that only one of the two gets wrong, where the knee's own weights are
     here. Kept in ``controls.json`` of the run's directory after each one, with a checkpoint after every epoch: the same call continues.
     Raises ``RunError`` if that file is damaged, the run in use, the device not there, or a worker dies, and ``SettingsError`` for
     widths beside a run that has searched widths itself. Source: ours.
@@ -116,7 +117,7 @@ def controls(run: Run, masks: int = 3, device: str = "cpu", progress: bool = Fal
             if widths and "widths" not in done:
                 rivals["widths"] = on_widths(run, work, workers)
             missing = {name: (genome, work.fitness(genome)) for name, genome in rivals.items() if name not in done}
-            knee = work.test_mistakes("knee") if (run.path / "knee.safetensors").exists() else None  # large weights are not published
+            knee = work.test_mistakes("knee") if knee_is_here(run) else None
             for name, entry in work.finetuned_each(missing, workers):
                 if knee is not None:
                     wrong = work.test_mistakes(name)
@@ -127,6 +128,12 @@ def controls(run: Run, masks: int = 3, device: str = "cpu", progress: bool = Fal
             for name in names:  # no one asks for their weights
                 (run.path / f"{name}.safetensors").unlink(missing_ok=True)
     return frame(run, stored(file))
+
+
+def knee_is_here(run: Run) -> bool:
+    """Whether the knee's weights lie in the run's directory: large ones are not published, and ``restore`` may have made others."""
+    file = run.path / "knee.safetensors"
+    return file.exists() and read_header(file)["metrics"].get("error") == run.result["knee"]["error"]
 
 
 def stored(file: Path) -> dict[str, dict[str, Any]]:

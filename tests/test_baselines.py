@@ -172,6 +172,9 @@ def test_controls_are_trained_like_the_knee_and_continue(tmp_path, monkeypatch):
         assert baselines.controls(run, masks=2).equals(baselines.read_controls(study.open_run(run.path)))
     assert {p.name: p.read_bytes() for p in run.path.iterdir()}.items() >= files.items()
     (run.path / "controls.json").unlink()
+    assert baselines.knee_is_here(run)
+    other = replace(run, result=run.result | {"knee": run.result["knee"] | {"error": 0.123}})  # restored to other bits
+    assert not baselines.knee_is_here(other)
     (run.path / "knee.safetensors").unlink()  # large ones are not published
     assert baselines.controls(run, masks=0).error.tolist() == table.error[:2].tolist() and "wrong_alone" not in baselines.read_controls(run)
 
