@@ -14,11 +14,11 @@ import pandas as pd
 from torch import Tensor, nn
 
 from . import cost as costs
-from . import es, evaluate, importance, pareto, train
+from . import es, evaluate, importance, train
 from .channels import Layout, trace
 from .config import Search, SettingsError, suggest, to_dict
 from .files import RunError, difference, locked, read_history, read_json, write_json
-from .search import Candidate, search
+from .search import Candidate, archive, search
 from .slim import cut, slim
 
 Batches = Tensor | Iterable[Any]
@@ -37,9 +37,8 @@ class Front:
 
     @property
     def archive(self) -> pd.DataFrame:
-        """The candidates that no other dominates, by falling cost."""
-        children = self.history[self.history.generation > 0]
-        return children[pareto.non_dominated(children[["error", "cost"]].to_numpy(float))].sort_values("cost", ascending=False)
+        """The candidates that no other dominates, by falling cost; the unpruned network is none of them."""
+        return archive(self.history, "cost")
 
 
 def prune(

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
+import pandas as pd
 from tqdm import tqdm
 
 from . import cost, es, pareto
@@ -136,6 +137,15 @@ def search(
             checkpoint(state)
             bar.set_postfix_str(", ".join(f"{r} {100 * e:.1f} % {short(c)}" for r, (e, c) in zip(es.ROLES, state.F, strict=True)))
     return state
+
+
+def archive(history: pd.DataFrame, cost: str) -> pd.DataFrame:
+    """The candidates that no other dominates, over all generations, by falling cost; the unpruned network is none of them.
+
+    history: a row per candidate, the unpruned network first. cost: the column of the second objective. Source: ours.
+    """
+    pruned = history[history.genome != history.genome.iloc[0]]  # it may be born again, and would not be a result
+    return pruned[pareto.non_dominated(pruned[["error", cost]].to_numpy(float))].sort_values(cost, ascending=False)
 
 
 def short(value: float) -> str:

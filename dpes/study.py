@@ -27,11 +27,11 @@ from safetensors.torch import load_file
 from safetensors.torch import save as to_bytes
 from torch import Tensor, nn
 
-from . import cluster, cost, data, es, evaluate, importance, models, pareto, train
+from . import cluster, cost, data, es, evaluate, importance, models, train
 from .channels import Layout, trace
 from .config import SCHEMA, Settings, SettingsError, from_dict, suggest, to_dict
 from .files import RunError, difference, locked, read_history, read_json, write_json
-from .search import Candidate, search
+from .search import Candidate, archive, search
 from .slim import from_hex, load, save, slim, to_hex
 
 
@@ -69,10 +69,8 @@ class Run:
 
     @property
     def archive(self) -> pd.DataFrame:
-        """The candidates that no other candidate dominates, over all generations, by falling cost."""
-        pruned = self.history[self.history.genome != to_hex(np.ones(self.result["n_bits"], dtype=bool))]
-        front = pareto.non_dominated(pruned[["error", self.settings.search.cost]].to_numpy(float))
-        return pruned[front].sort_values(self.settings.search.cost, ascending=False)
+        """The candidates that no other dominates, over all generations, by falling cost; the unpruned network is none of them."""
+        return archive(self.history, self.settings.search.cost)
 
     @property
     def solutions(self) -> pd.DataFrame:

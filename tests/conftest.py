@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from hypothesis import settings
 
 from dpes.channels import Layout
 
@@ -36,6 +37,19 @@ def shake(model: torch.nn.Module, seed: int = 0) -> torch.nn.Module:
 @pytest.fixture
 def rng() -> np.random.Generator:
     return np.random.default_rng(0)
+
+
+# The same numbers every time: what fails is found by the one whose change it is. More are drawn by --hypothesis-profile=random.
+# No deadlines: another program on the machine would make them fail.
+settings.register_profile("same", derandomize=True, deadline=None)
+settings.register_profile("random", deadline=None, max_examples=1000)
+settings.load_profile("same")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup():
+    """Networks built without a seed are the same ones, whichever tests ran before."""
+    torch.manual_seed(0)
 
 
 @pytest.fixture(scope="session", autouse=True)

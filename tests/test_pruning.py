@@ -48,13 +48,16 @@ def test_three_networks_of_the_users_class(data):
     assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
 
 
-def test_returned_networks_have_the_errors_of_the_history(data):
-    """Heavy, cut and recalibrated again outside, errs as often as the search says."""
+@pytest.mark.parametrize(("seed", "reborn"), [(0, False), (13, True)])
+def test_returned_networks_have_the_errors_of_the_history(seed, reborn, data):
+    """Heavy, recalibrated again outside, errs as often as the search says, also where the unpruned network is born again and errs less."""
+    torch.manual_seed(seed)
     model = shake(Own())
     found = dpes.prune(model, data[0][:1], data=data, settings=SEARCH, progress=False)
     wrong = (found.heavy(data[0][:100]).argmax(1) != data[1][:100]).float().mean()
-    pruned = found.history[found.history.generation > 0]
-    assert float(wrong) == pytest.approx(pruned.error.min())
+    assert float(wrong) == pytest.approx(found.archive.error.min())
+    assert (found.archive.error.min() > found.history.error[1:].min()) == reborn
+    assert dpes.macs(found.heavy, data[0][:1]) == found.archive.cost.iloc[0]
 
 
 def test_tensors_batches_and_functions_agree(data):

@@ -84,10 +84,10 @@ def test_saved_networks_have_the_tested_error(finished):
         assert train.error_rate(network, digits.test, digits) == pytest.approx(finished.result[role]["error"])
 
 
-def test_running_twice_is_running_once(finished):
-    before, started = {p: p.stat().st_mtime_ns for p in finished.path.iterdir()}, time.perf_counter()
+def test_running_twice_is_running_once(finished, monkeypatch):
+    before = {p: p.stat().st_mtime_ns for p in finished.path.iterdir()}
+    monkeypatch.delattr(study, "prepare")  # nothing is loaded, a few small files are read
     again = study.run(finished.settings, finished.path.parent)
-    assert time.perf_counter() - started < 1.0  # reads a few small files
     assert again.result == finished.result
     assert before == {p: p.stat().st_mtime_ns for p in finished.path.iterdir()}
 
