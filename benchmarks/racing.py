@@ -145,7 +145,8 @@ ROWS
 
 ## The ResNet-56 search
 
-Played again from its history (REPLAY_CANDIDATES candidates, batches of 250 images): a race without risk would have stopped
+Run `REPLAY_RUN`, its fitness recalibration alone, played again from its history (REPLAY_CANDIDATES candidates,
+batches of 250 images): a race without risk would have stopped
 REPLAY_STOPPED of them and counted REPLAY_COUNTED % of the search images, on average over the order of the images. With the images
 of recalibration REPLAY_SAVED % of the forward passes would be saved.
 
@@ -188,6 +189,7 @@ def page(results: dict) -> str:
         + "On a GPU each look costs a wait for the device. Races stay off by default."
     )
     text = TEXT.replace("ROWS", "\n".join(lines)).replace("FINDING", finding)
+    text = text.replace("REPLAY_RUN", replay["run"].rsplit("-", 1)[1])
     text = text.replace("REPLAY_CANDIDATES", str(replay["candidates"])).replace("REPLAY_STOPPED", str(replay["stopped"]))
     text = text.replace("REPLAY_DOMINATED", str(replay["dominated"])).replace("REPLAY_IDEAL", f"{100 * replay['ideal_counted']:.0f}")
     text = text.replace("REPLAY_COUNTED", f"{100 * replay['counted']:.1f}").replace("REPLAY_SAVED", f"{100 * replay['forwards_saved']:.1f}")

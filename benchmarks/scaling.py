@@ -376,10 +376,10 @@ def page(stored: dict) -> str:
                 f"| {NETS[net['net']]}, {name} | {100 * left:.0f} % | {off(e['by_macs'], e['measured'])} | "
                 f"{off(e['by_rates'], e['measured'])} | {e['measured']:,.1f} |"
             )
-    run = stored["run"]
+    run, digest = stored["run"], stored["run"]["run"].rsplit("-", 1)[1]
     for what, name, left in (
-        ("search", f"committed run, search of {run['candidates']} candidates", statistics.mean(run["macs_left"])),
-        ("finetuning", f"committed run, fine-tuning, 3 x {run['epochs']} epochs", statistics.mean(run["solutions_left"])),
+        ("search", f"ResNet-56's run `{digest}`, search of {run['candidates']} candidates", statistics.mean(run["macs_left"])),
+        ("finetuning", f"ResNet-56's run `{digest}`, fine-tuning, 3 x {run['epochs']} epochs", statistics.mean(run["solutions_left"])),
     ):
         e = run[what]
         forecasts = f"{off(e['by_macs'], e['measured'])} | {off(e['by_rates'], e['measured'])}"
@@ -407,6 +407,7 @@ def page(stored: dict) -> str:
     values = {
         "RATES": "\n".join(rates),
         "TABLE": "\n".join(tables),
+        "RUN": digest,
         "NAIVE": f"{100 * min(naive):+.0f} to {100 * max(naive):+.0f} %",
         "BETTER": f"{100 * min(better):+.0f} to {100 * max(better):+.0f} %",
         "BARRIER": "\n".join(barrier),
@@ -504,7 +505,7 @@ A worker process was ready after <START> s. It gets <MEGABYTES> MB of network an
 
 ## A worked example
 
-The committed run on this machine, if it had more cores:
+ResNet-56's run `<RUN>` on this machine, if it had more cores:
 
 ```python
 <CODE>
@@ -529,7 +530,7 @@ ResNet-50 has <BIGMACS> M MACs at 224 x 224 pixels and a genome of <BITS> bits. 
 rate <TERA> T MACs per second, <USE> of the GPU's peak, and <FORWARD> images per second forward. (The published rates of an older GPU have
 <CHECK> forward images per trained one, not 3.) A photograph of 500 x 375 pixels (scikit-learn's, as JPEG) was decoded, cropped and scaled
 here <DECODED> times per second on one core, so the cores of one GPU would feed it <FED> images per second. Candidates and solutions have
-the shares of MACs that those of the committed ResNet-56 run had; slim networks are assumed to run at the full rate. Eight generations,
+the shares of MACs that those of the run `<RUN>` had; slim networks are assumed to run at the full rate. Eight generations,
 10,000 images on which errors are counted, 30 epochs of fine-tuning, the three solutions at the same time where there are three GPUs.
 
 | fitness | GPUs | population | candidates | rounds | search | idle | fine-tuning |

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
 import warnings
 from collections.abc import Callable, Sequence
@@ -124,15 +125,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns 0, or 2 after one line on stderr that names a mistake and its cure."""
     arguments = parser().parse_args(argv)
     warnings.showwarning = lambda message, *_: print(f"warning: {message}", file=sys.stderr)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a cluster's or a system's stop is as orderly as Ctrl-C
     try:
         use_threads(getattr(arguments, "threads", None))
         COMMANDS[arguments.command](arguments)
+        sys.stdout.flush()
         return 0
     except DpesError as error:
         if arguments.debug:
             raise
         print(f"dpes: {error}", file=sys.stderr)
         return 2
+    except BrokenPipeError:  # whoever reads the output, such as head, has what it wanted
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python complains of what is still buffered
+        return 128 + signal.SIGPIPE
     except OSError as error:
         if arguments.debug:
             raise

@@ -212,9 +212,32 @@ def workers_of(workers: int, start: Callable[..., None], arguments: tuple) -> It
 def submit(pool: ProcessPoolExecutor, function: Callable, jobs: Iterable[tuple]) -> list[Future]:
     """A future of ``function(*job)`` for each job; raises ``BrokenProcessPool`` where a process has died already."""
     try:
-        return [pool.submit(function, *job) for job in jobs]
+        with undisturbed():
+            return [pool.submit(function, *job) for job in jobs]
     except (ValueError, OSError) as error:  # one died while another was being started, and its pipes were closed under the latter
         raise BrokenProcessPool("a process died as it was born") from error
+
+
+@contextmanager
+def undisturbed() -> Iterator[None]:
+    """Ctrl-C and SIGTERM wait for the end of the block, and what is born in it never hears of Ctrl-C.
+
+    A process whose parent left it half-born, or that is interrupted before it is a worker, would complain at length.
+    """
+    if threading.current_thread() is not threading.main_thread():  # only that one is interrupted
+        yield
+        return
+    came: list[int] = []
+    handlers = {number: signal.signal(number, lambda number, _: came.append(number)) for number in (signal.SIGINT, signal.SIGTERM)}
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])  # is inherited
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+        for number in came:
+            signal.raise_signal(number)
 
 
 def _start_worker(model: nn.Module, dataset: data.Dataset, example: tuple[int, ...], search: Search, seed: int, device: str) -> None:
@@ -225,7 +248,6 @@ def _start_worker(model: nn.Module, dataset: data.Dataset, example: tuple[int, .
 
 def behave_as_worker() -> None:
     """Make this process, started by another one, a worker of one thread that its parent stops and that never outlives it."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all; the parent stops its workers
     threading.Thread(target=_end_with_parent, daemon=True).start()
     torch.set_num_threads(1)
     tqdm.set_lock(threading.RLock())  # torch.fx counts with it; its own lock is a semaphore, which a stopped process leaves behind

@@ -6,8 +6,10 @@ import errno
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -173,6 +175,42 @@ def test_a_process_ends_with_two_and_no_traceback(tmp_path):
         env=os.environ | {"DPES_RUNS": str(tmp_path)},
     )
     assert done.returncode == 2 and done.stderr.count("\n") == 1 and not done.stdout
+
+
+@pytest.mark.parametrize("command", ["where", "show"])
+def test_a_reader_that_leaves_is_no_error(command, finished):
+    reading, writing = os.pipe()
+    os.close(reading)
+    done = subprocess.run(
+        [sys.executable, "-m", "dpes", command, "--folder", finished.path.parent], stdout=writing, stderr=subprocess.PIPE, text=True
+    )
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (141, "")
+
+
+@pytest.mark.parametrize(("number", "send"), [(signal.SIGTERM, os.kill), (signal.SIGINT, os.killpg)])
+def test_a_run_that_is_stopped_stops_its_workers_and_counts_its_seconds(number, send, tmp_path):
+    """By a batch system whose time is up, or by Ctrl-C, which reaches workers, too, at the worst of moments: they are being born."""
+    sizes = ["--model", "vgg-tiny", "--generations", "2", "--baseline-epochs", "1", "--finetune-epochs", "0"]
+    command = ["run", *SMOKE, *sizes, "--folder", str(tmp_path)]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "dpes", *command, "--workers", "2"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    while not any(tmp_path.glob("*/history.jsonl")):
+        assert process.poll() is None, process.stderr.read()
+        time.sleep(0.02)
+    send(process.pid, number)
+    out, error = process.communicate()  # returns when the workers, too, have let go of its pipes
+    assert (process.returncode, out, error) == (130, "", "dpes: stopped; the same command continues where it was\n")
+    (run,) = tmp_path.iterdir()
+    before = json.loads((run / "env.json").read_text())["seconds"]["search"]
+    assert before > 0
+    assert main(command) == 0
+    assert json.loads((run / "env.json").read_text())["seconds"]["search"] > before
 
 
 def test_where_starts_nothing(capsys, tmp_path):

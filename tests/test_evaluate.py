@@ -145,6 +145,20 @@ def test_processes_leave_nothing_behind(tmp_path):
     assert (done.stdout, done.stderr) == ("2\n", "")
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_waits_until_processes_are_born(number):
+    came, before = [], signal.signal(number, lambda *_: came.append("heard"))
+    try:
+        with evaluate.undisturbed():
+            signal.raise_signal(number)
+            came.append("born")
+        assert came == ["born", "heard"]
+        signal.raise_signal(number)
+        assert came == ["born", "heard", "heard"]
+    finally:
+        signal.signal(number, before)
+
+
 def test_processes_that_are_left_in_the_midst_of_their_work_end_at_once():
     """By an exception, such as Ctrl-C; else the pool would wait for what they are doing."""
     start = time.monotonic()
