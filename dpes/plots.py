@@ -223,10 +223,16 @@ def against_chance(controls: pd.DataFrame, test_images: int) -> str:
 
 
 def titles(runs: list[Run]) -> list[str]:
-    """What a page calls its runs: by the network, and by the fitness where it shows several runs of one network."""
+    """What a page calls its runs: by the network, and by fitness and ceiling where it shows several runs of one network."""
     networks = [run.settings.model for run in runs]
-    several = {name for name in networks if networks.count(name) > 1}
-    return [f"{name}, {run.settings.search.fitness}" if name in several else name for name, run in zip(networks, runs, strict=True)]
+
+    def title(run: Run) -> str:
+        if networks.count(run.settings.model) == 1:
+            return run.settings.model
+        search = run.settings.search
+        return f"{run.settings.model}, {search.fitness}" + (f", ceiling {100 * search.error_ceiling:g} %" if search.error_ceiling else "")
+
+    return [title(run) for run in runs]
 
 
 def orders(runs: list[Run], controls: list[pd.DataFrame | None]) -> pd.DataFrame:

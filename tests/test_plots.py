@@ -71,10 +71,13 @@ def other(finished):
     return dataclasses.replace(finished, settings=dataclasses.replace(finished.settings, model="resnet20"))
 
 
-def test_runs_of_one_network_are_told_apart_by_their_fitness(finished, other):
-    s = finished.settings
-    trained = dataclasses.replace(finished, settings=dataclasses.replace(s, search=dataclasses.replace(s.search, fitness="partial")))
-    assert plots.titles([finished, other, trained]) == ["resnet8, recalibrate", "resnet20", "resnet8, partial"]
+def test_runs_of_one_network_are_told_apart_by_fitness_and_ceiling(finished, other):
+    def searched(**changes):
+        s = finished.settings
+        return dataclasses.replace(finished, settings=dataclasses.replace(s, search=dataclasses.replace(s.search, **changes)))
+
+    named = plots.titles([finished, other, searched(fitness="partial"), searched(error_ceiling=0.6)])
+    assert named == ["resnet8, recalibrate", "resnet20", "resnet8, partial", "resnet8, recalibrate, ceiling 60 %"]
 
 
 def test_rivals_are_told_apart_without_colour(controls):
