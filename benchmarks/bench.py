@@ -37,8 +37,9 @@ from torch.utils.data import DataLoader
 from torchvision import transforms
 
 from dpes import cost, data, es, evaluate, models, search, train
-from dpes.channels import Layout, kept, trace
+from dpes.channels import trace
 from dpes.config import Search
+from dpes.layout import Layout, kept
 from dpes.slim import cut, slim
 
 HERE = Path(__file__).parent

@@ -33,9 +33,9 @@ from sklearn.datasets import load_sample_image
 from torch import nn
 
 from dpes import cost, data, es, models, open_run, slim, trace, train
-from dpes.channels import Layout
 from dpes.config import Settings, make_settings
 from dpes.evaluate import Fitness, processes
+from dpes.layout import Layout
 from dpes.slim import cut
 
 HERE = Path(__file__).parent

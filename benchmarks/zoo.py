@@ -23,8 +23,8 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from dpes import cost, export, load, mask, save, slim, trace
-from dpes.channels import Layout
 from dpes.es import repair
+from dpes.layout import Layout
 
 HERE = Path(__file__).parent
 RESULTS, PAGE = HERE / "zoo.json", HERE.parent / "book" / "zoo.md"

@@ -1,8 +1,9 @@
 """dpes: filter pruning of deep CNNs by a multi-objective evolution strategy (DeepPruningES, Fernandes & Yen 2021)."""
 
-from .channels import Layout, UnsupportedModel, macs, trace
+from .channels import UnsupportedModel, macs, trace
 from .config import DpesError, Search, Settings, Training, make_settings
 from .files import RunError
+from .layout import Layout
 from .pruning import Front, prune
 from .slim import load, mask, save, slim
 from .study import Run, load_runs, open_run, run, where

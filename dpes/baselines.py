@@ -11,10 +11,10 @@ import numpy as np
 import pandas as pd
 
 from . import cost, importance, study, train
-from .channels import Layout
 from .config import SettingsError
 from .es import ROLES, repair
 from .files import RunError, locked, read_json, write_json
+from .layout import Layout
 from .slim import read_header
 from .study import Run
 

@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from .channels import Layout, kept
 from .config import Settings
+from .layout import Layout, kept
 
 
 def costs(layout: Layout, genomes: np.ndarray, which: str = "macs") -> np.ndarray:

@@ -24,8 +24,9 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from . import data, train
-from .channels import Layout, trace
+from .channels import trace
 from .config import Search, Training
+from .layout import Layout
 from .slim import cut
 
 Job = tuple[np.ndarray, float]  # a genome, and the error above which it is dominated: arguments of ``Fitness``

@@ -6,8 +6,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from .channels import KEPT, Layout
 from .config import Search
+from .layout import KEPT, Layout
 
 
 @torch.no_grad()

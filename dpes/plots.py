@@ -12,11 +12,11 @@ import seaborn as sns
 from matplotlib.figure import Figure
 from pandas.io.formats.style import Styler
 
-from .channels import Layout
 from .config import DpesError, Training, differences
 from .data import folders
 from .es import ROLES
 from .files import read_json
+from .layout import Layout
 from .study import Run
 
 MARKERS = {"baseline": "*", "heavy": "s", "knee": "D", "light": "o"}  # told apart without colour

@@ -15,9 +15,10 @@ from torch import Tensor, nn
 
 from . import cost as costs
 from . import es, evaluate, importance, train
-from .channels import Layout, trace
+from .channels import trace
 from .config import Search, SettingsError, suggest, to_dict
 from .files import RunError, difference, locked, read_history, read_json, write_json
+from .layout import Layout
 from .search import Candidate, archive, search
 from .slim import cut, slim
 

@@ -12,9 +12,9 @@ import pandas as pd
 from tqdm import tqdm
 
 from . import cost, es, pareto
-from .channels import Layout
 from .config import Search
 from .evaluate import Job
+from .layout import Layout
 from .slim import from_hex, to_hex
 
 

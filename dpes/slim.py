@@ -14,8 +14,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as to_bytes
 from torch import fx, nn
 
-from .channels import KEPT, Layout, kept, trace
+from .channels import trace
 from .config import DpesError
+from .layout import KEPT, Layout, kept
 
 FORMAT = "dpes slim network 1"
 

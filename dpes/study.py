@@ -28,9 +28,10 @@ from safetensors.torch import save as to_bytes
 from torch import Tensor, nn
 
 from . import cluster, cost, data, es, evaluate, importance, models, train
-from .channels import Layout, trace
+from .channels import trace
 from .config import SCHEMA, Settings, SettingsError, from_dict, suggest, to_dict
 from .files import RunError, difference, locked, read_history, read_json, write_json
+from .layout import Layout
 from .search import Candidate, archive, search
 from .slim import from_hex, load, save, slim, to_hex
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from hypothesis import settings
 
-from dpes.channels import Layout
+from dpes.layout import Layout
 
 
 def random_genome(layout: Layout, rng: np.random.Generator) -> np.ndarray:

@@ -11,7 +11,8 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from dpes import cost, models
-from dpes.channels import GenomeError, UnsupportedModel, macs, trace
+from dpes.channels import UnsupportedModel, macs, trace
+from dpes.layout import GenomeError
 from dpes.slim import mask, slim
 
 X = torch.zeros(1, 3, 32, 32)
