@@ -53,7 +53,8 @@ def parser() -> Parser:
     controls = commands.add_parser("controls", help="train rivals of a finished run at its knee's MACs: random masks and uniform L1")
     controls.add_argument("run", help="its directory, or its name in the folder of runs")
     controls.add_argument("--folder", default=None, help="folder of run directories")
-    controls.add_argument("--masks", type=int, default=3, help="how many random masks (default: 3)")
+    about = "how many random masks (default: 3); being ahead of all n of them is luck once in n + 1 times"
+    controls.add_argument("--masks", type=int, default=3, help=about)
     controls.add_argument(
         "--widths", action="store_true", help="also what a search on widths finds (uses L1 norms), which takes as long as the run's own"
     )

@@ -83,11 +83,12 @@ def test_runs_of_one_network_are_told_apart_by_fitness_and_ceiling(finished, oth
 def test_rivals_are_told_apart_without_colour(controls):
     figure, alt = plots.rivals(controls, 10_000)
     lines = figure.axes[0].lines
-    assert [line.get_label() for line in lines] == ["knee", "uniform L1", "random mask 1", "random mask 2"]
+    _, named = figure.axes[0].get_legend_handles_labels()
+    assert named == ["knee", "uniform L1", "random masks"]
     assert [line.get_marker() for line in lines] == ["D", "^", "x", "x"]
     assert [round(line.get_ydata()[-1], 6) for line in lines[1:]] == [10, 11, 12] and "random mask 2 12.0" in alt
     below = figure.axes[1]
-    assert [label.get_text() for label in below.get_yticklabels()] == [line.get_label() for line in lines]
+    assert [label.get_text() for label in below.get_yticklabels()] == ["knee", "uniform L1", "random mask 1", "random mask 2"]
     bars = [bar.lines[2][0].get_segments()[0][:, 0] for bar in below.containers]
     p, q = controls.error[:2]
     noise = 200 * ((p * (1 - p) + q * (1 - q)) / 10_000) ** 0.5
@@ -96,10 +97,10 @@ def test_rivals_are_told_apart_without_colour(controls):
 
 def test_the_table_of_rivals_holds_the_knee_and_them(controls, finished):
     table = plots.rivals_table(controls)
-    assert list(table) == ["knee", "uniform L1", "random mask 1", "random mask 2"]
-    assert table.loc["fine-tuned (%)", "knee"] == 100 * finished.result["knee"]["error"]
-    assert table.loc["fine-tuned (%)", "random mask 2"] == pytest.approx(12)
-    assert f"{finished.result['knee']['params']:,}" in plots.styled(table).to_html()
+    assert list(table.index) == ["knee", "uniform L1", "random mask 1", "random mask 2"]
+    assert table.loc["knee", "fine-tuned (%)"] == 100 * finished.result["knee"]["error"]
+    assert table.loc["random mask 2", "fine-tuned (%)"] == pytest.approx(12)
+    assert ">12.00<" in plots.styled_rows(table).to_html()
 
 
 def test_overview_draws_what_each_network_loses(finished, other, controls):
@@ -147,27 +148,43 @@ def test_orders_before_and_after_fine_tuning(finished, other, controls):
     assert set(plots.orders([finished], [controls])["place then"]) == {1} and plots.orders([finished], [None]).empty
 
 
-@pytest.mark.parametrize("knee, words", [(0.02, "is better than chance"), (0.115, "does not show"), (0.3, "is worse than chance")])
-def test_chance_is_judged_beyond_the_noise(controls, knee, words):
+NOT_SHOWN = "**So this run does not show that it is better than chance.**"
+
+
+@pytest.mark.parametrize(
+    "knee, masks, rank, lucky, verdict",
+    [
+        (0.02, 1, "ahead of 1 of 1 random mask;", "1 of 2", NOT_SHOWN),
+        (0.02, 2, "ahead of 2 of 2 random masks;", "1 of 3", NOT_SHOWN),
+        (0.115, 2, "ahead of 1 of 2 random masks;", "2 of 3", NOT_SHOWN),
+        (0.12, 2, "behind 1 of 2 random masks;", "2 of 3", NOT_SHOWN),  # level with the other
+        (0.02, 18, "ahead of 18 of 18 random masks;", "1 of 19", NOT_SHOWN),
+        (0.02, 19, "ahead of 19 of 19 random masks;", "1 of 20", "**So it is better than chance.**"),
+        (0.115, 19, "ahead of 18 of 19 random masks;", "2 of 20", NOT_SHOWN),
+        (0.4, 19, "behind 19 of 19 random masks;", "1 of 20", "**So it is worse than chance.**"),
+    ],
+)
+def test_chance_is_judged_by_how_often_luck_would_do_as_well(controls, knee, masks, rank, lucky, verdict):
     controls.loc[controls.solution == "knee", "error"] = knee
-    text = plots.against_chance(controls, 10_000)
-    assert words in text and f"The knee errs on {100 * knee:.2f} %" in text and "11.00 to 12.00 %, 11.50 % in the mean" in text
+    one = controls[controls.solution == "random0"]
+    more = pd.concat([controls[:2], *(one.assign(solution=f"random{k}", error=0.11 + k / 100) for k in range(masks))])
+    text = plots.against_chance(more, 10_000)
+    assert text.endswith(f"The knee is {rank} one more random mask would be so in {lucky} cases, by luck. {verdict}")
+    assert f"The knee errs on {100 * knee:.2f} %" in text
+    assert masks == 1 or f"11.00 to {10 + masks}.00 %, {10.5 + masks / 2:.2f} % in the mean" in text
 
 
 def test_networks_are_compared_image_by_image_where_that_was_counted(controls):
     controls["error"] = [0.1, 0.106, 0.106, 0.106]
-    assert "does not show" in (text := plots.against_chance(controls, 10_000)) and "0.9 points (two standard errors, as if" in text
-    assert "wrong" not in "".join(plots.rivals_table(controls).index)
+    assert "0.9 points (two standard errors, as if" in plots.against_chance(controls, 10_000)
+    assert "wrong" not in "".join(plots.rivals_table(controls))
     paired = controls.assign(wrong_alone=[np.nan, np.nan, 110, 110], knee_wrong_alone=[np.nan, np.nan, 50, 50])
     noise = plots.uncertainty(paired, 10_000)
     assert noise[0] == 0 and noise[1] == pytest.approx(plots.uncertainty(controls, 10_000)[1])
     # 160 images tell them apart, 60 of which are the difference
     assert noise[2] == noise[3] == pytest.approx(200 * ((160 - 60**2 / 10_000) ** 0.5 / 10_000))
-    text = plots.against_chance(paired.assign(error=[0.1, 0.106, 0.101, 0.106]), 10_000)
-    assert "ahead of 1 of 2 random masks by more than that. **So this run does not show" in text
-    text = plots.against_chance(paired, 10_000)
-    assert "is better than chance" in text and "0.3 points (two standard errors, compared image by image)" in text
-    html = plots.styled(plots.rivals_table(paired)).to_html()
+    assert "0.3 points (two standard errors, compared image by image)" in plots.against_chance(paired, 10_000)
+    html = plots.styled_rows(plots.rivals_table(paired)).to_html()
     assert "images: wrong, knee right" in html and ">110<" in html and "nan" not in html
 
 
