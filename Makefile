@@ -38,7 +38,7 @@ study: $(ENV) ## the runs of the profile cpu on CIFAR-10 and their controls, two
 	  $(BIN)/python -m dpes train --profile cpu --model $$model --threads 2 && \
 	  $(BIN)/python -m dpes run --profile cpu --model $$model --threads 1 --workers 2 && \
 	  $(BIN)/python -m dpes controls "$$($(BIN)/python -m dpes where --profile cpu --model $$model)" \
-	    $$([ $$model != resnet56 ] || echo --widths) --threads 1 --workers 2 || exit; \
+	    $$([ $$model != resnet56 ] || echo --widths --masks 9) --threads 1 --workers 2 || exit; \
 	done
 
 bench: $(ENV) ## measure what a search costs beside its forward passes, and write the page (ARGS="build half" for some rows, ARGS=--tried for what was tried, too)
