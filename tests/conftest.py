@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -78,3 +80,19 @@ def finished(weights_folder, tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("DPES_DATA", weights_folder)
         return study.run(make_settings("smoke"), tmp_path_factory.mktemp("runs"))
+
+
+@pytest.fixture
+def controls(finished):
+    """Controls with errors made up."""
+    from dpes import baselines
+
+    rows = [finished.result["knee"] | {"solution": name, "error": 0.1 + k / 100} for k, name in enumerate(("l1", "random0", "random1"))]
+    done = {row["solution"]: row for row in rows}
+    return baselines.frame(finished, done)
+
+
+@pytest.fixture
+def other(finished):
+    """The same run under the name of another network."""
+    return dataclasses.replace(finished, settings=dataclasses.replace(finished.settings, model="resnet20"))
