@@ -139,7 +139,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     except BrokenPipeError:  # whoever reads the output, such as head, has what it wanted
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python complains of what is still buffered
-        return 128 + signal.SIGPIPE
+        return 141  # 128 + SIGPIPE, as a shell says
     except OSError as error:
         if arguments.debug:
             raise

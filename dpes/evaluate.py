@@ -225,7 +225,8 @@ def undisturbed() -> Iterator[None]:
 
     A process whose parent left it half-born, or that is interrupted before it is a worker, would complain at length.
     """
-    if threading.current_thread() is not threading.main_thread():  # only that one is interrupted
+    if threading.current_thread() is not threading.main_thread() or not hasattr(signal, "pthread_sigmask"):
+        # only that thread is interrupted, and Windows has no masks
         yield
         return
     came: list[int] = []
