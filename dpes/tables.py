@@ -48,6 +48,18 @@ def summary(runs: list[Run], controls: list[pd.DataFrame | None]) -> pd.DataFram
     return pd.DataFrame(rows).set_index(["network", ""])[[*columns, "time left, 1 image (%)", "time left, 64 images (%)"]]
 
 
+def in_short(runs: list[Run], controls: list[pd.DataFrame | None]) -> str:
+    """A line of Markdown for each run: what its knee and the rivals of equal MACs lose of the unpruned accuracy, least first."""
+    lines = []
+    for title, run, rivals in zip(titles(runs), runs, controls, strict=True):
+        frame = run.solutions.query("solution == 'knee'") if rivals is None else rivals
+        lost = 100 * (frame.error.groupby(frame.solution.map(kind)).mean() - run.result["baseline"]["error"])
+        told = "; ".join(f"{name} {points:.2f}" for name, points in lost.sort_values().items())
+        left = 100 * run.result["knee"]["macs"] / run.result["baseline"]["macs"]
+        lines.append(f"- **{title}**, {left:.0f} % of the MACs, points lost: {told.replace('knee', '**knee**')}")
+    return "\n".join(lines)
+
+
 def orders(runs: list[Run], controls: list[pd.DataFrame | None]) -> pd.DataFrame:
     """The knee of each run and its rivals by test error before and after fine-tuning, in percent, with places: 1 errs least."""
     found = {}

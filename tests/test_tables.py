@@ -53,6 +53,18 @@ def test_summary_has_a_row_for_each_network_and_one_for_all_random_masks(finishe
     assert html == tables.styled_rows(table.copy()).to_html() and "11.50" in html and "nan" not in html
 
 
+def test_in_short_the_least_loss_comes_first(finished, other, controls):
+    whole, knee = finished.result["baseline"], finished.result["knee"]
+    lost = [100 * (error - whole["error"]) for error in (knee["error"], 0.1, 0.115)]
+    named = zip(lost, ("**knee** {:.2f}", "uniform L1 {:.2f}", "random masks, mean {:.2f}"), strict=True)
+    order = "; ".join(name.format(points) for points, name in sorted(named))
+    left = 100 * knee["macs"] / whole["macs"]
+    assert tables.in_short([finished, other], [controls, None]).split("\n") == [
+        f"- **resnet8**, {left:.0f} % of the MACs, points lost: {order}",
+        f"- **resnet20**, {left:.0f} % of the MACs, points lost: **knee** {lost[0]:.2f}",
+    ]
+
+
 def test_orders_before_and_after_fine_tuning(finished, other, controls):
     controls = controls.assign(error_recalibrated=[0.5, 0.4, 0.2, 0.4], error=[0.1, 0.3, 0.2, 0.2])  # knee, L1, two masks
     table = tables.orders([finished, other], [controls, None]).loc["resnet8"]
