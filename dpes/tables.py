@@ -73,6 +73,16 @@ def orders(runs: list[Run], controls: list[pd.DataFrame | None]) -> pd.DataFrame
     return pd.concat(found, names=["network", ""]) if found else pd.DataFrame()
 
 
+def foretold(runs: list[Run], controls: list[pd.DataFrame | None]) -> str:
+    """A line of Markdown for each run with rivals: rank correlation of errors before and after fine-tuning, each network by itself."""
+    lines = []
+    for title, rivals in zip(titles(runs), controls, strict=True):
+        if rivals is not None:
+            agreement = rivals.error_recalibrated.corr(rivals.error, method="spearman")
+            lines.append(f"- **{title}**: {agreement:+.2f} over {len(rivals)} networks")
+    return "\n".join(lines)
+
+
 def variants(runs: dict[str, Run]) -> pd.DataFrame:
     """The solutions of runs of one network that differ in a setting, a row each; errors and shares in percent. runs: by what differs."""
     rows = []

@@ -53,6 +53,11 @@ def test_summary_has_a_row_for_each_network_and_one_for_all_random_masks(finishe
     assert html == tables.styled_rows(table.copy()).to_html() and "11.50" in html and "nan" not in html
 
 
+def test_how_well_the_order_is_foretold(finished, other, controls):
+    controls["error_recalibrated"] = controls.error.rank().replace({1: 2, 2: 1})  # four networks, the best two exchanged
+    assert tables.foretold([finished, other], [controls, None]) == "- **resnet8**: +0.80 over 4 networks"
+
+
 def test_in_short_the_least_loss_comes_first(finished, other, controls):
     whole, knee = finished.result["baseline"], finished.result["knee"]
     lost = [100 * (error - whole["error"]) for error in (knee["error"], 0.1, 0.115)]
