@@ -286,6 +286,9 @@ def fixed(frame: pd.DataFrame) -> Styler:
     """A style whose ids are made from the frame, in place of random ones; on the page it looks like every data frame."""
     uuid = hashlib.sha256(frame.to_json(orient="split", double_precision=15).encode()).hexdigest()[:8]
     style = frame.style.set_uuid(uuid).set_table_attributes('class="dataframe"')
-    style.set_table_styles([{"selector": "th, td", "props": "font-size: 0.9em; padding: 0.1em 0.35em"}])
+    rules = [{"selector": "th, td", "props": "font-size: 0.9em; padding: 0.1em 0.35em"}]
+    if frame.index.nlevels == 1:  # of several columns of names, each must take what room there is
+        rules.append({"selector": "th.row_heading", "props": "white-space: nowrap"})
+    style.set_table_styles(rules)
     right = [{"selector": "td", "props": "text-align: right"}]
     return style.set_table_styles({name: right for name in frame.select_dtypes("number")}, overwrite=False)
