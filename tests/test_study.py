@@ -141,8 +141,8 @@ def test_stopped_after_every_candidate_a_run_ends_alike(halfway, finished, monke
         assert (halfway / name).read_bytes() == (finished.path / name).read_bytes(), name
 
 
-@pytest.mark.parametrize("sent, ends", [(signal.SIGINT, 130), (signal.SIGTERM, -signal.SIGTERM)])
-def test_a_process_that_is_asked_to_stop_leaves_a_run_to_continue(sent, ends, halfway, finished):
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
+def test_a_process_that_is_asked_to_stop_leaves_a_run_to_continue(sent, halfway, finished):
     for name in ("state.npz", "history.jsonl", "timing.jsonl"):
         (halfway / name).unlink()
     code = (  # a shell that puts the tests into the background has Ctrl-C ignored
@@ -154,8 +154,7 @@ def test_a_process_that_is_asked_to_stop_leaves_a_run_to_continue(sent, ends, ha
             time.sleep(0.01)
         process.send_signal(sent)
         out, _ = process.communicate(timeout=60)
-    assert process.returncode == ends, out
-    assert "Traceback" not in out and ("the same command continues" in out) == (sent == signal.SIGINT)
+    assert process.returncode == 130 and "Traceback" not in out and "the same command continues" in out, out
     assert not (halfway / "result.json").exists()
     study.run(finished.settings, halfway.parent)
     for name in ("history.jsonl", *(f"{r}.safetensors" for r in es.ROLES)):
