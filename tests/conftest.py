@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
 
 import numpy as np
 import pytest
@@ -40,6 +41,12 @@ def shake(model: torch.nn.Module, seed: int = 0) -> torch.nn.Module:
 def rng() -> np.random.Generator:
     return np.random.default_rng(0)
 
+
+DPES = [  # the command line in a process of its own; a shell that puts the tests into the background has Ctrl-C ignored
+    sys.executable,
+    "-c",
+    "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\nfrom dpes.__main__ import main; raise SystemExit(main())",
+]
 
 # The same numbers every time: what fails is found by the one whose change it is. More are drawn by --hypothesis-profile=random.
 # No deadlines: another program on the machine would make them fail.

@@ -13,6 +13,7 @@ import time
 
 import numpy as np
 import pytest
+from conftest import DPES
 
 from dpes import config, search, study
 from dpes.__main__ import main
@@ -193,11 +194,8 @@ def test_a_run_that_is_stopped_stops_its_workers_and_counts_its_seconds(number, 
     """By a batch system whose time is up, or by Ctrl-C, which reaches workers, too, at the worst of moments: they are being born."""
     sizes = ["--model", "vgg-tiny", "--generations", "2", "--baseline-epochs", "1", "--finetune-epochs", "0"]
     command = ["run", *SMOKE, *sizes, "--folder", str(tmp_path)]
-    code = (  # a shell that puts the tests into the background has Ctrl-C ignored
-        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\nfrom dpes.__main__ import main; raise SystemExit(main())"
-    )
     process = subprocess.Popen(
-        [sys.executable, "-c", code, *command, "--workers", "2"],
+        [*DPES, *command, "--workers", "2"],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from conftest import DPES
 from safetensors.torch import load_file, save_file
 
 from dpes import config, cost, data, es, evaluate, make_settings, models, study, train
@@ -145,10 +146,7 @@ def test_stopped_after_every_candidate_a_run_ends_alike(halfway, finished, monke
 def test_a_process_that_is_asked_to_stop_leaves_a_run_to_continue(sent, halfway, finished):
     for name in ("state.npz", "history.jsonl", "timing.jsonl"):
         (halfway / name).unlink()
-    code = (  # a shell that puts the tests into the background has Ctrl-C ignored
-        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\nfrom dpes.__main__ import main; raise SystemExit(main())"
-    )
-    command = [sys.executable, "-c", code, "run", "--profile", "smoke", "--quiet", "--threads", "1", "--folder", str(halfway.parent)]
+    command = [*DPES, "run", "--profile", "smoke", "--quiet", "--threads", "1", "--folder", str(halfway.parent)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
         while process.poll() is None and not (halfway / "state.npz").exists():
             time.sleep(0.01)
