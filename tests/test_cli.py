@@ -208,8 +208,7 @@ def test_a_run_that_is_stopped_stops_its_workers_and_counts_its_seconds(number, 
     out, error = process.communicate()  # returns when the workers, too, have let go of its pipes
     assert (process.returncode, out, error) == (130, "", "dpes: stopped; the same command continues where it was\n")
     (run,) = tmp_path.iterdir()
-    before = json.loads((run / "env.json").read_text())["seconds"]["search"]
-    assert before > 0
+    before = json.loads((run / "env.json").read_text())["seconds"]["search"]  # 0.00 where the machine is quick
     assert main(command) == 0
     assert json.loads((run / "env.json").read_text())["seconds"]["search"] > before
 

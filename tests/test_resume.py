@@ -78,7 +78,7 @@ def test_killed_at_twenty_random_moments(start, tmp_path):
         process = start(folder)
         process.join(draw.uniform(0.05, 0.6) * seconds)
         if process.is_alive():
-            os.kill(process.pid, signal.SIGKILL)
+            process.kill()
             process.join()
             kills += 1
         if kills >= KILLS:
