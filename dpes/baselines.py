@@ -162,7 +162,10 @@ def frame(run: Run, done: dict[str, dict[str, Any]]) -> pd.DataFrame:
     return table.assign(macs_left=table.macs / whole["macs"], params_left=table.params / whole["params"])
 
 
-def read_controls(run: Run) -> pd.DataFrame | None:
-    """The controls of a finished run, or None if there are none; see ``controls``."""
-    done = stored(run.path / "controls.json")
+def read_controls(run: Run, file: str = "controls.json") -> pd.DataFrame | None:
+    """The controls of a finished run, or None if there are none; see ``controls``.
+
+    file: ``controls-again.json`` holds those that were trained a second time, on another machine, where there are some.
+    """
+    done = stored(run.path / file)
     return frame(run, done) if done else None

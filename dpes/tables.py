@@ -188,6 +188,30 @@ def against_chance(controls: pd.DataFrame, test_images: int) -> str:
     )
 
 
+def twice(first: pd.DataFrame, again: pd.DataFrame) -> pd.DataFrame:
+    """Test errors in percent of the controls that were trained twice with one seed, a row each; frames of ``baselines.read_controls``."""
+    errors = [100 * frame[frame.solution != "knee"].set_index("solution").error for frame in (first, again)]
+    table = pd.concat(errors, axis="columns", join="inner", keys=["trained once (%)", "again (%)"]).rename(index=rival)
+    return table.assign(**{"points apart": (table["again (%)"] - table["trained once (%)"]).abs()}).rename_axis(None)
+
+
+def rounding(errors: pd.DataFrame) -> str:
+    """How far two trainings that differ in rounding alone lie apart, in Markdown; errors: the frame of ``twice``.
+
+    Two trainings of one network differ as those of two networks that err alike; where rounding was the same, they tell nothing.
+    """
+    apart = errors["points apart"]
+    other = apart[apart > 0]
+    if other.empty:
+        return f"All {len(apart)} networks erred as before, to the last image."
+    noise = 2 * np.sqrt((other**2).mean())
+    return (
+        f"{len(other)} of {len(apart)} networks end {other.min():.2f} to {other.max():.2f} points from where they did. "
+        f"So two networks that err alike differ by up to {noise:.1f} points because each was trained once "
+        f"(two standard errors, from {len(other)} differences)."
+    )
+
+
 def second_search(run: Run, second: Run) -> str:
     """The settings in which two runs of one network differ, and what that does to boundary light and to the knee, in Markdown."""
     pairs = differences(second.settings, run.settings)

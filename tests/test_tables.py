@@ -120,6 +120,20 @@ def test_networks_are_compared_image_by_image_where_that_was_counted(controls):
     assert "images: wrong, knee right" in html and ">110<" in html and "nan" not in html
 
 
+def test_a_second_training_tells_what_one_is_worth(controls):
+    again = controls.assign(error=controls.error + [0, 0.003, 0, -0.001])[:4]
+    errors = tables.twice(controls, again)
+    assert list(errors.index) == ["uniform L1", "random mask 1", "random mask 2"]
+    assert errors["points apart"].tolist() == pytest.approx([0.3, 0, 0.1])
+    # 2 sqrt(2) standard deviations of one training, which are sqrt(mean of squares / 2)
+    noise = 2 * 2**0.5 * ((0.3**2 + 0.1**2) / 2 / 2) ** 0.5
+    assert f"{noise:.1f}" == "0.4"
+    text = tables.rounding(errors)
+    assert text.startswith("2 of 3 networks end 0.10 to 0.30 points from") and "up to 0.4 points" in text and "from 2 differences" in text
+    assert tables.rounding(tables.twice(controls, controls)) == "All 3 networks erred as before, to the last image."
+    assert tables.twice(controls, again[:2]).index.tolist() == ["uniform L1"]  # only what was trained twice
+
+
 def test_chance_without_random_masks_is_not_judged(controls):
     text = tables.against_chance(controls[~controls.solution.str.startswith("random")], 10_000)
     assert "there are no random masks" in text and "chance" not in text and "nan" not in text
