@@ -165,7 +165,8 @@ def frame(run: Run, done: dict[str, dict[str, Any]]) -> pd.DataFrame:
 def read_controls(run: Run, file: str = "controls.json") -> pd.DataFrame | None:
     """The controls of a finished run, or None if there are none; see ``controls``.
 
-    file: ``controls-again.json`` holds those that were trained a second time, on another machine, where there are some.
+    file: ``controls-again.json`` holds those that were trained a second time, on another machine, where there are some. Raises
+    ``RunError`` if it is damaged.
     """
     done = stored(run.path / file)
     return frame(run, done) if done else None

@@ -198,7 +198,7 @@ def twice(first: pd.DataFrame, again: pd.DataFrame) -> pd.DataFrame:
 def rounding(errors: pd.DataFrame) -> str:
     """How far two trainings that differ in rounding alone lie apart, in Markdown; errors: the frame of ``twice``.
 
-    Two trainings of one network differ as those of two networks that err alike; where rounding was the same, they tell nothing.
+    Two trainings of one network differ as those of two networks that err alike. Equal errors count as equal rounding, and tell nothing.
     """
     apart = errors["points apart"]
     other = apart[apart > 0]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -218,3 +219,18 @@ def test_what_a_search_on_widths_finds_is_a_rival_of_equal_cost(tmp_path):
     (run.path / "controls.json").unlink()
     assert baselines.controls(run, masks=0, widths=True).set_index("solution").error.equals(table.error)
     assert {p: p.read_bytes() for p in folder.iterdir()} == before
+
+
+def test_published_second_trainings_are_of_the_same_networks():
+    """Same genomes, same errors before training; the same bits where both say that they were trained on one kind of processor."""
+    repeats = list((Path(__file__).parents[1] / "data" / "runs").glob("*/controls-again.json"))
+    assert repeats
+    for file in repeats:
+        first, again = baselines.read_entries(file.with_name("controls.json")), baselines.read_entries(file)
+        assert set(again) <= set(first)
+        for name, entry in again.items():
+            for key in ("genome", "macs", "error_cut", "error_recalibrated"):
+                assert entry[key] == first[name][key], (name, key)
+            losses = [[epoch["loss"] for epoch in e["log"]] for e in (first[name], entry)]
+            alike = first[name].get("env", {}).get("device") == entry["env"]["device"]
+            assert len(losses[0]) == len(losses[1]) and (losses[0] == losses[1]) == alike, name
