@@ -31,15 +31,14 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 from torch.utils.data import DataLoader
 from torchvision import transforms
 
-from dpes.coupling import cost
 from dpes.coupling.cutting import cut, slim
 from dpes.coupling.genome import to_hex
-from dpes.coupling.layout import Layout, kept
+from dpes.coupling.layout import Layout, stays
 from dpes.coupling.tracing import trace
 from dpes.strategy import es, judging, workers
 from dpes.strategy.history import Candidate
@@ -81,7 +80,7 @@ def genome_of(layout: Layout, share: float, seed: int) -> np.ndarray:
 
 def left(layout: Layout, genome: np.ndarray) -> float:
     """The share of the MACs that a genome leaves."""
-    return cost.macs(layout, genome) / cost.macs(layout, np.ones(layout.n_bits, dtype=bool))
+    return layout.macs(genome) / layout.macs(np.ones(layout.n_bits, dtype=bool))
 
 
 def halves(layout: Layout, n: int) -> list[np.ndarray]:
@@ -152,7 +151,7 @@ def build(rounds: int = 9, nets: Iterable[str] = ("resnet56", "densenet40", "vgg
         genomes, tree = halves(layout, rounds), copy.deepcopy(model)
         seconds, answers = alternate(
             {
-                "cut": lambda r: cut(tree, model, layout, layout.keep(genomes[r])),  # noqa: B023
+                "cut": lambda r: cut(tree, model, layout, layout.checked(genomes[r])),  # noqa: B023
                 "theirs": lambda r: by_torch_pruning(model, layout, genomes[r]),  # noqa: B023
             },
             rounds,
@@ -223,14 +222,14 @@ def rebuilt(name: str, file: Path, layout: Layout, genome: np.ndarray, **options
     """Their candidate: the network made anew, its weights read from disk, each tensor cut by a boolean mask."""
     model = models.build(name, **options)
     model.load_state_dict(torch.load(file, weights_only=True))
-    modules, keep = dict(model.named_modules()), layout.keep(genome)
+    modules, keep = dict(model.named_modules()), layout.checked(genome)
     for owned in layout.tensors:
         for dim, bits in owned.cuts:
             for module, tensor in owned.places:
                 whole = getattr(modules[module], tensor)
-                whole.data = whole.data[(slice(None),) * dim + (torch.from_numpy(kept(bits, keep)),)]
+                whole.data = whole.data[(slice(None),) * dim + (torch.from_numpy(stays(bits, keep)),)]
     for w in layout.widths:
-        setattr(modules[w.module], w.attribute, int(kept(w.bits, keep).sum()) // w.divisor)
+        setattr(modules[w.module], w.attribute, int(stays(w.bits, keep).sum()) // w.divisor)
     return model
 
 
@@ -292,7 +291,7 @@ def authors(rounds: int = 3, trained: int = 250, judged: int = 500, name: str = 
             return by_later_code(candidate, training, validation, epochs, torch.zeros(1, *layout.example))
 
         def mine(r: int, kind: str) -> tuple[float, int]:
-            return ours[kind].error(genomes[r]), cost.macs(layout, genomes[r])
+            return ours[kind].error(genomes[r]), layout.macs(genomes[r])
 
         seconds, answers = alternate(
             {f"theirs{epochs}": lambda r, e=epochs: theirs(r, e) for epochs in (3, 1)}
@@ -457,7 +456,7 @@ class Folded:
         modules = dict(model.named_modules())
         self.pairs = {
             node.target: user.target
-            for node in layout.graph.nodes
+            for node in fx.Tracer().trace(model).nodes
             if node.op == "call_module" and isinstance(modules[node.target], nn.Conv2d) and len(node.users) == 1
             for user in node.users
             if user.op == "call_module" and isinstance(modules[user.target], nn.BatchNorm2d)
@@ -507,7 +506,7 @@ def padded(layout: Layout, genome: np.ndarray, step: int) -> np.ndarray:
 
 def cut_padded(tree: nn.Module, model: nn.Module, layout: Layout, genome: np.ndarray, step: int) -> nn.Module:
     """``cut`` to widths that are multiples of ``step``: the filters that only pad are zero wherever they speak or are heard."""
-    keep, wide = layout.keep(genome), layout.keep(padded(layout, genome, step))
+    keep, wide = layout.checked(genome), layout.checked(padded(layout, genome, step))
     cut(tree, model, layout, wide)
     modules = dict(tree.named_modules(remove_duplicate=False))
     padding: dict[int, Tensor] = {}
@@ -515,7 +514,7 @@ def cut_padded(tree: nn.Module, model: nn.Module, layout: Layout, genome: np.nda
         module, name = owned.places[0]
         for dim, bits in owned.cuts:
             if id(bits) not in padding:
-                padding[id(bits)] = torch.from_numpy(np.flatnonzero(~kept(bits, keep)[kept(bits, wide)]))
+                padding[id(bits)] = torch.from_numpy(np.flatnonzero(~stays(bits, keep)[stays(bits, wide)]))
             getattr(modules[module], name).detach().index_fill_(dim, padding[id(bits)], 1.0 if name == "running_var" else 0.0)
     return tree
 
@@ -528,8 +527,8 @@ def widths(rounds: int = 5, n: int = 250) -> list[dict]:
         tree, genomes = copy.deepcopy(model), halves(layout, rounds)
         rounded = [es.repair(g, layout.group_of_bit, round_to=8) for g in genomes]
         ways: dict[str, Callable[[int], Tensor]] = {
-            "odd": lambda r: logits(cut(tree, model, layout, layout.keep(genomes[r])), xs),  # noqa: B023
-            "rounded": lambda r: logits(cut(tree, model, layout, layout.keep(rounded[r])), xs),  # noqa: B023
+            "odd": lambda r: logits(cut(tree, model, layout, layout.checked(genomes[r])), xs),  # noqa: B023
+            "rounded": lambda r: logits(cut(tree, model, layout, layout.checked(rounded[r])), xs),  # noqa: B023
         } | {
             f"padded to {step}": lambda r, s=step: logits(cut_padded(tree, model, layout, genomes[r], s), xs)  # noqa: B023
             for step in (8, 16)

@@ -27,7 +27,6 @@ from scipy.stats import rankdata
 from torch import nn
 
 from dpes import slim, trace
-from dpes.coupling import cost
 from dpes.coupling.genome import to_hex
 from dpes.report import figures
 from dpes.strategy.es import repair
@@ -107,7 +106,7 @@ class Study:
     def cheap(self, index: int, genome: np.ndarray, fraction: float) -> dict:
         """One row: all that costs less than a fine-tuning. ``seconds`` are those of the fitness alone, as the search pays them."""
         row = {"index": index, "kept": float(fraction), "genome": to_hex(genome)}
-        row |= {"macs": cost.macs(self.layout, genome), "params": cost.params(self.layout, genome)}
+        row |= {"macs": self.layout.macs(genome), "params": self.layout.params(genome)}
         return self.complete(row, genome)
 
     def complete(self, row: dict, genome: np.ndarray) -> dict:

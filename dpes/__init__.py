@@ -1,6 +1,7 @@
 """dpes: filter pruning of deep CNNs by a multi-objective evolution strategy (DeepPruningES, Fernandes & Yen 2021)."""
 
 from .coupling.cutting import mask, slim
+from .coupling.genome import repair
 from .coupling.layout import Layout
 from .coupling.slimfile import load, save
 from .coupling.tracing import UnsupportedModel, macs, trace
@@ -14,5 +15,5 @@ from .study.settings import Settings, Training
 __version__ = "0.1.0"
 __all__ = [
     "DpesError", "Front", "Layout", "Run", "RunError", "Search", "Settings", "Training", "UnsupportedModel",
-    "load", "load_runs", "macs", "make_settings", "mask", "open_run", "prune", "run", "save", "slim", "trace", "where",
+    "load", "load_runs", "macs", "make_settings", "mask", "open_run", "prune", "repair", "run", "save", "slim", "trace", "where",
 ]  # fmt: skip

@@ -11,7 +11,7 @@ import pytest
 import torch
 from conftest import shake
 
-from dpes.coupling import cost, importance
+from dpes.coupling import importance
 from dpes.coupling.genome import from_hex
 from dpes.coupling.tracing import trace
 from dpes.disk import locked
@@ -34,20 +34,20 @@ def resnet():
 @pytest.mark.parametrize("share", [0.2, 0.5, 0.9, 1.0])
 def test_rivals_cost_what_they_may_and_little_less(share, resnet):
     model, layout = resnet
-    budget = share * cost.macs(layout, np.ones(layout.n_bits, dtype=bool))
+    budget = share * layout.macs(np.ones(layout.n_bits, dtype=bool))
     norms = importance.l1_norms(model, layout)
     for genome in (rivals.random_mask(layout, budget, 0), rivals.uniform(layout, budget, norms)):
-        assert 0.9 * budget <= cost.macs(layout, layout.keep(genome)) <= budget
+        assert 0.9 * budget <= layout.macs(layout.checked(genome)) <= budget
 
 
 def test_uniform_comes_close_where_all_groups_have_one_size():
     """Twelve filters in nearly every group: rounded alike, all groups would lose one at once."""
     model = models.build("densenet22").eval()
     layout = trace(model, torch.zeros(1, 3, 32, 32))
-    norms, whole = importance.l1_norms(model, layout), cost.macs(layout, np.ones(layout.n_bits, dtype=bool))
+    norms, whole = importance.l1_norms(model, layout), layout.macs(np.ones(layout.n_bits, dtype=bool))
     for share in (0.3, 0.528, 0.7):
         genome = rivals.uniform(layout, share * whole, norms)
-        assert 0.985 * share * whole <= cost.macs(layout, genome) <= share * whole
+        assert 0.985 * share * whole <= layout.macs(genome) <= share * whole
         kept, sizes = np.array([genome[g.bits].sum() for g in layout.groups]), np.array([g.size for g in layout.groups])
         assert np.ptp(kept - (kept.sum() / sizes.sum()) * sizes) <= 2  # never further than a filter from the common share, up or down
 
@@ -194,9 +194,9 @@ def test_proportions_are_kept_at_every_size(resnet):
     whole = np.ones(layout.n_bits, dtype=bool)
     before = sizes
     for budget in (1.0, 0.8, 0.5, 0.2):
-        genome = rivals.in_proportion(layout, budget * cost.macs(layout, whole), norms, shares)
+        genome = rivals.in_proportion(layout, budget * layout.macs(whole), norms, shares)
         widths = np.array([genome[g.bits].sum() for g in layout.groups])
-        assert 0.9 * budget * cost.macs(layout, whole) <= cost.macs(layout, genome) <= budget * cost.macs(layout, whole)
+        assert 0.9 * budget * layout.macs(whole) <= layout.macs(genome) <= budget * layout.macs(whole)
         assert widths[0] == sizes[0] and (widths <= before).all()
         power = np.log(np.clip(widths / sizes, 1e-9, 1)) / np.log(np.clip(shares, 1e-9, 1 - 1e-9))  # one for all, up to a filter
         large = (sizes >= 32) & (shares < 0.9)

@@ -20,7 +20,6 @@ from conftest import DPES
 from safetensors.torch import load_file, save_file
 
 from dpes import fields, make_settings
-from dpes.coupling import cost
 from dpes.coupling.genome import from_hex
 from dpes.errors import RunError
 from dpes.strategy import es
@@ -79,7 +78,7 @@ def test_solutions_are_of_the_front(finished):
 def test_history_holds_what_the_networks_cost(finished):
     for row in finished.history.itertuples():
         genome = from_hex(row.genome, finished.layout.n_bits)
-        assert (row.macs, row.params) == (cost.macs(finished.layout, genome), cost.params(finished.layout, genome))
+        assert (row.macs, row.params) == (finished.layout.macs(genome), finished.layout.params(genome))
 
 
 def test_saved_networks_have_the_tested_error(finished):

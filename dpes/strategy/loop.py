@@ -65,7 +65,7 @@ def search(
                 error = next(errors)
                 known[text] = error, cost_of(genome) if cost_of else None, limits[text] < error < float("inf") or None
             error, measured, stopped = known[text]
-            macs, params = cost.macs(layout, genome), cost.params(layout, genome)
+            macs, params = layout.macs(genome), layout.params(genome)
             F[index] = error, cost.COSTS[settings.cost](layout, genome) if measured is None else measured
             if (generation, index) not in done:
                 record(

@@ -143,7 +143,7 @@ class _Fitness:
         return workers.serial(lambda genome, _: workers.guarded(self.error, genome), jobs)
 
     def network(self, genome: np.ndarray) -> nn.Module:
-        return self.ready(cut(self.bench, self.model, self.layout, self.layout.keep(genome)))
+        return self.ready(cut(self.bench, self.model, self.layout, self.layout.checked(genome)))
 
     def ready(self, network: nn.Module) -> nn.Module:
         if self.inputs is not None:

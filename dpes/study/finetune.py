@@ -35,7 +35,7 @@ def prepare(settings: Settings, path: Path, device: str, progress: bool) -> Work
     """The trained network, its layout and data: what all phases of a run need."""
     dataset = data.load(settings.dataset, device=device)
     network = load_baseline(settings, dataset, device, progress)
-    layout = trace(network, torch.zeros(1, dataset.channels, 32, 32, device=device))
+    layout = trace(network, torch.zeros(1, dataset.channels, 32, 32, device=device), prove=False)
     fitness = Fitness(network, layout, dataset, settings.search, settings.seed, device)
     return Work(settings, path, network, layout, dataset, fitness, progress)
 

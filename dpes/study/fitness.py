@@ -62,7 +62,7 @@ class Fitness:
         return guarded(self.error, genome, limit)
 
     def error(self, genome: np.ndarray, limit: float = float("inf")) -> float:
-        network = cut(self.bench, self.model, self.layout, self.layout.keep(genome))
+        network = cut(self.bench, self.model, self.layout, self.layout.checked(genome))
         if "partial" in self.search.fitness:
             train.fit(network, self.dataset, self.partial_recipe(), genome_seed(self.seed, genome))
         # only around passes whose weights stay as they are: autocast remembers the weights it has converted
@@ -109,7 +109,7 @@ def build(
     model: nn.Module, example: tuple[int, ...], dataset: data.Dataset, search: Search, seed: int, device: str
 ) -> Callable[..., float]:
     """The function from a genome to its error in a process of its own, from ``Fitness.parts``; the network is traced there."""
-    layout = trace(model.to(device), torch.zeros(1, *example, device=device))
+    layout = trace(model.to(device), torch.zeros(1, *example, device=device), prove=False)
     return Fitness(model, layout, dataset, search, seed, device).error
 
 

@@ -63,11 +63,11 @@ def nearest(layout: Layout, macs: float, genome_of: Callable[[float], np.ndarray
     genome_of: share -> genome, which must not shrink as the share grows. Where even the smallest one costs more, that one.
     """
     low, high = 0.0, 1.0
-    if cost.macs(layout, genome_of(high)) <= macs:
+    if layout.macs(genome_of(high)) <= macs:
         return genome_of(high)
     for _ in range(40):
         middle = (low + high) / 2
-        low, high = (middle, high) if cost.macs(layout, genome_of(middle)) <= macs else (low, middle)
+        low, high = (middle, high) if layout.macs(genome_of(middle)) <= macs else (low, middle)
     return genome_of(low)
 
 

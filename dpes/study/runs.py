@@ -95,7 +95,7 @@ class Run:
     @cached_property
     def layout(self) -> Layout:
         """The coupled groups of the full network."""
-        return trace(self.full, torch.zeros(1, self.result["channels"], 32, 32))
+        return trace(self.full, torch.zeros(1, self.result["channels"], 32, 32), prove=False)
 
     def network(self, role: str) -> nn.Module:
         """The fine-tuned slim network of heavy, knee or light, in eval mode; raises ``RunError`` if its weights are not here."""
