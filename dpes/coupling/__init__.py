@@ -1,1 +1,11 @@
 """Which filters of a network hang together, and how they are cut out of it."""
+
+from .cutting import mask, slim
+from .layout import GenomeError, Group, Layout
+from .slimfile import FileError, load, read_header, save
+from .tracing import UnsupportedModel, macs, trace
+
+__all__ = [
+    "FileError", "GenomeError", "Group", "Layout", "UnsupportedModel",
+    "load", "macs", "mask", "read_header", "save", "slim", "trace",
+]  # fmt: skip
