@@ -1,0 +1,67 @@
+"""All methods of the tournament by name: variants of the strategy and their rivals, in one interface.
+
+A method is (space, history, seed) -> the next genomes, with ``evaluations``, ``knowledge`` (has it looked at weights?) and
+``rank(space, seed)``, the order in which it would take filters back (None: any).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from ..config import DpesError, suggest
+from .families import Global, Uniform
+from .nsga2 import NSGA2
+from .variants import Variant
+
+Method = Callable
+
+BITS = {"encoding": "bits", "p_mutation": 0.05}
+BLIND = {"order": "random"}
+SURROGATE = Variant(proposals="surrogate")
+
+CORE: dict[str, Method] = {
+    "surrogate": SURROGATE,
+    "random-widths": Variant(proposals="sample"),
+    "deeppruning": Variant(**BITS, start="unpruned", parents="three"),
+    "nsga2-widths": NSGA2(),
+    "archive": Variant(),
+    "surrogate-blind": replace(SURROGATE, **BLIND),
+    "random-bits": Variant(**BITS, proposals="sample"),
+    "random-blind": Variant(**BLIND, proposals="sample"),
+    "nsga2-bits": NSGA2("bits"),
+}
+FAMILIES: dict[str, Method] = {
+    **{f"uniform-{name}": Uniform(name) for name in ("l1", "random", "bn", "taylor", "fpgm")},
+    **{f"global-{name}": Global(name) for name in ("l2", "group", "bn", "taylor", "fpgm")},
+}
+PARTS: dict[str, Method] = {  # from the paper's way to ours, and back, one part at a time
+    "widths": Variant(start="unpruned", parents="three"),
+    "bits-spread": Variant(**BITS, parents="three"),
+    "bits-archive": Variant(**BITS),
+    "bits-surrogate": Variant(**BITS, proposals="surrogate"),
+    "surrogate-uniform": replace(SURROGATE, start="uniform"),
+    "surrogate-bn": replace(SURROGATE, order="bn"),
+    "surrogate-fpgm": replace(SURROGATE, order="fpgm"),
+    "surrogate-taylor": replace(SURROGATE, order="taylor"),
+    "archive-blind": Variant(**BLIND),
+    "surrogate-300": replace(SURROGATE, evaluations=300),
+    "random-widths-300": Variant(proposals="sample", evaluations=300),
+}
+METHODS: dict[str, Method] = CORE | FAMILIES | PARTS
+
+
+class MethodError(DpesError):
+    """A method that does not exist."""
+
+
+def method(name: str) -> Method:
+    """The method of that name; raises ``MethodError``."""
+    if name not in METHODS:
+        raise MethodError(f"unknown method {name!r}: {suggest(name, METHODS)}")
+    return METHODS[name]
+
+
+def seeded(name: str) -> bool:
+    """Whether its networks depend on the seed; those of the other families are the same for all seeds."""
+    return not isinstance(METHODS[name], Uniform | Global) or METHODS[name].order == "random"

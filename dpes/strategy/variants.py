@@ -1,0 +1,75 @@
+"""The strategy in parts: a variant says how genomes are encoded, where the search starts, who has offspring, and who is evaluated.
+
+A strategy is any function (space, history, seed) -> genomes bool [n, n_bits] to evaluate next, none when it has no more to say. It
+remembers nothing: whatever it needs it finds in the history, so a search resumes from its list of candidates alone.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from .. import es
+from . import parents, starts, surrogate
+from .space import History, Space, order_of
+
+
+@dataclass(frozen=True)
+class Variant:
+    """The parts of one search; calling it proposes the next generation."""
+
+    encoding: str = "widths"  # widths: how many filters each group keeps; bits: which ones
+    order: str = "l1"  # of the filters in a group (widths): an order of the space, or random (drawn from the seed)
+    start: str = "spread"  # spread, uniform, unpruned
+    parents: str = "archive"  # archive: non-dominated set by crowding; three: heavy, knee, light
+    proposals: str = "mutation"  # mutation; surrogate: mutation and fresh samples screened by it; sample: no selection at all
+    p_mutation: float = 0.3  # of changing a group's width, or of flipping a bit
+    population: int = 15
+    first: int = 30  # candidates of the start
+    pool: int = 2000  # that the surrogate chooses from
+    evaluations: int = 150  # without that of the unpruned network
+
+    @property
+    def knowledge(self) -> bool:
+        """Whether it has looked at the weights."""
+        return self.encoding == "widths" and self.order != "random"
+
+    def rank(self, space: Space, seed: int) -> np.ndarray | None:
+        """int [n_bits]: the order of the filters, or None where every set of filters can come up."""
+        return None if self.encoding == "bits" else order_of(space, self.order, seed)
+
+    def __call__(self, space: Space, history: History, seed: int) -> np.ndarray:
+        rank, first = self.rank(space, seed), 1 if self.start == "unpruned" else self.first
+        if self.proposals == "sample":
+            return starts.spread(space, seed, rank, len(history), self.population)
+        if not len(history):
+            return self.begin(space, rank, seed)
+        generation = (len(history) - first) // self.population
+        rng = np.random.default_rng([seed, generation])
+        if self.parents == "three":
+            drawn = parents.three(space, history, first, self.population)[rng.integers(3, size=self.population)]
+            return self.mutated(space, drawn, rank, rng)
+        if self.proposals == "mutation":
+            offspring = self.mutated(space, parents.archive(history, rng, 4 * self.population), rank, rng)
+            return surrogate.unseen(offspring, history.genomes)[: self.population]
+        old = self.mutated(space, parents.archive(history, rng, self.pool // 2), rank, rng)
+        new = starts.spread(space, int(rng.integers(2**32)), rank, 0, self.pool // 2)
+        return surrogate.screen(space, history, np.concatenate([old, new]), self.population, rng)
+
+    def begin(self, space: Space, rank: np.ndarray | None, seed: int) -> np.ndarray:
+        """The first generation."""
+        if self.start == "unpruned":
+            return starts.unpruned(space)
+        if self.start == "uniform":
+            return starts.uniform(space, seed, rank, self.first)
+        return starts.spread(space, seed, rank, 0, self.first)
+
+    def mutated(self, space: Space, genomes: np.ndarray, rank: np.ndarray | None, rng: np.random.Generator) -> np.ndarray:
+        """Offspring of the given parents, one each."""
+        if rank is None:
+            flips = rng.random(genomes.shape) < self.p_mutation
+            return es.repair(genomes ^ flips, space.groups)
+        return es.resized(genomes, rng, self.p_mutation, space.groups, rank)
+
+
