@@ -46,10 +46,11 @@ class Arena:
     search_images: int = 1000  # standard error of an error of .25: .014, of a difference between two networks less
     tune_images: int = 20_000
     tune_lr: float = 0.05
+    tune_precision: str | None = "bfloat16"  # a search's errors are float32
 
     def recipe(self) -> Training:
         """One fine-tuning for all."""
-        return Training(epochs=1, images=self.tune_images, lr=self.tune_lr)
+        return Training(epochs=1, images=self.tune_images, lr=self.tune_lr, precision=self.tune_precision)
 
 
 @dataclass
