@@ -108,9 +108,11 @@ def row_path(folder: Path, name: str, seed: int) -> Path:
     return folder / f"{name}-s{seed}.jsonl"
 
 
-def header(arena: Arena, name: str, seed: int) -> dict[str, Any]:
-    """The first line of a row: what the method is and what was the same for all."""
-    return {"method": name, "seed": seed, "parts": asdict(method(name)), "arena": to_dict(arena)}
+def header(bench: Bench, name: str, seed: int) -> dict[str, Any]:
+    """The first line of a row: what the method is, what was the same for all, and what errors depend on beside that."""
+    env = {key: value for key, value in study.environment("cpu").items() if key in ("torch", "numpy", "device")}
+    row = {"method": name, "seed": seed, "parts": asdict(method(name)), "arena": to_dict(bench.arena)}
+    return json.loads(json.dumps(row | {"n_bits": bench.layout.n_bits, "macs": bench.whole, "env": env}))
 
 
 def read_row(path: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
@@ -162,11 +164,11 @@ def run_row(
     The method is asked again for every generation, so a row that goes on is checked, candidate by candidate, to be the same
     search. Raises ``RunError`` if it is not.
     """
-    path, head = row_path(folder, name, seed), header(bench.arena, name, seed)
-    stored_head, candidates = read_row(path) if path.exists() else ({}, [])
-    if stored_head and stored_head != json.loads(json.dumps(head)):
+    path, head = row_path(folder, name, seed), header(bench, name, seed)
+    stored, candidates = read_row(path) if path.exists() else ({}, [])
+    if stored and stored | {"env": 0} != head | {"env": 0}:
         raise RunError(f"{path}: of another method or arena; delete it, or use another folder")
-    write_whole(path, [head, *candidates])
+    write_whole(path, [stored or head, *candidates])
     one, n = method(name), 0
     with path.open("a") as file:
         while n < total(name):
