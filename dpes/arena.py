@@ -12,7 +12,7 @@ import json
 import os
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
@@ -111,7 +111,7 @@ def row_path(folder: Path, name: str, seed: int) -> Path:
 def header(bench: Bench, name: str, seed: int) -> dict[str, Any]:
     """The first line of a row: what the method is, what was the same for all, and what errors depend on beside that."""
     env = {key: value for key, value in study.environment("cpu").items() if key in ("torch", "numpy", "device")}
-    row = {"method": name, "seed": seed, "parts": asdict(method(name)), "arena": to_dict(bench.arena)}
+    row = {"method": name, "seed": seed, "parts": to_dict(method(name)), "arena": to_dict(bench.arena)}
     return json.loads(json.dumps(row | {"n_bits": bench.layout.n_bits, "macs": bench.whole, "env": env}))
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from . import arena, arena_tuning
 from .config import DpesError
-from .strategy.methods import CORE, FAMILIES, METHODS, PARTS, method, seeded
+from .strategy.methods import CORE, FAMILIES, METHODS, MORE, PARTS, method, seeded
 
 SEARCH_SECONDS, TUNE_SECONDS = 1.0, 40.0  # of a candidate, of a fine-tuning: first guesses, replaced by what is measured
 
@@ -36,17 +36,14 @@ class Task:
 
 
 def plan(seeds: list[int], names: list[str] | None = None) -> list[Task]:
-    """All tasks: searches seed by seed, fine-tuning after the first three seeds, then the other parts, then the other seeds."""
-    early, late = seeds[:3], seeds[3:]
-    tasks: list[Task] = []
-    for block in (early, late):
-        tasks += [Task(name, seed) for seed in block for name in (*CORE, *FAMILIES)]
-        tasks += tunings([*CORE, *FAMILIES], block, 0)
-        tasks += [Task(name, seed) for seed in block for name in PARTS]
-    tasks += tunings([*CORE, *FAMILIES], seeds, 1)
-    tasks += tunings([*PARTS], seeds, 0)
-    unique = dict.fromkeys(t for t in tasks if names is None or t.name in names)
-    return [t for t in unique if seeded(t.name) or t.seed == seeds[0]]
+    """All tasks: the main methods on three seeds and their fine-tuning, on the other seeds, then further rivals and single parts."""
+    main, tasks = [*CORE, *FAMILIES], []
+    for block in (seeds[:3], seeds[3:]):
+        tasks += [Task(name, seed) for seed in block for name in main] + tunings(main, block, 0)
+    tasks += [Task(name, seed) for names_of in (MORE, PARTS) for seed in seeds for name in names_of]
+    tasks += tunings([*MORE, *PARTS], seeds, 0) + tunings([*main, *MORE, *PARTS], seeds, 1)
+    wanted = dict.fromkeys(t for t in tasks if names is None or t.name in names)
+    return [t for t in wanted if seeded(t.name) or t.seed == seeds[0]]
 
 
 def tunings(names: list[str], seeds: list[int], training: int) -> list[Task]:

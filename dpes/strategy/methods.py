@@ -25,15 +25,17 @@ CORE: dict[str, Method] = {
     "random-widths": Variant(proposals="sample"),
     "deeppruning": Variant(**BITS, start="unpruned", parents="three"),
     "nsga2-widths": NSGA2(),
-    "archive": Variant(),
     "surrogate-blind": replace(SURROGATE, **BLIND),
     "random-bits": Variant(**BITS, proposals="sample"),
-    "random-blind": Variant(**BLIND, proposals="sample"),
-    "nsga2-bits": NSGA2("bits"),
 }
 FAMILIES: dict[str, Method] = {
     **{f"uniform-{name}": Uniform(name) for name in ("l1", "random", "bn", "taylor", "fpgm")},
     **{f"global-{name}": Global(name) for name in ("l2", "group", "bn", "taylor", "fpgm")},
+}
+MORE: dict[str, Method] = {
+    "archive": Variant(),
+    "random-blind": Variant(**BLIND, proposals="sample"),
+    "nsga2-bits": NSGA2("bits"),
 }
 PARTS: dict[str, Method] = {  # from the paper's way to ours, and back, one part at a time
     "widths": Variant(start="unpruned", parents="three"),
@@ -48,7 +50,7 @@ PARTS: dict[str, Method] = {  # from the paper's way to ours, and back, one part
     "surrogate-300": replace(SURROGATE, evaluations=300),
     "random-widths-300": Variant(proposals="sample", evaluations=300),
 }
-METHODS: dict[str, Method] = CORE | FAMILIES | PARTS
+METHODS: dict[str, Method] = CORE | FAMILIES | MORE | PARTS
 
 
 class MethodError(DpesError):
