@@ -86,6 +86,7 @@ class Bench:
 
     def labelled(self, n: int = 250) -> tuple[torch.Tensor, torch.Tensor]:
         """The first calibration images, normalised, and their classes: the criteria see what recalibration sees."""
+        n = min(n, len(self.fitness.calibration))
         order = torch.randperm(len(self.dataset.train), generator=torch.Generator().manual_seed(0))[:n]  # as Fitness draws them
         return data.normalise(self.fitness.calibration[:n], self.dataset), self.dataset.train.y[order]
 

@@ -85,6 +85,23 @@ def summary(frame: pd.DataFrame, columns: Sequence[str], scale: float = 1.0, dig
     return pd.DataFrame(rows).T
 
 
+def test_table(tests: pd.DataFrame) -> pd.DataFrame:
+    """Test errors in percent, a row for each method and a column for each share of the MACs, least errors at the lightest first."""
+    parts = {}
+    for share, at in tests.groupby("share"):
+        table = summary(at, ["test_error"], 100, 2)
+        parts[f"{100 * share:.0f} % of the MACs"] = table.test_error
+    if not parts:
+        return pd.DataFrame()
+    missing = tests[tests.test_error.isna()].groupby("method").size()
+    table = pd.DataFrame(parts)
+    table["knowledge"] = ["yes" if METHODS[m].knowledge else "no" for m in table.index]
+    table["seeds"] = tests.groupby("method").seed.nunique()
+    table["networks not found"] = missing.reindex(table.index, fill_value=0)
+    order = tests.groupby(["method", "share"]).test_error.mean().unstack().mean(axis=1)
+    return table.loc[order.sort_values().index]
+
+
 def comparisons(frame: pd.DataFrame, column: str, ours: str) -> pd.DataFrame:
     """Ours against every other method, paired by seed: difference [interval], Holm's p, probability of improvement.
 
