@@ -46,6 +46,8 @@ PARTS: dict[str, Method] = {  # from the paper's way to ours, and back, one part
     "surrogate-bn": replace(SURROGATE, order="bn"),
     "surrogate-fpgm": replace(SURROGATE, order="fpgm"),
     "surrogate-taylor": replace(SURROGATE, order="taylor"),
+    "learned-blind": replace(SURROGATE, order="learned"),
+    "learned": replace(SURROGATE, order="learned", criteria=("l1", "fpgm", "taylor", "group")),
     "archive-blind": Variant(**BLIND),
     "surrogate-300": replace(SURROGATE, evaluations=300),
     "random-widths-300": Variant(proposals="sample", evaluations=300),

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from .. import es
-from . import parents, starts, surrogate
+from . import learned, parents, starts, surrogate
 from .space import History, Space, order_of
 
 
@@ -20,7 +20,7 @@ class Variant:
     """The parts of one search; calling it proposes the next generation."""
 
     encoding: str = "widths"  # widths: how many filters each group keeps; bits: which ones
-    order: str = "l1"  # of the filters in a group (widths): an order of the space, or random (drawn from the seed)
+    order: str = "l1"  # of the filters in a group (widths): an order of the space, random (drawn from the seed), learned
     start: str = "spread"  # spread, uniform, unpruned
     parents: str = "archive"  # archive: non-dominated set by crowding; three: heavy, knee, light
     proposals: str = "mutation"  # mutation; surrogate: mutation and fresh samples screened by it; sample: no selection at all
@@ -29,15 +29,20 @@ class Variant:
     first: int = 30  # candidates of the start
     pool: int = 2000  # that the surrogate chooses from
     evaluations: int = 150  # without that of the unpruned network
+    criteria: tuple[str, ...] | None = None  # orders that a learned order begins with; none when unset
 
     @property
     def knowledge(self) -> bool:
         """Whether it has looked at the weights."""
+        if self.order == "learned":
+            return bool(self.criteria)
         return self.encoding == "widths" and self.order != "random"
 
     def rank(self, space: Space, seed: int) -> np.ndarray | None:
         """int [n_bits]: the order of the filters, or None where every set of filters can come up."""
-        return None if self.encoding == "bits" else order_of(space, self.order, seed)
+        if self.order == "learned" and self.criteria:
+            return space.orders[self.criteria[0]]
+        return None if self.encoding == "bits" or self.order == "learned" else order_of(space, self.order, seed)
 
     def __call__(self, space: Space, history: History, seed: int) -> np.ndarray:
         rank, first = self.rank(space, seed), 1 if self.start == "unpruned" else self.first
@@ -53,6 +58,9 @@ class Variant:
         if self.proposals == "mutation":
             offspring = self.mutated(space, parents.archive(history, rng, 4 * self.population), rank, rng)
             return surrogate.unseen(offspring, history.genomes)[: self.population]
+        if self.order == "learned":
+            widths = learned.widths_to_try(space, history, self.p_mutation, self.pool, rng)
+            return learned.propose(space, history, widths, self.population, rng, self.criteria or ())
         old = self.mutated(space, parents.archive(history, rng, self.pool // 2), rank, rng)
         new = starts.spread(space, int(rng.integers(2**32)), rank, 0, self.pool // 2)
         return surrogate.screen(space, history, np.concatenate([old, new]), self.population, rng)
@@ -63,6 +71,8 @@ class Variant:
             return starts.unpruned(space)
         if self.start == "uniform":
             return starts.uniform(space, seed, rank, self.first)
+        if self.order == "learned":
+            rank = learned.first_ranks(space, seed, 0, self.first, self.criteria or ())
         return starts.spread(space, seed, rank, 0, self.first)
 
     def mutated(self, space: Space, genomes: np.ndarray, rank: np.ndarray | None, rng: np.random.Generator) -> np.ndarray:
