@@ -36,19 +36,19 @@ class Task:
 
 
 def plan(seeds: list[int], names: list[str] | None = None) -> list[Task]:
-    """All tasks: the main methods on three seeds and their fine-tuning, on the other seeds, then further rivals and single parts."""
-    main, tasks = [*CORE, *FAMILIES], []
+    """All tasks: the main methods seed by seed, searched and fine-tuned at the tighter cut, then the rest of the table."""
+    main, tight, loose = [*CORE, *FAMILIES], *arena_tuning.SHARES
+    tasks: list[Task] = []
     for block in (seeds[:3], seeds[3:]):
-        tasks += [Task(name, seed) for seed in block for name in main] + tunings(main, block, 0)
-    tasks += [Task(name, seed) for names_of in (MORE, PARTS) for seed in seeds for name in names_of]
-    tasks += tunings([*MORE, *PARTS], seeds, 0) + tunings([*main, *MORE, *PARTS], seeds, 1)
+        for seed in block:
+            tasks += [Task(name, seed) for name in main] + [Task(name, seed, tight) for name in main]
+        tasks += [Task(name, seed, loose) for seed in block for name in main]
+    others = [*MORE, *PARTS]
+    tasks += [Task(name, seed) for seed in seeds for name in others]
+    tasks += [Task(name, seed, share) for share in arena_tuning.SHARES for seed in seeds for name in others]
+    tasks += [Task(name, seed, share, 1) for share in arena_tuning.SHARES for seed in seeds for name in (*main, *others)]
     wanted = dict.fromkeys(t for t in tasks if names is None or t.name in names)
     return [t for t in wanted if seeded(t.name) or t.seed == seeds[0]]
-
-
-def tunings(names: list[str], seeds: list[int], training: int) -> list[Task]:
-    """Fine-tunings seed by seed, the tighter cut first."""
-    return [Task(name, seed, share, training) for share in arena_tuning.SHARES for seed in seeds for name in names]
 
 
 class Forecast:

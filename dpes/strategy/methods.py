@@ -25,12 +25,15 @@ CORE: dict[str, Method] = {
     "random-widths": Variant(proposals="sample"),
     "deeppruning": Variant(**BITS, start="unpruned", parents="three"),
     "nsga2-widths": NSGA2(),
+    "learned": replace(SURROGATE, order="learned", criteria=("l1", "fpgm", "taylor", "group")),
     "surrogate-blind": replace(SURROGATE, **BLIND),
     "random-bits": Variant(**BITS, proposals="sample"),
+    "learned-blind": replace(SURROGATE, order="learned"),
 }
 FAMILIES: dict[str, Method] = {
-    **{f"uniform-{name}": Uniform(name) for name in ("l1", "random", "bn", "taylor", "fpgm")},
-    **{f"global-{name}": Global(name) for name in ("l2", "group", "bn", "taylor", "fpgm")},
+    **{f"uniform-{name}": Uniform(name) for name in ("l1", "random")},
+    **{f"global-{name}": Global(name) for name in ("fpgm", "taylor", "group", "bn", "l2")},
+    **{f"uniform-{name}": Uniform(name) for name in ("fpgm", "taylor", "bn")},
 }
 MORE: dict[str, Method] = {
     "archive": Variant(),
@@ -46,8 +49,6 @@ PARTS: dict[str, Method] = {  # from the paper's way to ours, and back, one part
     "surrogate-bn": replace(SURROGATE, order="bn"),
     "surrogate-fpgm": replace(SURROGATE, order="fpgm"),
     "surrogate-taylor": replace(SURROGATE, order="taylor"),
-    "learned-blind": replace(SURROGATE, order="learned"),
-    "learned": replace(SURROGATE, order="learned", criteria=("l1", "fpgm", "taylor", "group")),
     "archive-blind": Variant(**BLIND),
     "surrogate-300": replace(SURROGATE, evaluations=300),
     "random-widths-300": Variant(proposals="sample", evaluations=300),
