@@ -8,11 +8,13 @@ import numpy as np
 import pytest
 import torch
 
-from dpes import arena, arena_plan, arena_tuning, criteria, data, importance, models, trace
-from dpes.files import RunError
-from dpes.slim import to_hex
-from dpes.strategy.methods import CORE, FAMILIES, METHODS
+from dpes import trace
+from dpes.coupling import importance
+from dpes.coupling.genome import to_hex
+from dpes.errors import RunError
 from dpes.strategy.space import History
+from dpes.study import arena, criteria, data, models, tournament, tuning
+from dpes.study.methods import CORE, FAMILIES, METHODS
 
 tp = pytest.importorskip("torch_pruning")
 
@@ -78,29 +80,29 @@ def test_rows_of_others_are_refused(bench, short, tmp_path):
 
 def test_the_network_at_a_cut_is_that_of_least_search_error_and_ties_go_to_the_lighter():
     history = History(np.ones((5, 3), bool), np.array([[0.1, 0.9], [0.3, 0.6], [0.2, 0.7], [0.2, 0.65], [np.inf, 0.1]]))
-    assert [arena_tuning.chosen(history, s) for s in (1, 0.7, 0.62, 0.5)] == [0, 3, 1, None]
+    assert [tuning.chosen(history, s) for s in (1, 0.7, 0.62, 0.5)] == [0, 3, 1, None]
 
 
 def test_a_network_is_brought_to_equal_macs_trained_once_and_written(bench, short, tmp_path):
     arena.run_row(bench, tmp_path, "uniform-l1", 0, known := {})
-    entry = arena_tuning.tune(bench, tmp_path, "uniform-l1", 0, 0.5, 0, known)
+    entry = tuning.tune(bench, tmp_path, "uniform-l1", 0, 0.5, 0, known)
     assert 0.45 < entry["macs"] / bench.whole <= 0.5 and entry["macs"] >= entry["found_macs"] * bench.whole - 1
     assert 0 <= entry["test_error"] <= 1 and entry["search_error"] == known[entry["genome"]]
-    assert arena_tuning.tune(bench, tmp_path, "uniform-l1", 0, 0.5, 0, {}) == entry == arena_tuning.read_tuned(tmp_path)[0]
-    again = arena_tuning.trained(bench, np.unpackbits(np.frombuffer(bytes.fromhex(entry["genome"]), np.uint8))[: bench.layout.n_bits] > 0, 0)
+    assert tuning.tune(bench, tmp_path, "uniform-l1", 0, 0.5, 0, {}) == entry == tuning.read_tuned(tmp_path)[0]
+    again = tuning.trained(bench, np.unpackbits(np.frombuffer(bytes.fromhex(entry["genome"]), np.uint8))[: bench.layout.n_bits] > 0, 0)
     assert again["test_error"] == entry["test_error"]
-    assert arena_tuning.same_network(tmp_path, entry["genome"], entry)["test_error"] == entry["test_error"]
-    assert arena_tuning.same_network(tmp_path, "00", entry) is None
+    assert tuning.same_network(tmp_path, entry["genome"], entry)["test_error"] == entry["test_error"]
+    assert tuning.same_network(tmp_path, "00", entry) is None
 
 
 def test_a_search_without_a_network_so_light_says_so(bench, short, tmp_path):
     arena.run_row(bench, tmp_path, "deeppruning", 0, {})
-    entry = arena_tuning.tune(bench, tmp_path, "deeppruning", 0, 0.05, 0, {})
-    assert "test_error" not in entry and arena_tuning.read_tuned(tmp_path) == [entry]
+    entry = tuning.tune(bench, tmp_path, "deeppruning", 0, 0.05, 0, {})
+    assert "test_error" not in entry and tuning.read_tuned(tmp_path) == [entry]
 
 
 def test_the_plan_takes_main_methods_first_and_each_task_once():
-    tasks = arena_plan.plan([0, 1, 2, 3, 4])
+    tasks = tournament.plan([0, 1, 2, 3, 4])
     assert len(tasks) == len(set(tasks))
     searches = [t for t in tasks if not t.share]
     assert [t.name for t in searches[: len(CORE) + len(FAMILIES)]] == [*CORE, *FAMILIES]
@@ -108,22 +110,33 @@ def test_the_plan_takes_main_methods_first_and_each_task_once():
     assert [t.seed for t in searches if t.name == "uniform-l1"] == [0]
     for task in tasks:
         if task.share:  # fine-tuned only after its search
-            assert tasks.index(arena_plan.Task(task.name, task.seed)) < tasks.index(task)
+            assert tasks.index(tournament.Task(task.name, task.seed)) < tasks.index(task)
 
 
 def test_the_command_names_what_is_wrong_in_one_line(capsys, tmp_path):
-    assert arena_plan.main(["--only", "surogate", "--folder", str(tmp_path)]) == 1
-    assert capsys.readouterr().err == "dpes: " + capsys_line() + "\n"
-    assert arena_plan.main(["--only", "random-widths", "--seeds", "1", "--left", "--folder", str(tmp_path)]) == 0
+    from dpes.__main__ import main
+
+    place = ["--folder", str(tmp_path)]
+    assert main(["arena", "--only", "surogate", *place]) == 2
+    assert capsys.readouterr().err.startswith("dpes: unknown method 'surogate': did you mean 'surrogate'?")
+    assert main(["arena", "--seeds", "4-2", *place]) == 2
+    assert "must be a number such as 3, or a range such as 0-4" in capsys.readouterr().err
+    assert main(["arena", "--only", "random-widths", "--seeds", "1", "--left", *place]) == 0
     assert capsys.readouterr().out.startswith("5 of 5 tasks left")
+    assert main(["arena", "--only", "random-widths", "--seeds", "1-2", "--left", "--searches", *place]) == 0
+    assert capsys.readouterr().out.startswith("2 of 2 tasks left")
 
 
-def capsys_line() -> str:
-    from dpes.strategy.methods import MethodError, method
-
-    with pytest.raises(MethodError) as error:
-        method("surogate")
-    return str(error.value)
+def test_the_work_is_done_in_the_order_of_the_plan_and_only_once(bench, short, tmp_path, monkeypatch):
+    monkeypatch.setattr(tournament.arena, "prepare", lambda _: bench)
+    lines: list[str] = []
+    tasks = tournament.plan([0], ["uniform-l1"])[:2]
+    tournament.work(tmp_path, tasks, say=lines.append)
+    assert len(lines) == 2 and "search error % at" in lines[0] and "test error" in lines[1] and "0 of 2 left" in lines[1]
+    tournament.work(tmp_path, tasks, say=lines.append)
+    assert len(lines) == 2
+    with arena.claimed(tmp_path / "x.jsonl") as mine, arena.claimed(tmp_path / "x.jsonl") as theirs:
+        assert mine and not theirs
 
 
 # ---- criteria -------------------------------------------------------------------------------------------------------------------

@@ -15,9 +15,11 @@ ORDER = [  # of all files; models/ is one
     "coupling.slimfile",
     *("strategy.settings", "strategy.pareto", "strategy.es", "strategy.judging", "strategy.history", "strategy.loop", "strategy.folder"),
     *("strategy.workers", "strategy.cluster", "strategy.pruning"),
+    *("strategy.space", "strategy.starts", "strategy.parents", "strategy.surrogate", "strategy.learned", "strategy.variants"),
     *("study.settings", "study.profiles", "study.data", "study.models", "study.train", "study.fitness", "study.environment"),
     *("study.baseline", "study.finetune", "study.runs", "study.rivals", "study.exporting"),
-    *("report.tables", "report.verdicts", "report.figures"),
+    *("study.criteria", "study.families", "study.nsga2", "study.methods", "study.arena", "study.tuning", "study.tournament"),
+    *("report.tables", "report.verdicts", "report.figures", "report.judgement", "report.arena"),
     *("__init__", "__main__"),
 ]  # fmt: skip
 STREETS = {"coupling", "strategy", "study", "report"}

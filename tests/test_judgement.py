@@ -8,7 +8,8 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from dpes import judgement, report_arena
+from dpes.report import arena as report
+from dpes.report import judgement
 
 matplotlib.use("agg")
 
@@ -76,13 +77,13 @@ def made_up(differences: dict[str, float]) -> pd.DataFrame:
 
 def test_comparisons_are_paired_by_seed_and_say_who_is_beaten():
     tests = made_up({"surrogate": 0.0, "random-widths": 0.02, "archive": -0.02, "nsga2-widths": 0.0, "uniform-l1": 0.2})
-    table = report_arena.comparisons(tests, "test_error", "surrogate").set_index("method")
+    table = report.comparisons(tests, "test_error", "surrogate").set_index("method")
     assert table.loc["random-widths", "difference"].value == pytest.approx(-0.02, abs=0.002)  # far smaller than the noise of one seed
     assert table.loc["random-widths", "p_holm"] < 0.01 and table.loc["nsga2-widths", "p_holm"] > 0.05
     assert list(table.index) == sorted(table.index, key=lambda m: table.loc[m, "difference"].value)
-    text = report_arena.sentence(tests, "surrogate", 0.5)
+    text = report.sentence(tests, "surrogate", 0.5)
     assert "beats uniform-l1 (" in text and "loses to archive (2.0 [" in text and "not told apart: nsga2-widths" in text
-    assert "(5 search seeds)" in text and "yet" in report_arena.sentence(tests, "surrogate", 0.7)
+    assert "(5 search seeds)" in text and "yet" in report.sentence(tests, "surrogate", 0.7)
 
 
 def test_the_figure_describes_itself():
@@ -90,7 +91,7 @@ def test_the_figure_describes_itself():
 
     tests = made_up({"surrogate": 0.0, "random-widths": 0.02})
     figure, ax = plt.subplots()
-    text = report_arena.forest(report_arena.comparisons(tests, "test_error", "surrogate"), "surrogate", ax)
+    text = report.forest(report.comparisons(tests, "test_error", "surrogate"), "surrogate", ax)
     plt.close(figure)
     assert "random-widths -2.0 [" in text and ax.get_xlabel()
 
@@ -101,9 +102,9 @@ def test_attained_errors_and_hypervolumes_by_hand():
         {"method": "archive", "seed": 0, "index": i, "error": e, "macs_left": m, "unpruned": False, "genome": str(i)}
         for i, (e, m) in enumerate(F)
     ])  # fmt: skip
-    (row,) = report_arena.scores(frame).to_dict("records")
+    (row,) = report.scores(frame).to_dict("records")
     assert [row[f"error_{s}"] for s in (80, 70, 60, 50)] == [0.1, 0.3, 0.3, 0.6]
     assert row["hypervolume"] == pytest.approx(0.25 * 0.2 + 0.45 * 0.3 + 0.7 * 0.4)
     assert row["useful"] == pytest.approx(0.25 * 0.2 + 0.45 * 0.2)
-    (first,) = report_arena.scores(frame, evaluations=1).to_dict("records")
+    (first,) = report.scores(frame, evaluations=1).to_dict("records")
     assert first["error_50"] == 1.0 and first["evaluations"] == 1

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from . import parents, starts, surrogate
+from .es import STEP
 from .space import History, Space, ranking
 
 DRAWS = 25  # orders drawn from the belief for one generation
@@ -101,9 +102,7 @@ class Belief:
         return surrogate.bound(self.process, features(self.space, genomes, self.directions))
 
 
-def propose(
-    space: Space, history: History, widths: np.ndarray, n: int, rng: np.random.Generator, names: Sequence[str] = ()
-) -> np.ndarray:
+def propose(space: Space, history: History, widths: np.ndarray, n: int, rng: np.random.Generator, names: Sequence[str] = ()) -> np.ndarray:
     """bool [n, n_bits]: networks of the given widths, filters by orders drawn from the belief, the best one for each level of MACs."""
     belief = Belief(space, history, names)
     orders = belief.orders(rng, DRAWS)[rng.integers(DRAWS, size=len(widths))]
@@ -124,8 +123,6 @@ def first_ranks(space: Space, seed: int, first: int, n: int, names: Sequence[str
 
 def widths_to_try(space: Space, history: History, p_mutation: float, n: int, rng: np.random.Generator) -> np.ndarray:
     """int [n, n_groups]: widths of archive members, mutated, and as many fresh ones."""
-    from ..es import STEP
-
     old = space.widths(parents.archive(history, rng, n // 2))
     old = old + np.rint(rng.normal(0, STEP, old.shape) * space.sizes).astype(int) * (rng.random(old.shape) < p_mutation)
     return np.concatenate([old, starts.spread_widths(space, int(rng.integers(2**32)), 0, n // 2)])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from .. import es, pareto
+from . import es, pareto
 from .space import History, Space
 
 

@@ -10,8 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .. import es
-from . import learned, parents, starts, surrogate
+from . import es, learned, parents, starts, surrogate
 from .space import History, Space, order_of
 
 
@@ -81,5 +80,3 @@ class Variant:
             flips = rng.random(genomes.shape) < self.p_mutation
             return es.repair(genomes ^ flips, space.groups)
         return es.resized(genomes, rng, self.p_mutation, space.groups, rank)
-
-

@@ -6,9 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .. import es
-from . import starts
-from .space import History, Space, order_of
+from ..strategy import es, starts
+from ..strategy.space import History, Space, order_of
 
 
 @dataclass(frozen=True)
@@ -47,12 +46,12 @@ class NSGA2:
         from pymoo.algorithms.moo.nsga2 import NSGA2 as Pymoo
         from pymoo.core.problem import Problem
         from pymoo.core.repair import Repair
+        from pymoo.core.termination import NoTermination
         from pymoo.operators.crossover.sbx import SBX
         from pymoo.operators.crossover.ux import UniformCrossover
         from pymoo.operators.mutation.bitflip import BitflipMutation
         from pymoo.operators.mutation.pm import PM
         from pymoo.operators.repair.rounding import RoundingRepair
-        from pymoo.core.termination import NoTermination
 
         class KeepOne(Repair):
             def _do(self, problem, X, **_):

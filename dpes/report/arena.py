@@ -8,12 +8,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from . import judgement, pareto
-from .arena import read_row
-from .arena_tuning import read_tuned
+from ..coupling.genome import from_hex
+from ..strategy import pareto
+from ..study.arena import read_row
+from ..study.methods import METHODS, seeded
+from ..study.tuning import read_tuned
+from . import judgement
 from .judgement import Estimate
-from .slim import from_hex
-from .strategy.methods import METHODS, seeded
 
 SHARES = (0.8, 0.7, 0.6, 0.5)  # of the MACs, at which attained errors are read off
 USEFUL = 0.5  # an error above it is of no use to anyone
@@ -118,7 +119,9 @@ def comparisons(frame: pd.DataFrame, column: str, ours: str) -> pd.DataFrame:
         p[method] = judgement.p_value(a, b)
         rows.append({"method": method, "difference": judgement.paired(a, b), "improvement": judgement.improvement(a, b)})
     corrected = judgement.holm(p)
-    table = pd.DataFrame([row | {"p_holm": corrected[row["method"]]} for row in rows], columns=["method", "difference", "improvement", "p_holm"])
+    table = pd.DataFrame(
+        [row | {"p_holm": corrected[row["method"]]} for row in rows], columns=["method", "difference", "improvement", "p_holm"]
+    )
     return table.sort_values("difference", key=lambda column: [d.value for d in column], ignore_index=True)
 
 

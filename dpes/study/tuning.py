@@ -9,14 +9,17 @@ from typing import Any
 
 import numpy as np
 
-from . import cost, train
+from ..coupling import cost
+from ..coupling.cutting import slim
+from ..coupling.genome import to_hex
+from ..disk import write_json
+from ..errors import RunError
+from ..fields import to_dict
+from ..strategy.space import History, order_of
+from . import train
 from .arena import Bench, history_of, read_row, row_path
-from .config import to_dict
-from .files import RunError, write_json
-from .slim import slim, to_hex
-from .strategy.families import grown
-from .strategy.methods import method
-from .strategy.space import History, order_of
+from .families import grown
+from .methods import method
 
 SHARES = (0.5, 0.7)  # of the MACs, at most
 

@@ -1,8 +1,7 @@
-"""The arena's command line: all rows in an order that leaves the most useful table whenever it stops."""
+"""The tournament: all rows of the arena, in an order that leaves the most useful table whenever it stops."""
 
 from __future__ import annotations
 
-import argparse
 import subprocess
 import sys
 import time
@@ -10,9 +9,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from . import arena, arena_tuning
-from .config import DpesError
-from .strategy.methods import CORE, FAMILIES, METHODS, MORE, PARTS, method, seeded
+from ..errors import SettingsError
+from . import arena, tuning
+from .methods import CORE, FAMILIES, MORE, PARTS, method, seeded
 
 SEARCH_SECONDS, TUNE_SECONDS = 1.0, 40.0  # of a candidate, of a fine-tuning: first guesses, replaced by what is measured
 
@@ -28,7 +27,7 @@ class Task:
 
     def path(self, folder: Path) -> Path:
         if self.share:
-            return arena_tuning.tuned_path(folder, self.name, self.seed, self.share, self.training)
+            return tuning.tuned_path(folder, self.name, self.seed, self.share, self.training)
         return arena.row_path(folder, self.name, self.seed)
 
     def done(self, folder: Path) -> bool:
@@ -37,7 +36,7 @@ class Task:
 
 def plan(seeds: list[int], names: list[str] | None = None) -> list[Task]:
     """All tasks: the main methods seed by seed, searched and fine-tuned at the tighter cut, then the rest of the table."""
-    main, tight, loose = [*CORE, *FAMILIES], *arena_tuning.SHARES
+    main, tight, loose = [*CORE, *FAMILIES], *tuning.SHARES
     tasks: list[Task] = []
     for block in (seeds[:3], seeds[3:]):
         for seed in block:
@@ -45,8 +44,8 @@ def plan(seeds: list[int], names: list[str] | None = None) -> list[Task]:
         tasks += [Task(name, seed, loose) for seed in block for name in main]
     others = [*MORE, *PARTS]
     tasks += [Task(name, seed) for seed in seeds for name in others]
-    tasks += [Task(name, seed, share) for share in arena_tuning.SHARES for seed in seeds for name in others]
-    tasks += [Task(name, seed, share, 1) for share in arena_tuning.SHARES for seed in seeds for name in (*main, *others)]
+    tasks += [Task(name, seed, share) for share in tuning.SHARES for seed in seeds for name in others]
+    tasks += [Task(name, seed, share, 1) for share in tuning.SHARES for seed in seeds for name in (*main, *others)]
     wanted = dict.fromkeys(t for t in tasks if names is None or t.name in names)
     return [t for t in wanted if seeded(t.name) or t.seed == seeds[0]]
 
@@ -78,12 +77,14 @@ def work(folder: Path, tasks: list[Task], workers: int = 1, say: Callable[[str],
             if task.share:
                 if not arena.finished(folder, task.name, task.seed):
                     continue
-                entry = arena_tuning.tune(bench, folder, task.name, task.seed, task.share, task.training, known)
+                entry = tuning.tune(bench, folder, task.name, task.seed, task.share, task.training, known)
                 forecast.tick(time.perf_counter() - start, "tune")
                 outcome = f"at {task.share:.2f} of the MACs: test error {100 * entry.get('test_error', float('nan')):.2f} %"
             else:
                 history = arena.run_row(bench, folder, task.name, task.seed, known, forecast.tick)
-                least = ["-" if (row := arena_tuning.chosen(history, s)) is None else f"{100 * history.F[row, 0]:.1f}" for s in (0.8, 0.7, 0.6, 0.5)]
+                least = [
+                    "-" if (row := tuning.chosen(history, s)) is None else f"{100 * history.F[row, 0]:.1f}" for s in (0.8, 0.7, 0.6, 0.5)
+                ]
                 outcome = f"search error % at .8 .7 .6 .5 of the MACs: {' '.join(least)}"
         left = [t for t in tasks if not t.done(folder)]
         say(
@@ -97,42 +98,41 @@ def waiting(tasks: list[Task], folder: Path) -> Iterator[Task]:
     return (task for task in tasks if not task.done(folder))
 
 
-def parser() -> argparse.ArgumentParser:
-    top = argparse.ArgumentParser(prog="python -m dpes.arena_plan", description="Every search and every simple method on one network.")
-    top.add_argument("--only", default="", help="methods, comma between them: " + ", ".join(METHODS))
-    top.add_argument("--seeds", default="0-4", help="search seeds: 3, or 0-4")
-    top.add_argument("--workers", type=int, default=1, help="processes at the same time, one thread each")
-    top.add_argument("--folder", type=Path, default=arena.FOLDER, help="where rows lie")
-    top.add_argument("--searches", action="store_true", help="search only, fine-tune nothing")
-    top.add_argument("--left", action="store_true", help="only say what is left")
-    return top
+def chosen(only: str, seeds: str, searches: bool) -> list[Task]:
+    """The tasks of the command's options; raises ``SettingsError`` for seeds that are no numbers, ``MethodError`` for unknown names."""
+    names = [name for name in only.split(",") if name] or None
+    for name in names or ():
+        method(name)
+    low, _, high = seeds.partition("-")
+    if not low.isdigit() or not (high or low).isdigit() or int(high or low) < int(low):
+        raise SettingsError(f"seeds = {seeds!r}: must be a number such as 3, or a range such as 0-4")
+    return [task for task in plan(list(range(int(low), int(high or low) + 1)), names) if not (searches and task.share)]
 
 
-def main(argv: list[str] | None = None) -> int:
-    args = parser().parse_args(argv)
-    low, _, high = args.seeds.partition("-")
+def run(
+    folder: Path,
+    only: str = "",
+    seeds: str = "0-4",
+    workers: int = 1,
+    searches: bool = False,
+    left: bool = False,
+    say: Callable[[str], None] = print,
+) -> None:
+    """All tasks of the options, by so many processes; see ``python -m dpes arena --help``."""
+    tasks = chosen(only, seeds, searches)
+    missing = [task for task in tasks if not task.done(folder)]
+    say(f"{len(missing)} of {len(tasks)} tasks left, about {Forecast().left(missing, workers):.1f} h")
+    if left or not missing:
+        return
+    words = [sys.executable, "-m", "dpes", "arena", "--folder", str(folder), "--only", only, "--seeds", seeds]
+    words += ["--searches"] if searches else []
+    others = [subprocess.Popen(words) for _ in range(workers - 1)]
     try:
-        names = [name for name in args.only.split(",") if name] or None
-        for name in names or ():
-            method(name)
-        tasks = [t for t in plan(list(range(int(low), int(high or low) + 1)), names) if not (args.searches and t.share)]
-        left = [t for t in tasks if not t.done(args.folder)]
-        print(f"{len(left)} of {len(tasks)} tasks left, about {Forecast().left(left, args.workers):.1f} h", flush=True)
-        if args.left:
-            return 0
-        others = [subprocess.Popen([sys.executable, "-m", "dpes.arena_plan", *given(argv)]) for _ in range(args.workers - 1)]
-        work(args.folder, tasks, args.workers, lambda line: print(line, flush=True))
-        return max((p.wait() for p in others), default=0)
-    except DpesError as error:
-        print(f"dpes: {error}", file=sys.stderr)
-        return 1
-
-
-def given(argv: list[str] | None) -> list[str]:
-    """The arguments for a second process, which starts no third."""
-    words = list(sys.argv[1:] if argv is None else argv)
-    return [*words, "--workers", "1"]
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())
+        work(folder, tasks, workers, say)
+    except BaseException:
+        for process in others:
+            process.terminate()
+        raise
+    finally:
+        for process in others:
+            process.wait()

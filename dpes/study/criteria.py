@@ -10,12 +10,12 @@ import copy
 import warnings
 
 import numpy as np
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .config import DpesError, suggest
-from .layout import Layout
+from ..coupling.layout import Layout
+from ..errors import DpesError
+from ..fields import suggest
 
 CRITERIA = ("l2", "group", "bn", "taylor", "fpgm")
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .space import History, Space, order_of, ranking
-from .starts import GOLDEN
+from ..strategy.space import History, Space, order_of, ranking
+from ..strategy.starts import GOLDEN
 
 CUTS = tuple(round(0.95 - 0.05 * i, 2) for i in range(15))  # .95, .90, ... .25 of the MACs
 

@@ -12,8 +12,8 @@ import json
 import os
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -23,14 +23,20 @@ import numpy as np
 import torch
 from torch import nn
 
-from . import cost, criteria, data, evaluate, importance, models, study
-from .channels import trace
-from .config import Search, Settings, Training, to_dict
-from .files import RunError
-from .layout import Layout
-from .slim import from_hex, to_hex
-from .strategy.methods import method
-from .strategy.space import History, Space, ranking
+from ..coupling import cost, importance
+from ..coupling.genome import from_hex, to_hex
+from ..coupling.layout import Layout
+from ..coupling.tracing import trace
+from ..errors import RunError
+from ..fields import to_dict
+from ..strategy.settings import Search
+from ..strategy.space import History, Space, ranking
+from . import criteria, data
+from .baseline import load_baseline
+from .environment import environment
+from .fitness import Fitness
+from .methods import method
+from .settings import Settings, Training
 
 FOLDER = Path("data/arena")
 
@@ -63,12 +69,10 @@ class Bench:
     dataset: data.Dataset
 
     @cached_property
-    def fitness(self) -> evaluate.Fitness:
+    def fitness(self) -> Fitness:
         """Recalibration without any training: the least that makes slim networks comparable."""
-        search = Search(
-            fitness="recalibrate", calibration_images=self.arena.calibration_images, search_images=self.arena.search_images
-        )
-        return evaluate.Fitness(self.model, self.layout, self.dataset, search, seed=0)
+        search = Search(fitness="recalibrate", calibration_images=self.arena.calibration_images, search_images=self.arena.search_images)
+        return Fitness(self.model, self.layout, self.dataset, search, seed=0)
 
     @cached_property
     def whole(self) -> int:
@@ -100,7 +104,7 @@ def prepare(arena: Arena) -> Bench:
     torch.set_num_threads(1)
     dataset = data.load(arena.dataset)
     settings = Settings(model=arena.model, dataset=arena.dataset, weights=arena.weights, profile="arena")
-    model = study.baseline(settings, dataset).eval()
+    model = load_baseline(settings, dataset).eval()
     return Bench(arena, model, trace(model, torch.zeros(1, dataset.channels, 32, 32)), dataset)
 
 
@@ -111,7 +115,7 @@ def row_path(folder: Path, name: str, seed: int) -> Path:
 
 def header(bench: Bench, name: str, seed: int) -> dict[str, Any]:
     """The first line of a row: what the method is, what was the same for all, and what errors depend on beside that."""
-    env = {key: value for key, value in study.environment("cpu").items() if key in ("torch", "numpy", "device")}
+    env = {key: value for key, value in environment("cpu").items() if key in ("torch", "numpy", "device")}
     row = {"method": name, "seed": seed, "parts": to_dict(method(name)), "arena": to_dict(bench.arena)}
     return json.loads(json.dumps(row | {"n_bits": bench.layout.n_bits, "macs": bench.whole, "env": env}))
 

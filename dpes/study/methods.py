@@ -9,10 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-from ..config import DpesError, suggest
+from ..errors import DpesError
+from ..fields import suggest
+from ..strategy.variants import Variant
 from .families import Global, Uniform
 from .nsga2 import NSGA2
-from .variants import Variant
 
 Method = Callable
 
