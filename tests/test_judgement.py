@@ -32,6 +32,8 @@ def test_an_estimate_of_one_value_or_of_equal_values_has_no_width():
     assert judgement.estimate([0.3]) == judgement.Estimate(0.3, 0.3, 0.3, 1)
     assert judgement.estimate([0.3, 0.3]).low == 0.3
     assert not judgement.paired([0.1], [0.3]).excludes_zero
+    assert judgement.paired([0.1], [0.3]).text(100) == "-20.0 (one run)"
+    assert judgement.Estimate(0.123, 0.119, 0.128, 5).text(100) == "12.3 [11.9, 12.8]"
 
 
 def test_same_values_same_interval():
@@ -108,3 +110,13 @@ def test_attained_errors_and_hypervolumes_by_hand():
     assert row["useful"] == pytest.approx(0.25 * 0.2 + 0.45 * 0.2)
     (first,) = report.scores(frame, evaluations=1).to_dict("records")
     assert first["error_50"] == 1.0 and first["evaluations"] == 1
+
+
+def test_steps_compare_each_change_with_the_one_before_or_with_one():
+    tests = made_up({"deeppruning": 0.1, "bits-spread": 0.06, "surrogate": 0.0})
+    changes = [("deeppruning", "as it is"), ("bits-spread", "start"), ("archive", "no rows yet"), ("surrogate", "all")]
+    chain = report.steps(tests, changes, ["test_error"])
+    assert list(chain.index) == ["deeppruning", "bits-spread", "surrogate"] and chain["test_error gain"].iloc[0] == "-"
+    assert chain["test_error gain"].iloc[1].startswith("-4.") or chain["test_error gain"].iloc[1].startswith("-3.9")
+    one = report.steps(tests, changes[1:], ["test_error"], against="deeppruning")
+    assert one["test_error gain"].iloc[1].startswith(("-10.", "-9.9"))

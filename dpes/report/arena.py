@@ -10,7 +10,7 @@ import pandas as pd
 
 from ..coupling.genome import from_hex
 from ..strategy import pareto
-from ..study.arena import read_row
+from ..study.arena import read_row, total
 from ..study.methods import METHODS, seeded
 from ..study.tuning import read_tuned
 from . import judgement
@@ -21,11 +21,11 @@ USEFUL = 0.5  # an error above it is of no use to anyone
 
 
 def candidates(folder: Path | str) -> pd.DataFrame:
-    """All candidates of all rows: method, seed, index, error, macs_left, genome."""
+    """All candidates of all finished rows: method, seed, index, error, macs_left, unpruned, genome."""
     frames = []
     for path in sorted(Path(folder).glob("*.jsonl")):
         head, rows = read_row(path)
-        if rows:
+        if rows and len(rows) >= total(head["method"]):
             frame = pd.DataFrame(rows).assign(method=head["method"], seed=head["seed"], index=range(len(rows)))
             frames.append(frame.assign(macs_left=frame.macs / head["macs"], unpruned=[all_kept(g, head["n_bits"]) for g in frame.genome]))
     columns = ["method", "seed", "index", "error", "macs_left", "unpruned", "genome"]
@@ -161,3 +161,26 @@ def forest(table: pd.DataFrame, ours: str, ax, title: str = "") -> str:
     ax.set_title(title)
     parts = [f"{row.method} {row.difference.text(100)}" for row in reversed(rows)]
     return f"Forest plot: {ours} minus each rival, points of test error with 95 % intervals: " + "; ".join(parts) + "."
+
+
+def steps(frame: pd.DataFrame, changes: Sequence[tuple[str, str]], columns: Sequence[str], against: str | None = None) -> pd.DataFrame:
+    """What each change is worth: a row for each (method, what changed), paired by seed, points of error, below zero = it helps.
+
+    against: one method for all rows; else each row is compared with the one before it, the first with none. Methods without rows
+    yet are left out.
+    """
+    rows, before = [], against
+    for method, change in changes:
+        seeds = sorted(frame[frame.method == method].seed.unique())
+        if not seeds:
+            continue
+        row: dict[str, object] = {"method": method, "what changed": change, "seeds": len(seeds)}
+        for column in columns:
+            mine = by_seed(frame, column, method, seeds)
+            row[column] = f"{100 * judgement.iqm(mine):.1f}"
+            theirs = by_seed(frame, column, before, seeds) if before else np.full(len(seeds), np.nan)
+            both = ~np.isnan(mine) & ~np.isnan(theirs)
+            row[f"{column} gain"] = judgement.paired(mine[both], theirs[both]).text(100) if both.any() else "-"
+        rows.append(row)
+        before = against or method
+    return pd.DataFrame(rows, columns=list(rows[0]) if rows else ["method"]).set_index("method")

@@ -25,7 +25,9 @@ class Estimate:
     n: int
 
     def text(self, scale: float = 1.0, digits: int = 1) -> str:
-        """``12.3 [11.9, 12.8]``."""
+        """``12.3 [11.9, 12.8]``; one run has no interval: ``12.3 (one run)``."""
+        if self.n < 2:
+            return f"{scale * self.value:.{digits}f} (one run)"
         return f"{scale * self.value:.{digits}f} [{scale * self.low:.{digits}f}, {scale * self.high:.{digits}f}]"
 
     @property

@@ -45,6 +45,7 @@ PARTS: dict[str, Method] = {  # from the paper's way to ours, and back, one part
     "widths": Variant(start="unpruned", parents="three"),
     "bits-spread": Variant(**BITS, parents="three"),
     "bits-archive": Variant(**BITS),
+    "bits-archive-unpruned": Variant(**BITS, start="unpruned"),
     "bits-surrogate": Variant(**BITS, proposals="surrogate"),
     "surrogate-uniform": replace(SURROGATE, start="uniform"),
     "surrogate-bn": replace(SURROGATE, order="bn"),
@@ -55,6 +56,29 @@ PARTS: dict[str, Method] = {  # from the paper's way to ours, and back, one part
     "random-widths-300": Variant(proposals="sample", evaluations=300),
 }
 METHODS: dict[str, Method] = CORE | FAMILIES | MORE | PARTS
+
+# Comparisons of neighbours in which one part changes: (method, what changed since the one before).
+FROM_THE_PAPER = (
+    ("deeppruning", "the paper's way: bits, three parents, from the unpruned network"),
+    ("bits-spread", "a spread sample to start from"),
+    ("bits-archive", "the whole archive as parents"),
+    ("bits-surrogate", "a surrogate screens the offspring"),
+    ("surrogate", "widths, filters by L1 norm"),
+    ("learned", "an order learned from four criteria and the history"),
+)
+LEFT_OUT = (  # each against ``surrogate``
+    ("archive", "no surrogate"),
+    ("surrogate-blind", "a random order instead of L1"),
+    ("learned-blind", "an order learned from nothing instead of L1"),
+    ("bits-surrogate", "any filters instead of L1 and widths"),
+    ("surrogate-uniform", "30 uniform fractions to start from"),
+    ("random-widths", "no selection at all"),
+)
+ADDED = (  # each against ``deeppruning``: which single change brings the paper's way most?
+    ("widths", "widths by L1 norm instead of bits"),
+    ("bits-spread", "a spread sample to start from"),
+    ("bits-archive-unpruned", "the whole archive as parents"),
+)
 
 
 class MethodError(DpesError):
