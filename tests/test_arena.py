@@ -14,7 +14,7 @@ from dpes.coupling.genome import to_hex
 from dpes.errors import RunError
 from dpes.strategy.space import History
 from dpes.study import arena, criteria, data, models, tournament, tuning
-from dpes.study.methods import CORE, FAMILIES, METHODS
+from dpes.study.methods import CORE, METHODS
 
 tp = pytest.importorskip("torch_pruning")
 
@@ -105,7 +105,7 @@ def test_the_plan_takes_main_methods_first_and_each_task_once():
     tasks = tournament.plan([0, 1, 2, 3, 4])
     assert len(tasks) == len(set(tasks))
     searches = [t for t in tasks if not t.share]
-    assert [t.name for t in searches[: len(CORE) + len(FAMILIES)]] == [*CORE, *FAMILIES]
+    assert [t.name for t in searches[: len(CORE)]] == [*CORE]
     assert {t.name for t in tasks} == set(METHODS)
     assert [t.seed for t in searches if t.name == "uniform-l1"] == [0]
     for task in tasks:

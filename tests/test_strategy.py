@@ -12,7 +12,7 @@ from dpes.strategy import es, loop, parents, starts, surrogate
 from dpes.strategy.settings import Search
 from dpes.strategy.space import History, Space, order_of, ranking
 from dpes.study import families
-from dpes.study.methods import CORE, METHODS, MORE, PARTS, MethodError, method, seeded
+from dpes.study.methods import METHODS, MethodError, is_family, method, seeded
 
 SIZES = np.array([16, 20, 32, 24, 16, 32, 8, 16])
 PRICE = np.array([3.0, 1.0, 0.5, 1.0, 1.0, 0.5, 2.0, 1.0])  # of a kept filter; the first group is dear
@@ -58,7 +58,7 @@ def test_valid_deterministic_and_resumed_from_the_history_alone(name):
 ELSEWHERE = ("deeppruning", "widths", "surrogate-uniform")  # begin at other networks
 
 
-@pytest.mark.parametrize("name", [n for n in (*CORE, *MORE, *PARTS) if n not in ELSEWHERE])
+@pytest.mark.parametrize("name", [n for n in METHODS if n not in ELSEWHERE and not is_family(n)])
 def test_searches_from_a_spread_start_begin_at_the_same_widths(name):
     first = METHODS[name](SPACE, History.empty(SPACE.n_bits), 2)[:15]
     assert (SPACE.widths(first) == starts.spread_widths(SPACE, 2, 0, 15)).all()

@@ -21,25 +21,30 @@ BITS = {"encoding": "bits", "p_mutation": 0.05}
 BLIND = {"order": "random"}
 SURROGATE = Variant(proposals="surrogate")
 
-CORE: dict[str, Method] = {
+CORE: dict[str, Method] = {  # the main methods, which get their seeds first
     "surrogate": SURROGATE,
     "random-widths": Variant(proposals="sample"),
     "deeppruning": Variant(**BITS, start="unpruned", parents="three"),
     "nsga2-widths": NSGA2(),
-    "learned": replace(SURROGATE, order="learned", criteria=("l1", "fpgm", "taylor", "group")),
+    "uniform-l1": Uniform("l1"),
+    "uniform-random": Uniform("random"),
+    "global-fpgm": Global("fpgm"),
+    "global-taylor": Global("taylor"),
+    "global-group": Global("group"),
     "surrogate-blind": replace(SURROGATE, **BLIND),
-    "random-bits": Variant(**BITS, proposals="sample"),
-    "learned-blind": replace(SURROGATE, order="learned"),
-}
-FAMILIES: dict[str, Method] = {
-    **{f"uniform-{name}": Uniform(name) for name in ("l1", "random")},
-    **{f"global-{name}": Global(name) for name in ("fpgm", "taylor", "group", "bn", "l2")},
-    **{f"uniform-{name}": Uniform(name) for name in ("fpgm", "taylor", "bn")},
 }
 MORE: dict[str, Method] = {
+    "learned": replace(SURROGATE, order="learned", criteria=("l1", "fpgm", "taylor", "group")),
+    "random-bits": Variant(**BITS, proposals="sample"),
+    "global-l2": Global("l2"),
+    "global-bn": Global("bn"),
+    "learned-blind": replace(SURROGATE, order="learned"),
     "archive": Variant(),
-    "random-blind": Variant(**BLIND, proposals="sample"),
     "nsga2-bits": NSGA2("bits"),
+    "random-blind": Variant(**BLIND, proposals="sample"),
+    "uniform-fpgm": Uniform("fpgm"),
+    "uniform-taylor": Uniform("taylor"),
+    "uniform-bn": Uniform("bn"),
 }
 PARTS: dict[str, Method] = {  # from the paper's way to ours, and back, one part at a time
     "widths": Variant(start="unpruned", parents="three"),
@@ -55,7 +60,7 @@ PARTS: dict[str, Method] = {  # from the paper's way to ours, and back, one part
     "surrogate-300": replace(SURROGATE, evaluations=300),
     "random-widths-300": Variant(proposals="sample", evaluations=300),
 }
-METHODS: dict[str, Method] = CORE | FAMILIES | MORE | PARTS
+METHODS: dict[str, Method] = CORE | MORE | PARTS
 
 # Comparisons of neighbours in which one part changes: (method, what changed since the one before).
 FROM_THE_PAPER = (
@@ -92,6 +97,11 @@ def method(name: str) -> Method:
     return METHODS[name]
 
 
+def is_family(name: str) -> bool:
+    """Whether it is a family of networks at fixed shares of the MACs, not a search."""
+    return isinstance(METHODS[name], Uniform | Global)
+
+
 def seeded(name: str) -> bool:
     """Whether its networks depend on the seed; those of the other families are the same for all seeds."""
-    return not isinstance(METHODS[name], Uniform | Global) or METHODS[name].order == "random"
+    return not is_family(name) or METHODS[name].order == "random"

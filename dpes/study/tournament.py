@@ -35,17 +35,18 @@ class Task:
 
 
 def plan(seeds: list[int], names: list[str] | None = None) -> list[Task]:
-    """All tasks: the main methods seed by seed, searched and fine-tuned at the tighter cut, then the rest of the table."""
-    main, tight, loose = [*CORE, *FAMILIES], *tuning.SHARES
+    """All tasks: the main methods seed by seed, searched and fine-tuned at the tighter cut; then the wider table, then the rest."""
+    tight, loose = tuning.SHARES
     tasks: list[Task] = []
     for block in (seeds[:3], seeds[3:]):
         for seed in block:
-            tasks += [Task(name, seed) for name in main] + [Task(name, seed, tight) for name in main]
-        tasks += [Task(name, seed, loose) for seed in block for name in main]
+            tasks += [Task(name, seed) for name in CORE] + [Task(name, seed, tight) for name in CORE]
+        tasks += [Task(name, seed, loose) for seed in block for name in CORE]
     others = [*MORE, *PARTS]
-    tasks += [Task(name, seed) for seed in seeds for name in others]
-    tasks += [Task(name, seed, share) for share in tuning.SHARES for seed in seeds for name in others]
-    tasks += [Task(name, seed, share, 1) for share in tuning.SHARES for seed in seeds for name in (*main, *others)]
+    for seed in seeds:
+        tasks += [Task(name, seed) for name in others] + [Task(name, seed, tight) for name in others]
+    tasks += [Task(name, seed, loose) for seed in seeds for name in others]
+    tasks += [Task(name, seed, share, 1) for share in tuning.SHARES for seed in seeds for name in METHODS]
     wanted = dict.fromkeys(t for t in tasks if names is None or t.name in names)
     return [t for t in wanted if seeded(t.name) or t.seed == seeds[0]]
 
