@@ -11,7 +11,7 @@ from pathlib import Path
 
 from ..errors import SettingsError
 from . import arena, tuning
-from .methods import CORE, FAMILIES, MORE, PARTS, method, seeded
+from .methods import CORE, METHODS, MORE, PARTS, method, seeded
 
 SEARCH_SECONDS, TUNE_SECONDS = 1.0, 40.0  # of a candidate, of a fine-tuning: first guesses, replaced by what is measured
 
