@@ -55,7 +55,7 @@ def test_valid_deterministic_and_resumed_from_the_history_alone(name):
     assert (other.genomes[: len(history)] != history.genomes[: len(other)]).any() == seeded(name)
 
 
-ELSEWHERE = ("deeppruning", "widths", "surrogate-uniform")  # begin at other networks
+ELSEWHERE = ("deeppruning", "widths", "bits-archive-unpruned", "surrogate-uniform")  # begin at other networks
 
 
 @pytest.mark.parametrize("name", [n for n in METHODS if n not in ELSEWHERE and not is_family(n)])
@@ -200,7 +200,7 @@ def test_nsga2_competes_from_the_spread_sample_and_improves_on_it():
 def test_who_has_knowledge():
     assert {n for n, one in METHODS.items() if not one.knowledge} == {
         "deeppruning", "random-bits", "random-blind", "surrogate-blind", "nsga2-bits", "uniform-random", "bits-spread", "bits-archive",
-        "bits-surrogate", "archive-blind", "learned-blind",
+        "bits-archive-unpruned", "bits-surrogate", "archive-blind", "learned-blind",
     }  # fmt: skip
 
 
