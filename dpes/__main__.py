@@ -78,6 +78,7 @@ def parser() -> Parser:
     arena.add_argument("--workers", type=int, default=1, help="processes at the same time, one thread each")
     arena.add_argument("--folder", type=Path, default=Path("data/arena"), help="where rows lie (default: data/arena)")
     arena.add_argument("--searches", action="store_true", help="search only, fine-tune nothing")
+    arena.add_argument("--fitness", action="store_true", help="judge what was fine-tuned by other kinds of fitness")
     arena.add_argument("--left", action="store_true", help="only say what is left")
     return top
 
@@ -270,7 +271,7 @@ def arena(arguments: argparse.Namespace) -> None:
     from .study import tournament
 
     check_workers(arguments.workers)
-    options = {name: getattr(arguments, name) for name in ("folder", "only", "seeds", "workers", "searches", "left")}
+    options = {name: getattr(arguments, name) for name in ("folder", "only", "seeds", "workers", "searches", "left", "fitness")}
     tournament.run(**options, say=lambda line: print(line, flush=True))
 
 

@@ -13,7 +13,7 @@ from dpes.coupling import importance
 from dpes.coupling.genome import to_hex
 from dpes.errors import RunError
 from dpes.strategy.space import History
-from dpes.study import arena, criteria, data, models, tournament, tuning
+from dpes.study import arena, criteria, data, fidelity, models, tournament, tuning
 from dpes.study.methods import CORE, METHODS
 
 tp = pytest.importorskip("torch_pruning")
@@ -93,6 +93,22 @@ def test_a_network_is_brought_to_equal_macs_trained_once_and_written(bench, shor
     assert again["test_error"] == entry["test_error"]
     assert tuning.same_network(tmp_path, entry["genome"], entry)["test_error"] == entry["test_error"]
     assert tuning.same_network(tmp_path, "00", entry) is None
+
+
+def test_fine_tuned_networks_are_judged_by_other_kinds_of_fitness(bench, short, tmp_path):
+    from dpes.report import arena as report
+
+    arena.run_row(bench, tmp_path, "uniform-l1", 0, known := {})
+    arena.run_row(bench, tmp_path, "global-l2", 0, known)
+    arena.run_row(bench, tmp_path, "uniform-random", 0, known)
+    entries = [tuning.tune(bench, tmp_path, name, 0, 0.5, 0, known) for name in ("uniform-l1", "global-l2", "uniform-random")]
+    assert len(fidelity.missing(tmp_path)) == 3
+    fidelity.run(bench, tmp_path)
+    assert not fidelity.missing(tmp_path)
+    measured = {e["genome"]: e["kinds"] for e in fidelity.read(tmp_path)}
+    assert all(measured[e["genome"]]["recalibrated"]["error"] == e["search_error"] for e in entries)
+    table = report.fidelities(tmp_path, 20)
+    assert list(table.fitness) == list(fidelity.kinds(bench.arena)) and set(table.networks) == {3}
 
 
 def test_a_search_without_a_network_so_light_says_so(bench, short, tmp_path):

@@ -18,7 +18,8 @@ ORDER = [  # of all files; models/ is one
     *("strategy.space", "strategy.starts", "strategy.parents", "strategy.surrogate", "strategy.learned", "strategy.variants"),
     *("study.settings", "study.profiles", "study.data", "study.models", "study.train", "study.fitness", "study.environment"),
     *("study.baseline", "study.finetune", "study.runs", "study.rivals", "study.exporting"),
-    *("study.criteria", "study.families", "study.nsga2", "study.methods", "study.arena", "study.tuning", "study.tournament"),
+    *("study.criteria", "study.families", "study.nsga2", "study.methods", "study.arena"),
+    *("study.tuning", "study.fidelity", "study.tournament"),
     *("report.tables", "report.verdicts", "report.figures", "report.judgement", "report.arena"),
     *("__init__", "__main__"),
 ]  # fmt: skip

@@ -120,3 +120,11 @@ def test_steps_compare_each_change_with_the_one_before_or_with_one():
     assert chain["test_error gain"].iloc[1].startswith("-4.") or chain["test_error gain"].iloc[1].startswith("-3.9")
     one = report.steps(tests, changes[1:], ["test_error"], against="deeppruning")
     assert one["test_error gain"].iloc[1].startswith(("-10.", "-9.9"))
+
+
+def test_rank_agreement_is_kendalls():
+    a, b = np.arange(12.0), np.array([0, 1, 3, 2, 4, 5, 6, 8, 7, 9, 10, 11.0])
+    e = judgement.rank_agreement(a, b, 200)
+    assert e.value == pytest.approx(stats.kendalltau(a, b).statistic) and e.low <= e.value <= e.high <= 1
+    assert judgement.rank_agreement(a, -a, 50).value == pytest.approx(-1)
+    assert judgement.rank_agreement(a, np.ones(12), 50).value == 0

@@ -10,6 +10,7 @@ import pandas as pd
 
 from ..coupling.genome import from_hex
 from ..strategy import pareto
+from ..study import fidelity
 from ..study.arena import read_row, total
 from ..study.methods import METHODS, seeded
 from ..study.tuning import read_tuned
@@ -60,9 +61,13 @@ def scores(frame: pd.DataFrame, evaluations: int | None = None) -> pd.DataFrame:
 
 def tuned(folder: Path | str) -> pd.DataFrame:
     """All fine-tuned networks: method, seed, share, training, macs, search_error, test_error (NaN: it found none so light)."""
-    frame = pd.DataFrame(read_tuned(Path(folder)))
-    keep = ["method", "seed", "share", "training", "macs", "found_error", "search_error", "test_error", "seconds"]
-    return frame.reindex(columns=keep)
+    return tuned_entries(folder).drop(columns="genome")
+
+
+def tuned_entries(folder: Path | str) -> pd.DataFrame:
+    """``tuned`` with the genomes."""
+    columns = ["method", "seed", "share", "training", "macs", "found_error", "search_error", "test_error", "seconds", "genome"]
+    return pd.DataFrame(read_tuned(Path(folder))).reindex(columns=columns)
 
 
 def by_seed(frame: pd.DataFrame, column: str, method: str, seeds: Sequence[int]) -> np.ndarray:
@@ -184,3 +189,25 @@ def steps(frame: pd.DataFrame, changes: Sequence[tuple[str, str]], columns: Sequ
         rows.append(row)
         before = against or method
     return pd.DataFrame(rows, columns=list(rows[0]) if rows else ["method"]).set_index("method")
+
+
+def fidelities(folder: Path | str, resamples: int = 1000) -> pd.DataFrame:
+    """How far each kind of fitness orders fine-tuned networks of equal MACs as their test errors do: Kendall's tau [interval].
+
+    A row for each share of the MACs and kind, with the networks and the median seconds of a candidate. Interval: bootstrap over the
+    networks. Test errors are means over training seeds.
+    """
+    tests = tuned_entries(folder)
+    rows = []
+    for share, at in tests.groupby("share"):
+        true = at.groupby("genome").test_error.mean()
+        measured = {e["genome"]: e["kinds"] for e in fidelity.read(Path(folder)) if e["share"] == share and e["genome"] in true.index}
+        if len(measured) < 3:
+            continue
+        genomes = sorted(measured)
+        for kind in measured[genomes[0]]:
+            error = np.array([measured[g][kind]["error"] for g in genomes])
+            tau = judgement.rank_agreement(error, true[genomes].to_numpy(float), resamples)
+            seconds = float(np.median([measured[g][kind]["seconds"] for g in genomes]))
+            rows.append({"share": share, "fitness": kind, "networks": len(genomes), "tau": tau, "seconds": seconds})
+    return pd.DataFrame(rows, columns=["share", "fitness", "networks", "tau", "seconds"])

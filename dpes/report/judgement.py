@@ -97,3 +97,15 @@ def improvement_interval(ours: Sequence[float], theirs: Sequence[float], resampl
     draws = [improvement(rng.choice(a, len(a)), rng.choice(b, len(b))) for _ in range(resamples)]
     tail = 100 * (1 - LEVEL) / 2
     return Estimate(value, float(np.percentile(draws, tail)), float(np.percentile(draws, 100 - tail)), len(a))
+
+
+def rank_agreement(a: Sequence[float], b: Sequence[float], resamples: int = 1000) -> Estimate:
+    """Kendall's tau-b of two orders of the same things, with its percentile bootstrap interval; 1: the same order, 0: chance."""
+    a, b, rng = np.asarray(a, dtype=float), np.asarray(b, dtype=float), np.random.default_rng(0)
+    draws = []
+    for _ in range(resamples):
+        rows = rng.integers(len(a), size=len(a))
+        draws.append(np.nan_to_num(stats.kendalltau(a[rows], b[rows]).statistic))
+    tail = 100 * (1 - LEVEL) / 2
+    value = float(np.nan_to_num(stats.kendalltau(a, b).statistic))
+    return Estimate(value, float(np.percentile(draws, tail)), float(np.percentile(draws, 100 - tail)), len(a))

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -59,6 +59,27 @@ class Arena:
         return Training(epochs=1, images=self.tune_images, lr=self.tune_lr, precision=self.tune_precision)
 
 
+class Computed(Mapping):
+    """A table whose entries are computed when they are first asked for; few methods need Torch-Pruning."""
+
+    def __init__(self, names: tuple[str, ...], make: Callable[[str], np.ndarray]):
+        self.made: dict[str, np.ndarray] = {}
+        self.names, self.make = names, make
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        if name not in self.names:
+            raise KeyError(name)
+        if name not in self.made:
+            self.made[name] = self.make(name)
+        return self.made[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.names)
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+
 @dataclass
 class Bench:
     """The arena's network, images and space, loaded once; ``error`` is the fitness of a genome."""
@@ -82,11 +103,15 @@ class Bench:
     @cached_property
     def space(self) -> Space:
         """Bits, costs, and the orders that use knowledge."""
-        x, y = self.labelled()
-        scores = {name: criteria.scores(self.model, self.layout, name, x, y) for name in criteria.CRITERIA}
-        scores["l1"] = importance.l1_norms(self.model, self.layout)
-        space = Space(self.layout.group_of_bit, self.shares, {}, scores)
-        return Space(space.groups, space.cost, {name: ranking(space, s) for name, s in scores.items()}, scores)
+        score = Computed(("l1", *criteria.CRITERIA), self.score)
+        space = Space(self.layout.group_of_bit, self.shares, {}, score)
+        return Space(space.groups, space.cost, Computed(tuple(score), lambda name: ranking(space, score[name])), score)
+
+    def score(self, name: str) -> np.ndarray:
+        """float [n_bits]: the importance of each filter by one criterion."""
+        if name == "l1":
+            return importance.l1_norms(self.model, self.layout)
+        return criteria.scores(self.model, self.layout, name, *self.labelled())
 
     def labelled(self, n: int = 250) -> tuple[torch.Tensor, torch.Tensor]:
         """The first calibration images, normalised, and their classes: the criteria see what recalibration sees."""

@@ -35,7 +35,10 @@ def scores(model: nn.Module, layout: Layout, criterion: str, x: Tensor, y: Tenso
         raise CriterionError(f"unknown criterion {criterion!r}: {suggest(criterion, CRITERIA)}")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of its own imports
-        import torch_pruning as tp
+        try:
+            import torch_pruning as tp
+        except ImportError:
+            raise CriterionError(f"{criterion} needs Torch-Pruning; install it with: pip install 'dpes[test]'") from None
     measure = {
         "l2": lambda: tp.importance.GroupMagnitudeImportance(p=2, group_reduction="first"),
         "group": lambda: tp.importance.GroupMagnitudeImportance(p=2),

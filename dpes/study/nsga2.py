@@ -6,8 +6,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ..errors import DpesError
 from ..strategy import es, starts
 from ..strategy.space import History, Space, order_of
+
+
+class RivalError(DpesError):
+    """A rival whose package is not installed."""
 
 
 @dataclass(frozen=True)
@@ -42,8 +47,11 @@ class NSGA2:
             algorithm.tell(infills=asked)
 
     def algorithm(self, space: Space, rank: np.ndarray | None, seed: int):
-        """pymoo's algorithm before its first generation."""
-        from pymoo.algorithms.moo.nsga2 import NSGA2 as Pymoo
+        """pymoo's algorithm before its first generation; raises ``RivalError`` without pymoo."""
+        try:
+            from pymoo.algorithms.moo.nsga2 import NSGA2 as Pymoo
+        except ImportError:
+            raise RivalError("NSGA-II needs pymoo; install it with: pip install 'dpes[test]'") from None
         from pymoo.core.problem import Problem
         from pymoo.core.repair import Repair
         from pymoo.core.termination import NoTermination

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import SettingsError
-from . import arena, tuning
+from . import arena, fidelity, tuning
 from .methods import CORE, METHODS, MORE, PARTS, method, seeded
 
 SEARCH_SECONDS, TUNE_SECONDS = 1.0, 40.0  # of a candidate, of a fine-tuning: first guesses, replaced by what is measured
@@ -117,9 +117,13 @@ def run(
     workers: int = 1,
     searches: bool = False,
     left: bool = False,
+    fitness: bool = False,
     say: Callable[[str], None] = print,
 ) -> None:
     """All tasks of the options, by so many processes; see ``python -m dpes arena --help``."""
+    if fitness:
+        say(f"{len(fidelity.missing(folder))} fine-tuned networks to judge by other kinds of fitness")
+        return None if left else fidelity.run(arena.prepare(arena.Arena()), folder)
     tasks = chosen(only, seeds, searches)
     missing = [task for task in tasks if not task.done(folder)]
     say(f"{len(missing)} of {len(tasks)} tasks left, about {Forecast().left(missing, workers):.1f} h")
