@@ -19,8 +19,8 @@ ORDER = [  # of all files; models/ is one
     *("study.settings", "study.profiles", "study.data", "study.models", "study.train", "study.fitness", "study.environment"),
     *("study.baseline", "study.finetune", "study.runs", "study.rivals", "study.exporting"),
     *("study.criteria", "study.families", "study.nsga2", "study.methods", "study.arena"),
-    *("study.tuning", "study.fidelity", "study.tournament"),
-    *("report.tables", "report.verdicts", "report.figures", "report.judgement", "report.arena"),
+    *("study.rows", "study.tuning", "study.fidelity", "study.tournament"),
+    *("report.tables", "report.verdicts", "report.figures", "report.judgement", "report.arena", "report.contest"),
     *("__init__", "__main__"),
 ]  # fmt: skip
 STREETS = {"coupling", "strategy", "study", "report"}

@@ -9,7 +9,7 @@ import pytest
 from scipy import stats
 
 from dpes.report import arena as report
-from dpes.report import judgement
+from dpes.report import contest, judgement
 
 matplotlib.use("agg")
 
@@ -43,13 +43,17 @@ def test_same_values_same_interval():
 def test_paired_interval_is_students():
     a, b = np.array([1.0, 2, 3.5, 4]), np.array([1.5, 2.9, 3.6, 5])
     e, theirs = judgement.paired(a, b), stats.ttest_rel(a, b).confidence_interval(0.95)
-    assert np.allclose([e.low, e.high], theirs) and e.excludes_zero == (judgement.p_value(a, b) < 0.05)
+    assert np.allclose([e.low, e.high], theirs) and e.excludes_zero == (
+        judgement.p_value(a, b) < 0.05
+    )
     assert judgement.p_value(a, b) == pytest.approx(stats.ttest_rel(a, b).pvalue)
     assert judgement.p_value([1], [2]) == judgement.p_value([1, 2], [1, 2]) == 1
 
 
 def test_holm_by_hand():
-    assert judgement.holm({"a": 0.01, "b": 0.04, "c": 0.03, "d": 0.005}) == pytest.approx({"a": 0.03, "b": 0.06, "c": 0.06, "d": 0.02})
+    assert judgement.holm({"a": 0.01, "b": 0.04, "c": 0.03, "d": 0.005}) == pytest.approx(
+        {"a": 0.03, "b": 0.06, "c": 0.06, "d": 0.02}
+    )
     assert judgement.holm({"a": 0.9, "b": 0.8}) == {"a": 1.0, "b": 1.0}
 
 
@@ -72,20 +76,42 @@ def made_up(differences: dict[str, float]) -> pd.DataFrame:
                 continue
             for training in (0, 1):
                 rows.append(
-                    {"method": method, "seed": seed, "share": 0.5, "training": training, "test_error": base + d + rng.normal(0, 0.001)}
+                    {
+                        "method": method,
+                        "seed": seed,
+                        "share": 0.5,
+                        "training": training,
+                        "test_error": base + d + rng.normal(0, 0.001),
+                    }
                 )
     return pd.DataFrame(rows)
 
 
 def test_comparisons_are_paired_by_seed_and_say_who_is_beaten():
-    tests = made_up({"surrogate": 0.0, "random-widths": 0.02, "archive": -0.02, "nsga2-widths": 0.0, "uniform-l1": 0.2})
-    table = report.comparisons(tests, "test_error", "surrogate").set_index("method")
-    assert table.loc["random-widths", "difference"].value == pytest.approx(-0.02, abs=0.002)  # far smaller than the noise of one seed
-    assert table.loc["random-widths", "p_holm"] < 0.01 and table.loc["nsga2-widths", "p_holm"] > 0.05
+    tests = made_up(
+        {
+            "surrogate": 0.0,
+            "random-widths": 0.02,
+            "archive": -0.02,
+            "nsga2-widths": 0.0,
+            "uniform-l1": 0.2,
+        }
+    )
+    table = contest.comparisons(tests, "test_error", "surrogate").set_index("method")
+    assert table.loc["random-widths", "difference"].value == pytest.approx(
+        -0.02, abs=0.002
+    )  # far smaller than the noise of one seed
+    assert (
+        table.loc["random-widths", "p_holm"] < 0.01 and table.loc["nsga2-widths", "p_holm"] > 0.05
+    )
     assert list(table.index) == sorted(table.index, key=lambda m: table.loc[m, "difference"].value)
-    text = report.sentence(tests, "surrogate", 0.5)
-    assert "beats uniform-l1 (" in text and "loses to archive (2.0 [" in text and "not told apart: nsga2-widths" in text
-    assert "(5 search seeds)" in text and "yet" in report.sentence(tests, "surrogate", 0.7)
+    text = contest.sentence(tests, "surrogate", 0.5)
+    assert (
+        "beats uniform-l1 (" in text
+        and "loses to archive (2.0 [" in text
+        and "not told apart: nsga2-widths" in text
+    )
+    assert "(5 search seeds)" in text and "yet" in contest.sentence(tests, "surrogate", 0.7)
 
 
 def test_the_figure_describes_itself():
@@ -93,7 +119,7 @@ def test_the_figure_describes_itself():
 
     tests = made_up({"surrogate": 0.0, "random-widths": 0.02})
     figure, ax = plt.subplots()
-    text = report.forest(report.comparisons(tests, "test_error", "surrogate"), "surrogate", ax)
+    text = contest.forest(contest.comparisons(tests, "test_error", "surrogate"), "surrogate", ax)
     plt.close(figure)
     assert "random-widths -2.0 [" in text and ax.get_xlabel()
 
@@ -114,17 +140,30 @@ def test_attained_errors_and_hypervolumes_by_hand():
 
 def test_steps_compare_each_change_with_the_one_before_or_with_one():
     tests = made_up({"deeppruning": 0.1, "bits-spread": 0.06, "surrogate": 0.0})
-    changes = [("deeppruning", "as it is"), ("bits-spread", "start"), ("archive", "no rows yet"), ("surrogate", "all")]
-    chain = report.steps(tests, changes, ["test_error"])
-    assert list(chain.index) == ["deeppruning", "bits-spread", "surrogate"] and chain["test_error gain"].iloc[0] == "-"
-    assert chain["test_error gain"].iloc[1].startswith("-4.") or chain["test_error gain"].iloc[1].startswith("-3.9")
-    one = report.steps(tests, changes[1:], ["test_error"], against="deeppruning")
+    changes = [
+        ("deeppruning", "as it is"),
+        ("bits-spread", "start"),
+        ("archive", "no rows yet"),
+        ("surrogate", "all"),
+    ]
+    chain = contest.steps(tests, changes, ["test_error"])
+    assert (
+        list(chain.index) == ["deeppruning", "bits-spread", "surrogate"]
+        and chain["test_error gain"].iloc[0] == "-"
+    )
+    assert chain["test_error gain"].iloc[1].startswith("-4.") or chain["test_error gain"].iloc[
+        1
+    ].startswith("-3.9")
+    one = contest.steps(tests, changes[1:], ["test_error"], against="deeppruning")
     assert one["test_error gain"].iloc[1].startswith(("-10.", "-9.9"))
 
 
 def test_rank_agreement_is_kendalls():
     a, b = np.arange(12.0), np.array([0, 1, 3, 2, 4, 5, 6, 8, 7, 9, 10, 11.0])
     e = judgement.rank_agreement(a, b, 200)
-    assert e.value == pytest.approx(stats.kendalltau(a, b).statistic) and e.low <= e.value <= e.high <= 1
+    assert (
+        e.value == pytest.approx(stats.kendalltau(a, b).statistic)
+        and e.low <= e.value <= e.high <= 1
+    )
     assert judgement.rank_agreement(a, -a, 50).value == pytest.approx(-1)
     assert judgement.rank_agreement(a, np.ones(12), 50).value == 0

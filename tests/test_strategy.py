@@ -1,4 +1,6 @@
-"""Laws of the strategy's parts: what they propose is valid, a function of the history, and better than chance."""
+"""Laws of the strategy's parts: what they propose is valid, a function of the history, and better
+than chance.
+"""
 
 from __future__ import annotations
 
@@ -15,15 +17,22 @@ from dpes.study import families
 from dpes.study.methods import METHODS, MethodError, is_family, method, seeded
 
 SIZES = np.array([16, 20, 32, 24, 16, 32, 8, 16])
-PRICE = np.array([3.0, 1.0, 0.5, 1.0, 1.0, 0.5, 2.0, 1.0])  # of a kept filter; the first group is dear
+PRICE = np.array(
+    [3.0, 1.0, 0.5, 1.0, 1.0, 0.5, 2.0, 1.0]
+)  # of a kept filter; the first group is dear
 WORTH = np.array([0.4, 2.0, 0.3, 0.8, 0.1, 1.0, 0.2, 0.5])  # of a group's share to the error
 
 
 def made_up() -> Space:
     groups = np.repeat(np.arange(len(SIZES)), SIZES)
-    scores = {name: np.random.default_rng(k).random(len(groups)) for k, name in enumerate(("l1", "l2", "bn", "taylor", "fpgm", "group"))}
+    scores = {
+        name: np.random.default_rng(k).random(len(groups))
+        for k, name in enumerate(("l1", "l2", "bn", "taylor", "fpgm", "group"))
+    }
     plain = Space(groups, lambda genomes: (genomes @ PRICE[groups] / (PRICE @ SIZES)) ** 2)
-    return Space(groups, plain.cost, {name: ranking(plain, s) for name, s in scores.items()}, scores)
+    return Space(
+        groups, plain.cost, {name: ranking(plain, s) for name, s in scores.items()}, scores
+    )
 
 
 SPACE = made_up()
@@ -39,7 +48,9 @@ def run(one, seed: int, n: int, history: History | None = None) -> History:
     history = History.empty(SPACE.n_bits) if history is None else history
     while len(history) < n and len(genomes := one(SPACE, history, seed)):
         F = np.stack([error(genomes), SPACE.cost(genomes)], axis=1)
-        history = History(np.concatenate([history.genomes, genomes]), np.concatenate([history.F, F]))
+        history = History(
+            np.concatenate([history.genomes, genomes]), np.concatenate([history.F, F])
+        )
     return history
 
 
@@ -55,7 +66,12 @@ def test_valid_deterministic_and_resumed_from_the_history_alone(name):
     assert (other.genomes[: len(history)] != history.genomes[: len(other)]).any() == seeded(name)
 
 
-ELSEWHERE = ("deeppruning", "widths", "bits-archive-unpruned", "surrogate-uniform")  # begin at other networks
+ELSEWHERE = (
+    "deeppruning",
+    "widths",
+    "bits-archive-unpruned",
+    "surrogate-uniform",
+)  # begin at other networks
 
 
 @pytest.mark.parametrize("name", [n for n in METHODS if n not in ELSEWHERE and not is_family(n)])
@@ -125,7 +141,9 @@ def test_the_surrogate_predicts_better_than_chance_and_finds_better_networks_tha
     gains = []
     for seed in range(3):
         found, drawn = (run(METHODS[name], seed, 90).F for name in ("surrogate", "random-widths"))
-        gains += [found[found[:, 1] <= s, 0].min() - drawn[drawn[:, 1] <= s, 0].min() for s in (0.5, 0.7)]
+        gains += [
+            found[found[:, 1] <= s, 0].min() - drawn[drawn[:, 1] <= s, 0].min() for s in (0.5, 0.7)
+        ]
     assert np.mean(gains) < 0 and max(gains) < 0.02
 
 
@@ -192,7 +210,9 @@ def test_nsga2_competes_from_the_spread_sample_and_improves_on_it():
     assert (history.genomes[:30] == starts.spread(SPACE, 0, SPACE.orders["l1"], 0, 30)).all()
     for one, encoding in ((history, True), (run(METHODS["nsga2-bits"], 0, 90), False)):
         if encoding:  # widths: only sets that the order allows
-            assert (one.genomes == SPACE.genomes(SPACE.widths(one.genomes), SPACE.orders["l1"])).all()
+            assert (
+                one.genomes == SPACE.genomes(SPACE.widths(one.genomes), SPACE.orders["l1"])
+            ).all()
         at = [one.first(n).F for n in (30, len(one))]
         assert at[1][at[1][:, 1] <= 0.7, 0].min() < at[0][at[0][:, 1] <= 0.7, 0].min()
 
@@ -210,7 +230,9 @@ def test_an_unknown_method_is_named_with_its_cure():
 
 
 def test_a_learned_order_finds_the_filters_that_matter():
-    """Hidden worth of each filter; after 90 evaluations the learned order knows more of it than chance, and a criterion helps."""
+    """Hidden worth of each filter; after 90 evaluations the learned order knows more of it than
+    chance, and a criterion helps.
+    """
     from dpes.strategy import learned
 
     worth = np.random.default_rng(7).random(SPACE.n_bits)
@@ -218,7 +240,11 @@ def test_a_learned_order_finds_the_filters_that_matter():
     def hidden(genomes: np.ndarray) -> np.ndarray:
         return 1 / (1 + np.exp(3.0 - 8 * (~genomes @ worth) / worth.sum()))
 
-    known = Space(SPACE.groups, SPACE.cost, {"l1": ranking(SPACE, worth + np.random.default_rng(1).normal(0, 0.2, SPACE.n_bits))})
+    known = Space(
+        SPACE.groups,
+        SPACE.cost,
+        {"l1": ranking(SPACE, worth + np.random.default_rng(1).normal(0, 0.2, SPACE.n_bits))},
+    )
     genomes = starts.spread(SPACE, 0, None, 0, 120)
     history = History(genomes, np.stack([hidden(genomes), SPACE.cost(genomes)], axis=1))
     centred = worth - (np.bincount(SPACE.groups, worth) / SIZES)[SPACE.groups]

@@ -1,7 +1,9 @@
-"""Is one method better than another? Estimates over seeds with intervals, for few seeds and many comparisons.
+"""Is one method better than another? Estimates over seeds with intervals, for few seeds and many
+comparisons.
 
-Habits of Agarwal et al. 2021 ("Deep reinforcement learning at the edge of the statistical precipice"): interquartile means, bootstrap
-intervals and the probability of improvement, not one best run. Small values are good: errors.
+Habits of Agarwal et al. 2021 ("Deep reinforcement learning at the edge of the statistical
+precipice"): interquartile means, bootstrap intervals and the probability of improvement, not one
+best run. Small values are good: errors.
 """
 
 from __future__ import annotations
@@ -36,26 +38,39 @@ class Estimate:
 
 
 def iqm(values: Sequence[float] | np.ndarray, axis: int = -1) -> np.ndarray | float:
-    """Interquartile mean: the mean without the lowest and the highest quarter (whole values), so that one odd seed cannot decide."""
+    """Interquartile mean: the mean without the lowest and the highest quarter (whole values), so
+    that one odd seed cannot decide.
+    """
     return stats.trim_mean(np.asarray(values, dtype=float), 0.25, axis=axis)
 
 
-def estimate(values: Sequence[float] | np.ndarray, statistic: Callable = iqm, resamples: int = 5000) -> Estimate:
-    """The statistic with its percentile bootstrap interval over the values (seeds), the same one for the same values."""
+def estimate(
+    values: Sequence[float] | np.ndarray, statistic: Callable = iqm, resamples: int = 5000
+) -> Estimate:
+    """The statistic with its percentile bootstrap interval over the values (seeds), the same one
+    for the same values.
+    """
     x = np.asarray(values, dtype=float)
     value = float(statistic(x))
     if len(x) < 2 or np.ptp(x) == 0:
         return Estimate(value, value, value, len(x))
     found = stats.bootstrap(
-        (x,), statistic, n_resamples=resamples, confidence_level=LEVEL, method="percentile", rng=np.random.default_rng(0)
+        (x,),
+        statistic,
+        n_resamples=resamples,
+        confidence_level=LEVEL,
+        method="percentile",
+        rng=np.random.default_rng(0),
     )
     return Estimate(value, *map(float, found.confidence_interval), len(x))
 
 
 def paired(ours: Sequence[float], theirs: Sequence[float]) -> Estimate:
-    """Mean of ours - theirs over pairs (the same seed, the same start), with Student's interval: below zero, ours is better.
+    """Mean of ours - theirs over pairs (the same seed, the same start), with Student's interval:
+    below zero, ours is better.
 
-    A bootstrap of five differences would be too narrow; Student's interval holds if they are about normal.
+    A bootstrap of five differences would be too narrow; Student's interval holds if they are about
+    normal.
     """
     d = np.asarray(ours, dtype=float) - np.asarray(theirs, dtype=float)
     mean = float(d.mean())
@@ -74,7 +89,9 @@ def p_value(ours: Sequence[float], theirs: Sequence[float]) -> float:
 
 
 def holm(p_values: Mapping[str, float]) -> dict[str, float]:
-    """p values corrected for that many comparisons (Holm 1979): the k-th smallest of m times m - k + 1, never falling, at most 1."""
+    """p values corrected for that many comparisons (Holm 1979): the k-th smallest of m times m - k
+    + 1, never falling, at most 1.
+    """
     result, worst, m = {}, 0.0, len(p_values)
     for k, name in enumerate(sorted(p_values, key=lambda name: p_values[name])):
         worst = max(worst, min(1.0, (m - k) * p_values[name]))
@@ -83,24 +100,36 @@ def holm(p_values: Mapping[str, float]) -> dict[str, float]:
 
 
 def improvement(ours: Sequence[float], theirs: Sequence[float]) -> float:
-    """Probability that ours is better (smaller) than theirs in a run of each drawn at random; equal values count half."""
+    """Probability that ours is better (smaller) than theirs in a run of each drawn at random; equal
+    values count half.
+    """
     a, b = np.asarray(ours, dtype=float)[:, None], np.asarray(theirs, dtype=float)[None, :]
     return float(((a < b) + 0.5 * (a == b)).mean())
 
 
-def improvement_interval(ours: Sequence[float], theirs: Sequence[float], resamples: int = 2000) -> Estimate:
+def improvement_interval(
+    ours: Sequence[float], theirs: Sequence[float], resamples: int = 2000
+) -> Estimate:
     """``improvement`` with its bootstrap interval, both methods drawn anew (percentile)."""
-    a, b, rng = np.asarray(ours, dtype=float), np.asarray(theirs, dtype=float), np.random.default_rng(0)
+    a, b, rng = (
+        np.asarray(ours, dtype=float),
+        np.asarray(theirs, dtype=float),
+        np.random.default_rng(0),
+    )
     value = improvement(a, b)
     if len(a) < 2:
         return Estimate(value, value, value, len(a))
     draws = [improvement(rng.choice(a, len(a)), rng.choice(b, len(b))) for _ in range(resamples)]
     tail = 100 * (1 - LEVEL) / 2
-    return Estimate(value, float(np.percentile(draws, tail)), float(np.percentile(draws, 100 - tail)), len(a))
+    return Estimate(
+        value, float(np.percentile(draws, tail)), float(np.percentile(draws, 100 - tail)), len(a)
+    )
 
 
 def rank_agreement(a: Sequence[float], b: Sequence[float], resamples: int = 1000) -> Estimate:
-    """Kendall's tau-b of two orders of the same things, with its percentile bootstrap interval; 1: the same order, 0: chance."""
+    """Kendall's tau-b of two orders of the same things, with its percentile bootstrap interval; 1:
+    the same order, 0: chance.
+    """
     a, b, rng = np.asarray(a, dtype=float), np.asarray(b, dtype=float), np.random.default_rng(0)
     draws = []
     for _ in range(resamples):
@@ -108,4 +137,6 @@ def rank_agreement(a: Sequence[float], b: Sequence[float], resamples: int = 1000
         draws.append(np.nan_to_num(stats.kendalltau(a[rows], b[rows]).statistic))
     tail = 100 * (1 - LEVEL) / 2
     value = float(np.nan_to_num(stats.kendalltau(a, b).statistic))
-    return Estimate(value, float(np.percentile(draws, tail)), float(np.percentile(draws, 100 - tail)), len(a))
+    return Estimate(
+        value, float(np.percentile(draws, tail)), float(np.percentile(draws, 100 - tail)), len(a)
+    )

@@ -1,8 +1,10 @@
-"""An order of the filters that the search learns from its own history: which filters did better networks keep?
+"""An order of the filters that the search learns from its own history: which filters did better
+networks keep?
 
-The error's logit is modelled as a smooth function of the widths plus one number for each filter, all in one Gaussian process. Before
-anything is known a filter's number is zero on average, or, with knowledge, a mixture of classical criteria whose weights are
-learned too. Sets of filters are drawn from what is believed so far (Thompson 1933), so that doubt is tried out. Source: ours.
+The error's logit is modelled as a smooth function of the widths plus one number for each filter,
+all in one Gaussian process. Before anything is known a filter's number is zero on average, or, with
+knowledge, a mixture of classical criteria whose weights are learned too. Sets of filters are drawn
+from what is believed so far (Thompson 1933), so that doubt is tried out. Source: ours.
 """
 
 from __future__ import annotations
@@ -20,20 +22,28 @@ DRAWS = 25  # orders drawn from the belief for one generation
 
 
 def standardised(space: Space, names: Sequence[str]) -> np.ndarray:
-    """float [n_bits, len(names)]: ranks of the criteria, 1 for the best filter of a group to -1 for its worst, over root n_bits."""
+    """float [n_bits, len(names)]: ranks of the criteria, 1 for the best filter of a group to -1 for
+    its worst, over root n_bits.
+    """
     ranks = np.reshape([space.orders[name] for name in names], (len(names), space.n_bits))
-    return ((1 - 2 * ranks / np.maximum(space.sizes[space.groups] - 1, 1)) / np.sqrt(space.n_bits)).T
+    return (
+        (1 - 2 * ranks / np.maximum(space.sizes[space.groups] - 1, 1)) / np.sqrt(space.n_bits)
+    ).T
 
 
 def features(space: Space, genomes: np.ndarray, directions: np.ndarray) -> np.ndarray:
-    """float [n, n_groups + n_bits + n_directions]: shares, deviations of the bits from the share of their group, and their sums."""
+    """float [n, n_groups + n_bits + n_directions]: shares, deviations of the bits from the share of
+    their group, and their sums.
+    """
     shares = space.shares(genomes)
     deviations = genomes - shares[:, space.groups]
     return np.hstack([shares, deviations, deviations @ directions])
 
 
 def on_columns():
-    """A scikit-learn kernel that sees some columns only; made here, since scikit-learn is slow to import."""
+    """A scikit-learn kernel that sees some columns only; made here, since scikit-learn is slow to
+    import.
+    """
     from sklearn.gaussian_process.kernels import Kernel
 
     class On(Kernel):
@@ -45,7 +55,9 @@ def on_columns():
 
         hyperparameters = property(lambda self: self.kernel.hyperparameters)
         bounds = property(lambda self: self.kernel.bounds)
-        theta = property(lambda self: self.kernel.theta, lambda self, theta: setattr(self.kernel, "theta", theta))
+        theta = property(
+            lambda self: self.kernel.theta, lambda self, theta: setattr(self.kernel, "theta", theta)
+        )
 
         def __call__(self, X, Y=None, eval_gradient: bool = False):
             part = None if Y is None else Y[:, self.start : self.stop]
@@ -76,12 +88,16 @@ class Belief:
         kernel = On(ConstantKernel(1.0, (1e-2, 1e3)) * length, 0, groups)
         kernel += On(ConstantKernel(1e-3, (1e-6, 1.0)) * linear, groups, groups + bits)
         for i in range(len(names)):
-            kernel += On(ConstantKernel(1.0, (1e-4, 1e4)) * linear, groups + bits + i, groups + bits + i + 1)
+            kernel += On(
+                ConstantKernel(1.0, (1e-4, 1e4)) * linear, groups + bits + i, groups + bits + i + 1
+            )
         kernel += WhiteKernel(0.05, (1e-4, 1.0))
         X = features(space, history.genomes, self.directions)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)
-            self.process = GaussianProcessRegressor(kernel, normalize_y=True).fit(X, surrogate.logit(history.F[:, 0]))
+            self.process = GaussianProcessRegressor(kernel, normalize_y=True).fit(
+                X, surrogate.logit(history.F[:, 0])
+            )
         # prior covariance of the filters' numbers, then what the data leave of it
         found = np.exp(self.process.kernel_.theta)[1 + groups : 2 + groups + len(names)]
         D = X[:, groups : groups + bits]
@@ -91,7 +107,9 @@ class Belief:
         self.covariance = prior - pull @ cho_solve((self.process.L_, True), pull.T)
 
     def orders(self, rng: np.random.Generator, n: int) -> np.ndarray:
-        """int [n, n_bits]: ranks drawn from the belief; a filter whose presence lowers the error comes early."""
+        """int [n, n_bits]: ranks drawn from the belief; a filter whose presence lowers the error
+        comes early.
+        """
         values, vectors = np.linalg.eigh(self.covariance)
         root = vectors * np.sqrt(np.maximum(values, 0))
         drawn = self.mean + rng.standard_normal((n, len(self.mean))) @ root.T
@@ -102,8 +120,17 @@ class Belief:
         return surrogate.bound(self.process, features(self.space, genomes, self.directions))
 
 
-def propose(space: Space, history: History, widths: np.ndarray, n: int, rng: np.random.Generator, names: Sequence[str] = ()) -> np.ndarray:
-    """bool [n, n_bits]: networks of the given widths, filters by orders drawn from the belief, the best one for each level of MACs."""
+def propose(
+    space: Space,
+    history: History,
+    widths: np.ndarray,
+    n: int,
+    rng: np.random.Generator,
+    names: Sequence[str] = (),
+) -> np.ndarray:
+    """bool [n, n_bits]: networks of the given widths, filters by orders drawn from the belief, the
+    best one for each level of MACs.
+    """
     belief = Belief(space, history, names)
     orders = belief.orders(rng, DRAWS)[rng.integers(DRAWS, size=len(widths))]
     pool = surrogate.unseen(space.genomes(widths, orders), history.genomes)
@@ -111,18 +138,27 @@ def propose(space: Space, history: History, widths: np.ndarray, n: int, rng: np.
 
 
 def first_ranks(space: Space, seed: int, first: int, n: int, names: Sequence[str]) -> np.ndarray:
-    """int [n, n_bits]: orders to start from: at random, or random mixtures of the criteria with as much noise again."""
+    """int [n, n_bits]: orders to start from: at random, or random mixtures of the criteria with as
+    much noise again.
+    """
     if not names:
         return starts.fresh_ranks(space, seed, first, n)
     directions, rows = standardised(space, names) * np.sqrt(space.n_bits), []
     for i in range(first, first + n):
         rng = np.random.default_rng([seed, 4, i])
-        rows.append(directions @ rng.dirichlet(np.ones(len(names))) + 0.3 * rng.standard_normal(space.n_bits))
+        rows.append(
+            directions @ rng.dirichlet(np.ones(len(names)))
+            + 0.3 * rng.standard_normal(space.n_bits)
+        )
     return ranking(space, np.array(rows))
 
 
-def widths_to_try(space: Space, history: History, p_mutation: float, n: int, rng: np.random.Generator) -> np.ndarray:
+def widths_to_try(
+    space: Space, history: History, p_mutation: float, n: int, rng: np.random.Generator
+) -> np.ndarray:
     """int [n, n_groups]: widths of archive members, mutated, and as many fresh ones."""
     old = space.widths(parents.archive(history, rng, n // 2))
-    old = old + np.rint(rng.normal(0, STEP, old.shape) * space.sizes).astype(int) * (rng.random(old.shape) < p_mutation)
+    old = old + np.rint(rng.normal(0, STEP, old.shape) * space.sizes).astype(int) * (
+        rng.random(old.shape) < p_mutation
+    )
     return np.concatenate([old, starts.spread_widths(space, int(rng.integers(2**32)), 0, n // 2)])

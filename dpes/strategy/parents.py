@@ -1,4 +1,6 @@
-"""Who has offspring: the paper's three solutions, or the whole archive of non-dominated candidates, the lonely ones more often."""
+"""Who has offspring: the paper's three solutions, or the whole archive of non-dominated candidates,
+the lonely ones more often.
+"""
 
 from __future__ import annotations
 
@@ -9,10 +11,11 @@ from .space import History, Space
 
 
 def three(space: Space, history: History, first: int, population: int) -> np.ndarray:
-    """bool [3, n_bits]: heavy, knee and light after all generations of the history, each selected as the paper does.
+    """bool [3, n_bits]: heavy, knee and light after all generations of the history, each selected
+    as the paper does.
 
-    first: how many candidates the start has; after them come generations of ``population``. The unpruned network does not
-    compete with its children.
+    first: how many candidates the start has; after them come generations of ``population``. The
+    unpruned network does not compete with its children.
     """
     if (history.genomes[:first].all(axis=1)).all():
         state = es.start(history.F[0], space.n_bits)
@@ -25,7 +28,9 @@ def three(space: Space, history: History, first: int, population: int) -> np.nda
 
 
 def archive(history: History, rng: np.random.Generator, n: int) -> np.ndarray:
-    """bool [n, n_bits]: n members of the non-dominated set, each the lonelier of two drawn at random (Deb et al. 2002)."""
+    """bool [n, n_bits]: n members of the non-dominated set, each the lonelier of two drawn at
+    random (Deb et al. 2002).
+    """
     front = pareto.front(history.F)
     distance = crowding(history.F[front])
     pairs = rng.integers(len(front), size=(n, 2))
@@ -34,7 +39,9 @@ def archive(history: History, rng: np.random.Generator, n: int) -> np.ndarray:
 
 
 def crowding(F: np.ndarray) -> np.ndarray:
-    """float [n]: crowding distance of the rows of a front that is sorted by error; the two ends are infinitely lonely."""
+    """float [n]: crowding distance of the rows of a front that is sorted by error; the two ends are
+    infinitely lonely.
+    """
     distance = np.full(len(F), np.inf)
     if len(F) > 2:
         scale = F.max(axis=0) - F.min(axis=0)

@@ -1,4 +1,6 @@
-"""What a search knows of its problem: the coupled groups, what a genome costs, and what was evaluated so far."""
+"""What a search knows of its problem: the coupled groups, what a genome costs, and what was
+evaluated so far.
+"""
 
 from __future__ import annotations
 
@@ -12,9 +14,10 @@ import numpy as np
 class Space:
     """The genomes of one network; no weights, no framework.
 
-    groups: int [n_bits], the coupled group of each bit, ascending. cost: genomes bool [n, n_bits] -> the share of the MACs that
-    each has left, float [n]. orders: name -> rank int [n_bits], each filter's place in its group, 0 = the last to go; an order
-    that was computed from weights is knowledge, and variants that use one say so. scores: name -> float [n_bits], what an order was
+    groups: int [n_bits], the coupled group of each bit, ascending. cost: genomes bool [n, n_bits]
+    -> the share of the MACs that each has left, float [n]. orders: name -> rank int [n_bits], each
+    filter's place in its group, 0 = the last to go; an order that was computed from weights is
+    knowledge, and variants that use one say so. scores: name -> float [n_bits], what an order was
     made from.
     """
 
@@ -46,7 +49,8 @@ class Space:
         return self.widths(genomes) / self.sizes
 
     def genomes(self, widths: np.ndarray, rank: np.ndarray) -> np.ndarray:
-        """bool [..., n_bits]: of each group so many filters, those of least rank; widths are clipped to 1 .. size.
+        """bool [..., n_bits]: of each group so many filters, those of least rank; widths are
+        clipped to 1 .. size.
 
         rank: int [n_bits], or one for each row of widths.
         """
@@ -55,7 +59,9 @@ class Space:
 
 @dataclass(frozen=True, eq=False)
 class History:
-    """All evaluated candidates in their order: genomes bool [n, n_bits], F float [n, 2] (error, share of the MACs), both minimised."""
+    """All evaluated candidates in their order: genomes bool [n, n_bits], F float [n, 2] (error,
+    share of the MACs), both minimised.
+    """
 
     genomes: np.ndarray
     F: np.ndarray
@@ -73,7 +79,9 @@ class History:
 
 
 def ranking(space: Space, scores: np.ndarray) -> np.ndarray:
-    """int [..., n_bits]: each filter's place in its group by falling score, 0 = highest; equal scores by their order."""
+    """int [..., n_bits]: each filter's place in its group by falling score, 0 = highest; equal
+    scores by their order.
+    """
     order = np.lexsort((-scores, np.broadcast_to(space.groups, scores.shape)), axis=-1)
     place = np.arange(space.n_bits) - space.starts[space.groups]
     rank = np.empty(scores.shape, dtype=int)
@@ -82,7 +90,9 @@ def ranking(space: Space, scores: np.ndarray) -> np.ndarray:
 
 
 def order_of(space: Space, name: str, seed: int) -> np.ndarray:
-    """int [n_bits]: the rank of each filter by an order of the space, or, named random, by one that is drawn from the seed."""
+    """int [n_bits]: the rank of each filter by an order of the space, or, named random, by one that
+    is drawn from the seed.
+    """
     if name == "random":
         return ranking(space, np.random.default_rng([seed, 3]).random(space.n_bits))
     return space.orders[name]

@@ -1,7 +1,9 @@
-"""A Gaussian process that learns the error of a genome from the history, and proposes what to evaluate next.
+"""A Gaussian process that learns the error of a genome from the history, and proposes what to
+evaluate next.
 
-It sees the share of filters that each group keeps. Its target is the logit of the error, which is nearly additive over groups
-where the error itself saturates. Source: ours, after Bayesian optimisation (Jones et al. 1998; Srinivas et al. 2010).
+It sees the share of filters that each group keeps. Its target is the logit of the error, which is
+nearly additive over groups where the error itself saturates. Source: ours, after Bayesian
+optimisation (Jones et al. 1998; Srinivas et al. 2010).
 """
 
 from __future__ import annotations
@@ -23,7 +25,8 @@ def logit(error: np.ndarray) -> np.ndarray:
 
 
 def fit(shares: np.ndarray, error: np.ndarray):
-    """A fitted ``GaussianProcessRegressor``: Matern 5/2 with a length scale per group, and white noise.
+    """A fitted ``GaussianProcessRegressor``: Matern 5/2 with a length scale per group, and white
+    noise.
 
     shares: [n, n_groups] in [0, 1]. error: [n]. The same data give the same process.
     """
@@ -34,18 +37,25 @@ def fit(shares: np.ndarray, error: np.ndarray):
     length = Matern(np.full(shares.shape[1], 1.0), (0.05, 50.0), nu=2.5)
     kernel = ConstantKernel(1.0, (1e-2, 1e3)) * length + WhiteKernel(0.05, (1e-4, 1.0))
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # a length scale at its bound is a group that does not matter
+        warnings.simplefilter(
+            "ignore", ConvergenceWarning
+        )  # a length scale at its bound is a group that does not matter
         return GaussianProcessRegressor(kernel, normalize_y=True).fit(shares, logit(error))
 
 
 def bound(model, shares: np.ndarray) -> np.ndarray:
-    """[n]: predicted mean minus one standard deviation, in logits: low where a network is good or could be."""
+    """[n]: predicted mean minus one standard deviation, in logits: low where a network is good or
+    could be.
+    """
     mean, deviation = model.predict(shares, return_std=True)
     return mean - deviation
 
 
-def best_per_level(scores: np.ndarray, cost: np.ndarray, n: int, rng: np.random.Generator) -> np.ndarray:
-    """int [n]: the candidate of least score in each of n stretches of the MACs, the stretches shifted at random.
+def best_per_level(
+    scores: np.ndarray, cost: np.ndarray, n: int, rng: np.random.Generator
+) -> np.ndarray:
+    """int [n]: the candidate of least score in each of n stretches of the MACs, the stretches
+    shifted at random.
 
     An empty stretch takes the best of those that are left.
     """
@@ -62,8 +72,12 @@ def best_per_level(scores: np.ndarray, cost: np.ndarray, n: int, rng: np.random.
     return np.array(chosen)
 
 
-def screen(space: Space, history: History, pool: np.ndarray, n: int, rng: np.random.Generator) -> np.ndarray:
-    """bool [n, n_bits]: of the pool of new genomes those that the process prefers, one for each level of MACs."""
+def screen(
+    space: Space, history: History, pool: np.ndarray, n: int, rng: np.random.Generator
+) -> np.ndarray:
+    """bool [n, n_bits]: of the pool of new genomes those that the process prefers, one for each
+    level of MACs.
+    """
     pool = unseen(pool, history.genomes)
     model = fit(space.shares(history.genomes), history.F[:, 0])
     return pool[best_per_level(bound(model, space.shares(pool)), space.cost(pool), n, rng)]
@@ -72,5 +86,9 @@ def screen(space: Space, history: History, pool: np.ndarray, n: int, rng: np.ran
 def unseen(pool: np.ndarray, genomes: np.ndarray) -> np.ndarray:
     """The rows of the pool that were not evaluated, each once, in their order."""
     seen = {g.tobytes() for g in np.packbits(genomes, axis=1)}
-    rows = [i for i, g in enumerate(np.packbits(pool, axis=1)) if not (g.tobytes() in seen or seen.add(g.tobytes()))]
+    rows = [
+        i
+        for i, g in enumerate(np.packbits(pool, axis=1))
+        if not (g.tobytes() in seen or seen.add(g.tobytes()))
+    ]
     return pool[rows]

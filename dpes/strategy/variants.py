@@ -1,7 +1,9 @@
-"""The strategy in parts: a variant says how genomes are encoded, where the search starts, who has offspring, and who is evaluated.
+"""The strategy in parts: a variant says how genomes are encoded, where the search starts, who has
+offspring, and who is evaluated.
 
-A strategy is any function (space, history, seed) -> genomes bool [n, n_bits] to evaluate next, none when it has no more to say. It
-remembers nothing: whatever it needs it finds in the history, so a search resumes from its list of candidates alone.
+A strategy is any function (space, history, seed) -> genomes bool [n, n_bits] to evaluate next, none
+when it has no more to say. It remembers nothing: whatever it needs it finds in the history, so a
+search resumes from its list of candidates alone.
 """
 
 from __future__ import annotations
@@ -28,7 +30,9 @@ class Variant:
     first: int = 30  # candidates of the start
     pool: int = 2000  # that the surrogate chooses from
     evaluations: int = 150  # without that of the unpruned network
-    criteria: tuple[str, ...] | None = None  # orders that a learned order begins with; none when unset
+    criteria: tuple[str, ...] | None = (
+        None  # orders that a learned order begins with; none when unset
+    )
 
     @property
     def knowledge(self) -> bool:
@@ -38,10 +42,15 @@ class Variant:
         return self.encoding == "widths" and self.order != "random"
 
     def rank(self, space: Space, seed: int) -> np.ndarray | None:
-        """int [n_bits]: the order of the filters, or None where every set of filters can come up."""
+        """int [n_bits]: the order of the filters, or None where every set of filters can come up.
+        """
         if self.order == "learned" and self.criteria:
             return space.orders[self.criteria[0]]
-        return None if self.encoding == "bits" or self.order == "learned" else order_of(space, self.order, seed)
+        return (
+            None
+            if self.encoding == "bits" or self.order == "learned"
+            else order_of(space, self.order, seed)
+        )
 
     def __call__(self, space: Space, history: History, seed: int) -> np.ndarray:
         rank, first = self.rank(space, seed), 1 if self.start == "unpruned" else self.first
@@ -52,14 +61,20 @@ class Variant:
         generation = (len(history) - first) // self.population
         rng = np.random.default_rng([seed, generation])
         if self.parents == "three":
-            drawn = parents.three(space, history, first, self.population)[rng.integers(3, size=self.population)]
+            drawn = parents.three(space, history, first, self.population)[
+                rng.integers(3, size=self.population)
+            ]
             return self.mutated(space, drawn, rank, rng)
         if self.proposals == "mutation":
-            offspring = self.mutated(space, parents.archive(history, rng, 4 * self.population), rank, rng)
+            offspring = self.mutated(
+                space, parents.archive(history, rng, 4 * self.population), rank, rng
+            )
             return surrogate.unseen(offspring, history.genomes)[: self.population]
         if self.order == "learned":
             widths = learned.widths_to_try(space, history, self.p_mutation, self.pool, rng)
-            return learned.propose(space, history, widths, self.population, rng, self.criteria or ())
+            return learned.propose(
+                space, history, widths, self.population, rng, self.criteria or ()
+            )
         old = self.mutated(space, parents.archive(history, rng, self.pool // 2), rank, rng)
         new = starts.spread(space, int(rng.integers(2**32)), rank, 0, self.pool // 2)
         return surrogate.screen(space, history, np.concatenate([old, new]), self.population, rng)
@@ -74,7 +89,9 @@ class Variant:
             rank = learned.first_ranks(space, seed, 0, self.first, self.criteria or ())
         return starts.spread(space, seed, rank, 0, self.first)
 
-    def mutated(self, space: Space, genomes: np.ndarray, rank: np.ndarray | None, rng: np.random.Generator) -> np.ndarray:
+    def mutated(
+        self, space: Space, genomes: np.ndarray, rank: np.ndarray | None, rng: np.random.Generator
+    ) -> np.ndarray:
         """Offspring of the given parents, one each."""
         if rank is None:
             flips = rng.random(genomes.shape) < self.p_mutation

@@ -1,6 +1,8 @@
-"""Does the fitness tell the truth? Networks that the arena fine-tuned, judged by cheaper and dearer kinds of fitness.
+"""Does the fitness tell the truth? Networks that the arena fine-tuned, judged by cheaper and dearer
+kinds of fitness.
 
-All networks at one cut have equal MACs, so MACs say nothing here: what a kind of fitness orders right, it knows from the network.
+All networks at one cut have equal MACs, so MACs say nothing here: what a kind of fitness orders
+right, it knows from the network.
 """
 
 from __future__ import annotations
@@ -22,14 +24,20 @@ from .tuning import read_tuned
 
 def kinds(arena: Arena) -> dict[str, Search]:
     """Kinds of fitness by name, the cheapest first; the arena's own is ``recalibrated``."""
-    own = Search(fitness="recalibrate", calibration_images=arena.calibration_images, search_images=arena.search_images)
+    own = Search(
+        fitness="recalibrate",
+        calibration_images=arena.calibration_images,
+        search_images=arena.search_images,
+    )
     brief = replace(own, fitness="partial-recalibrate", partial_epochs=1, partial_lr=0.01)
     n = arena.calibration_images
     return {
         "cut": replace(own, fitness="none"),
         "recalibrated on a fifth": replace(own, calibration_images=n // 5, batch_size=n // 5),
         "recalibrated": own,
-        "recalibrated, judged on four times as many": replace(own, search_images=4 * arena.search_images),
+        "recalibrated, judged on four times as many": replace(
+            own, search_images=4 * arena.search_images
+        ),
         "8 steps, recalibrated": replace(brief, partial_images=8 * own.batch_size // 2),
         "32 steps, recalibrated": replace(brief, partial_images=32 * own.batch_size // 2),
     }
@@ -37,7 +45,11 @@ def kinds(arena: Arena) -> dict[str, Search]:
 
 def path_of(folder: Path, genome: str, share: float) -> Path:
     """The file of one network."""
-    return folder / "fidelity" / f"m{round(100 * share)}-{hashlib.sha256(genome.encode()).hexdigest()[:12]}.json"
+    return (
+        folder
+        / "fidelity"
+        / f"m{round(100 * share)}-{hashlib.sha256(genome.encode()).hexdigest()[:12]}.json"
+    )
 
 
 def measure(bench: Bench, genome: str) -> dict[str, Any]:
@@ -53,7 +65,9 @@ def measure(bench: Bench, genome: str) -> dict[str, Any]:
 
 def missing(folder: Path) -> list[dict[str, Any]]:
     """Fine-tuned networks that were not measured yet, each once."""
-    wanted = {path_of(folder, e["genome"], e["share"]): e for e in read_tuned(folder) if "test_error" in e}
+    wanted = {
+        path_of(folder, e["genome"], e["share"]): e for e in read_tuned(folder) if "test_error" in e
+    }
     return [entry for path, entry in wanted.items() if not path.exists()]
 
 
@@ -62,7 +76,14 @@ def run(bench: Bench, folder: Path) -> None:
     for entry in missing(folder):
         path = path_of(folder, entry["genome"], entry["share"])
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_json(path, {"genome": entry["genome"], "share": entry["share"], "kinds": measure(bench, entry["genome"])})
+        write_json(
+            path,
+            {
+                "genome": entry["genome"],
+                "share": entry["share"],
+                "kinds": measure(bench, entry["genome"]),
+            },
+        )
 
 
 def read(folder: Path) -> list[dict[str, Any]]:

@@ -1,7 +1,9 @@
-"""All methods of the tournament by name: variants of the strategy and their rivals, in one interface.
+"""All methods of the tournament by name: variants of the strategy and their rivals, in one
+interface.
 
-A method is (space, history, seed) -> the next genomes, with ``evaluations``, ``knowledge`` (has it looked at weights?) and
-``rank(space, seed)``, the order in which it would take filters back (None: any).
+A method is (space, history, seed) -> the next genomes, with ``evaluations``, ``knowledge`` (has it
+looked at weights?) and ``rank(space, seed)``, the order in which it would take filters back (None:
+any).
 """
 
 from __future__ import annotations
@@ -103,5 +105,7 @@ def is_family(name: str) -> bool:
 
 
 def seeded(name: str) -> bool:
-    """Whether its networks depend on the seed; those of the other families are the same for all seeds."""
+    """Whether its networks depend on the seed; those of the other families are the same for all
+    seeds.
+    """
     return not is_family(name) or METHODS[name].order == "random"

@@ -1,4 +1,6 @@
-"""NSGA-II (Deb et al. 2002) through pymoo as a rival: on bits or on widths, from the same spread sample as the other searches."""
+"""NSGA-II (Deb et al. 2002) through pymoo as a rival: on bits or on widths, from the same spread
+sample as the other searches.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,9 @@ class RivalError(DpesError):
 
 @dataclass(frozen=True)
 class NSGA2:
-    """A strategy like ``Variant``: (space, history, seed) -> the next genomes; pymoo is asked and told all over again each time."""
+    """A strategy like ``Variant``: (space, history, seed) -> the next genomes; pymoo is asked and
+    told all over again each time.
+    """
 
     encoding: str = "widths"
     order: str = "l1"
@@ -51,7 +55,9 @@ class NSGA2:
         try:
             from pymoo.algorithms.moo.nsga2 import NSGA2 as Pymoo
         except ImportError:
-            raise RivalError("NSGA-II needs pymoo; install it with: pip install 'dpes[test]'") from None
+            raise RivalError(
+                "NSGA-II needs pymoo; install it with: pip install 'dpes[test]'"
+            ) from None
         from pymoo.core.problem import Problem
         from pymoo.core.repair import Repair
         from pymoo.core.termination import NoTermination
@@ -68,12 +74,23 @@ class NSGA2:
         first = starts.spread(space, seed, rank, 0, self.population)
         if rank is None:
             problem = Problem(n_var=space.n_bits, n_obj=2, xl=0, xu=1, vtype=bool)
-            operators = {"crossover": UniformCrossover(repair=KeepOne()), "mutation": BitflipMutation(repair=KeepOne())}
+            operators = {
+                "crossover": UniformCrossover(repair=KeepOne()),
+                "mutation": BitflipMutation(repair=KeepOne()),
+            }
             operators |= {"sampling": first, "repair": KeepOne()}
         else:
             problem = Problem(n_var=len(space.sizes), n_obj=2, xl=1, xu=space.sizes, vtype=int)
-            operators = {"crossover": SBX(vtype=float, repair=RoundingRepair()), "mutation": PM(vtype=float, repair=RoundingRepair())}
+            operators = {
+                "crossover": SBX(vtype=float, repair=RoundingRepair()),
+                "mutation": PM(vtype=float, repair=RoundingRepair()),
+            }
             operators |= {"sampling": space.widths(first)}
-        algorithm = Pymoo(pop_size=self.population, n_offsprings=self.offspring, eliminate_duplicates=True, **operators)
+        algorithm = Pymoo(
+            pop_size=self.population,
+            n_offsprings=self.offspring,
+            eliminate_duplicates=True,
+            **operators,
+        )
         algorithm.setup(problem, termination=NoTermination(), seed=seed, verbose=False)
         return algorithm

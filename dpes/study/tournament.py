@@ -1,4 +1,6 @@
-"""The tournament: all rows of the arena, in an order that leaves the most useful table whenever it stops."""
+"""The tournament: all rows of the arena, in an order that leaves the most useful table whenever it
+stops.
+"""
 
 from __future__ import annotations
 
@@ -10,10 +12,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import SettingsError
-from . import arena, fidelity, tuning
+from . import arena, fidelity, rows, tuning
 from .methods import CORE, METHODS, MORE, PARTS, method, seeded
 
-SEARCH_SECONDS, TUNE_SECONDS = 1.0, 40.0  # of a candidate, of a fine-tuning: first guesses, replaced by what is measured
+SEARCH_SECONDS, TUNE_SECONDS = (
+    1.0,
+    40.0,
+)  # of a candidate, of a fine-tuning: first guesses, replaced by what is measured
 
 
 @dataclass(frozen=True)
@@ -28,25 +33,37 @@ class Task:
     def path(self, folder: Path) -> Path:
         if self.share:
             return tuning.tuned_path(folder, self.name, self.seed, self.share, self.training)
-        return arena.row_path(folder, self.name, self.seed)
+        return rows.row_path(folder, self.name, self.seed)
 
     def done(self, folder: Path) -> bool:
-        return self.path(folder).exists() if self.share else arena.finished(folder, self.name, self.seed)
+        return (
+            self.path(folder).exists()
+            if self.share
+            else rows.finished(folder, self.name, self.seed)
+        )
 
 
 def plan(seeds: list[int], names: list[str] | None = None) -> list[Task]:
-    """All tasks: the main methods seed by seed, searched and fine-tuned at the tighter cut; then the wider table, then the rest."""
+    """All tasks: the main methods seed by seed, searched and fine-tuned at the tighter cut; then
+    the wider table, then the rest.
+    """
     tight, loose = tuning.SHARES
     tasks: list[Task] = []
     for block in (seeds[:3], seeds[3:]):
         for seed in block:
-            tasks += [Task(name, seed) for name in CORE] + [Task(name, seed, tight) for name in CORE]
+            tasks += [Task(name, seed) for name in CORE] + [
+                Task(name, seed, tight) for name in CORE
+            ]
         tasks += [Task(name, seed, loose) for seed in block for name in CORE]
     others = [*MORE, *PARTS]
     for seed in seeds:
-        tasks += [Task(name, seed) for name in others] + [Task(name, seed, tight) for name in others]
+        tasks += [Task(name, seed) for name in others] + [
+            Task(name, seed, tight) for name in others
+        ]
     tasks += [Task(name, seed, loose) for seed in seeds for name in others]
-    tasks += [Task(name, seed, share, 1) for share in tuning.SHARES for seed in seeds for name in METHODS]
+    tasks += [
+        Task(name, seed, share, 1) for share in tuning.SHARES for seed in seeds for name in METHODS
+    ]
     wanted = dict.fromkeys(t for t in tasks if names is None or t.name in names)
     return [t for t in wanted if seeded(t.name) or t.seed == seeds[0]]
 
@@ -63,28 +80,39 @@ class Forecast:
     def left(self, tasks: list[Task], workers: int) -> float:
         """Hours; rows that are half done count as whole."""
         mean = {kind: sum(s) / len(s) for kind, s in self.seconds.items()}
-        return sum(mean["tune"] if t.share else mean["search"] * arena.total(t.name) for t in tasks) / 3600 / workers
+        return (
+            sum(mean["tune"] if t.share else mean["search"] * rows.total(t.name) for t in tasks)
+            / 3600
+            / workers
+        )
 
 
-def work(folder: Path, tasks: list[Task], workers: int = 1, say: Callable[[str], None] = print) -> None:
+def work(
+    folder: Path, tasks: list[Task], workers: int = 1, say: Callable[[str], None] = print
+) -> None:
     """Do all tasks that are not done and that no other process is at."""
     bench = arena.prepare(arena.Arena())
-    known, forecast = arena.known_errors(folder, bench.arena), Forecast()
+    known, forecast = rows.known_errors(folder, bench.arena), Forecast()
     for task in waiting(tasks, folder):
-        with arena.claimed(task.path(folder)) as mine:
+        with rows.claimed(task.path(folder)) as mine:
             if not mine or task.done(folder):
                 continue
             start = time.perf_counter()
             if task.share:
-                if not arena.finished(folder, task.name, task.seed):
+                if not rows.finished(folder, task.name, task.seed):
                     continue
-                entry = tuning.tune(bench, folder, task.name, task.seed, task.share, task.training, known)
+                entry = tuning.tune(
+                    bench, folder, task.name, task.seed, task.share, task.training, known
+                )
                 forecast.tick(time.perf_counter() - start, "tune")
                 outcome = f"at {task.share:.2f} of the MACs: test error {100 * entry.get('test_error', float('nan')):.2f} %"
             else:
-                history = arena.run_row(bench, folder, task.name, task.seed, known, forecast.tick)
+                history = rows.run_row(bench, folder, task.name, task.seed, known, forecast.tick)
                 least = [
-                    "-" if (row := tuning.chosen(history, s)) is None else f"{100 * history.F[row, 0]:.1f}" for s in (0.8, 0.7, 0.6, 0.5)
+                    "-"
+                    if (row := tuning.chosen(history, s)) is None
+                    else f"{100 * history.F[row, 0]:.1f}"
+                    for s in (0.8, 0.7, 0.6, 0.5)
                 ]
                 outcome = f"search error % at .8 .7 .6 .5 of the MACs: {' '.join(least)}"
         left = [t for t in tasks if not t.done(folder)]
@@ -100,14 +128,22 @@ def waiting(tasks: list[Task], folder: Path) -> Iterator[Task]:
 
 
 def chosen(only: str, seeds: str, searches: bool) -> list[Task]:
-    """The tasks of the command's options; raises ``SettingsError`` for seeds that are no numbers, ``MethodError`` for unknown names."""
+    """The tasks of the command's options; raises ``SettingsError`` for seeds that are no numbers,
+    ``MethodError`` for unknown names.
+    """
     names = [name for name in only.split(",") if name] or None
     for name in names or ():
         method(name)
     low, _, high = seeds.partition("-")
     if not low.isdigit() or not (high or low).isdigit() or int(high or low) < int(low):
-        raise SettingsError(f"seeds = {seeds!r}: must be a number such as 3, or a range such as 0-4")
-    return [task for task in plan(list(range(int(low), int(high or low) + 1)), names) if not (searches and task.share)]
+        raise SettingsError(
+            f"seeds = {seeds!r}: must be a number such as 3, or a range such as 0-4"
+        )
+    return [
+        task
+        for task in plan(list(range(int(low), int(high or low) + 1)), names)
+        if not (searches and task.share)
+    ]
 
 
 def run(
@@ -122,14 +158,29 @@ def run(
 ) -> None:
     """All tasks of the options, by so many processes; see ``python -m dpes arena --help``."""
     if fitness:
-        say(f"{len(fidelity.missing(folder))} fine-tuned networks to judge by other kinds of fitness")
+        say(
+            f"{len(fidelity.missing(folder))} fine-tuned networks to judge by other kinds of fitness"
+        )
         return None if left else fidelity.run(arena.prepare(arena.Arena()), folder)
     tasks = chosen(only, seeds, searches)
     missing = [task for task in tasks if not task.done(folder)]
-    say(f"{len(missing)} of {len(tasks)} tasks left, about {Forecast().left(missing, workers):.1f} h")
+    say(
+        f"{len(missing)} of {len(tasks)} tasks left, about {Forecast().left(missing, workers):.1f} h"
+    )
     if left or not missing:
         return
-    words = [sys.executable, "-m", "dpes", "arena", "--folder", str(folder), "--only", only, "--seeds", seeds]
+    words = [
+        sys.executable,
+        "-m",
+        "dpes",
+        "arena",
+        "--folder",
+        str(folder),
+        "--only",
+        only,
+        "--seeds",
+        seeds,
+    ]
     words += ["--searches"] if searches else []
     others = [subprocess.Popen(words) for _ in range(workers - 1)]
     try:
