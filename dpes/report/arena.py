@@ -1,4 +1,4 @@
-"""The arena's rows as tidy tables, one sentence and one figure; nothing here trains or searches."""
+"""The tournament's rows as tidy tables; nothing here trains or searches."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ USEFUL = 0.5  # an error above it is of no use to anyone
 
 
 def candidates(folder: Path | str) -> pd.DataFrame:
-    """All candidates of all finished rows: method, seed, index, error, macs_left, unpruned, genome."""
+    """All candidates of all finished rows, with their share of the MACs left."""
     frames = []
     for path in sorted(Path(folder).glob("*.jsonl")):
         head, rows = read_row(path)
@@ -45,7 +45,7 @@ def all_kept(genome: str, n_bits: int) -> bool:
 
 
 def attained(errors: np.ndarray, macs_left: np.ndarray, share: float) -> float:
-    """The least search error with at most this share of the MACs; 1 where there is no such network."""
+    """The least search error with at most this share of the MACs; 1 where there is none."""
     return float(errors[macs_left <= share].min(initial=1.0))
 
 

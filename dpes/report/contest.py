@@ -1,4 +1,4 @@
-"""Who wins the tournament: comparisons, the outcome in one sentence, and what each part is worth."""
+"""Who wins the tournament: comparisons, the outcome in a sentence, what each part is worth."""
 
 from __future__ import annotations
 
@@ -75,7 +75,8 @@ def sentence(tests: pd.DataFrame, ours: str, share: float) -> str:
         if r.difference.excludes_zero and r.difference.value > 0
     ]
     open_ = [r.method for r in table.itertuples() if not r.difference.excludes_zero]
-    text = f"At {100 * share:.0f} % of the MACs, after the same short fine-tuning, {ours} errs on {mine.text(100)} % of the test images"
+    text = f"At {100 * share:.0f} % of the MACs, after the same short fine-tuning, {ours} errs on "
+    text += f"{mine.text(100)} % of the test images"
     text += (
         f" ({mine.n} search seeds); it beats {', '.join(beaten)}"
         if beaten

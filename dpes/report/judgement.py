@@ -30,7 +30,8 @@ class Estimate:
         """``12.3 [11.9, 12.8]``; one run has no interval: ``12.3 (one run)``."""
         if self.n < 2:
             return f"{scale * self.value:.{digits}f} (one run)"
-        return f"{scale * self.value:.{digits}f} [{scale * self.low:.{digits}f}, {scale * self.high:.{digits}f}]"
+        value, low, high = (f"{scale * x:.{digits}f}" for x in (self.value, self.low, self.high))
+        return f"{value} [{low}, {high}]"
 
     @property
     def excludes_zero(self) -> bool:

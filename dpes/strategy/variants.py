@@ -21,10 +21,10 @@ class Variant:
     """The parts of one search; calling it proposes the next generation."""
 
     encoding: str = "widths"  # widths: how many filters each group keeps; bits: which ones
-    order: str = "l1"  # of the filters in a group (widths): an order of the space, random (drawn from the seed), learned
+    order: str = "l1"  # of a group's filters (widths): one of the space, random (by the seed), learned
     start: str = "spread"  # spread, uniform, unpruned
     parents: str = "archive"  # archive: non-dominated set by crowding; three: heavy, knee, light
-    proposals: str = "mutation"  # mutation; surrogate: mutation and fresh samples screened by it; sample: no selection at all
+    proposals: str = "mutation"  # mutation; surrogate: screened by it; sample: no selection at all
     p_mutation: float = 0.3  # of changing a group's width, or of flipping a bit
     population: int = 15
     first: int = 30  # candidates of the start

@@ -122,7 +122,7 @@ def run_row(
                 if n < len(candidates):
                     if candidates[n]["genome"] != text:
                         raise RunError(
-                            f"{path}: candidate {n} is another one here (other versions or processor?); delete the row"
+                            f"{path}: candidate {n} is another one here (other versions?); delete it"
                         )
                 else:
                     start = time.perf_counter()

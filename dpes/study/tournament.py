@@ -105,7 +105,8 @@ def work(
                     bench, folder, task.name, task.seed, task.share, task.training, known
                 )
                 forecast.tick(time.perf_counter() - start, "tune")
-                outcome = f"at {task.share:.2f} of the MACs: test error {100 * entry.get('test_error', float('nan')):.2f} %"
+                percent = 100 * entry.get("test_error", float("nan"))
+                outcome = f"at {task.share:.2f} of the MACs: test error {percent:.2f} %"
             else:
                 history = rows.run_row(bench, folder, task.name, task.seed, known, forecast.tick)
                 least = [
@@ -118,7 +119,8 @@ def work(
         left = [t for t in tasks if not t.done(folder)]
         say(
             f"{time.strftime('%H:%M:%S')} {task.name} seed {task.seed} {outcome}; "
-            f"{time.perf_counter() - start:.0f} s, {len(left)} of {len(tasks)} left, {forecast.left(left, workers):.1f} h"
+            f"{time.perf_counter() - start:.0f} s, {len(left)} of {len(tasks)} left, "
+            f"{forecast.left(left, workers):.1f} h"
         )
 
 
@@ -159,13 +161,14 @@ def run(
     """All tasks of the options, by so many processes; see ``python -m dpes arena --help``."""
     if fitness:
         say(
-            f"{len(fidelity.missing(folder))} fine-tuned networks to judge by other kinds of fitness"
+            f"{len(fidelity.missing(folder))} networks to judge by other kinds of fitness"
         )
         return None if left else fidelity.run(arena.prepare(arena.Arena()), folder)
     tasks = chosen(only, seeds, searches)
     missing = [task for task in tasks if not task.done(folder)]
     say(
-        f"{len(missing)} of {len(tasks)} tasks left, about {Forecast().left(missing, workers):.1f} h"
+        f"{len(missing)} of {len(tasks)} tasks left, "
+        f"about {Forecast().left(missing, workers):.1f} h"
     )
     if left or not missing:
         return
