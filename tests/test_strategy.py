@@ -251,3 +251,9 @@ def test_a_learned_order_finds_the_filters_that_matter():
     blind = np.corrcoef(-learned.Belief(SPACE, history).mean, centred)[0, 1]
     told = np.corrcoef(-learned.Belief(known, history, ("l1",)).mean, centred)[0, 1]
     assert 0.3 < blind < told
+
+
+def test_a_floor_leaves_no_bottleneck_among_the_offspring():
+    history = run(METHODS["surrogate-floor"], 0, 90)
+    assert (SPACE.widths(history.genomes[30:]) >= np.ceil(0.3 * SIZES)).all()
+    assert (SPACE.shares(run(METHODS["surrogate"], 0, 90).genomes[30:]) < 0.25).any()

@@ -30,6 +30,7 @@ class Variant:
     first: int = 30  # candidates of the start
     pool: int = 2000  # that the surrogate chooses from
     evaluations: int = 150  # without that of the unpruned network
+    least: float | None = None  # share that offspring keep of every group (widths): no bottlenecks
     criteria: tuple[str, ...] | None = (
         None  # orders that a learned order begins with; none when unset
     )
@@ -58,26 +59,32 @@ class Variant:
             return starts.spread(space, seed, rank, len(history), self.population)
         if not len(history):
             return self.begin(space, rank, seed)
-        generation = (len(history) - first) // self.population
-        rng = np.random.default_rng([seed, generation])
+        rng = np.random.default_rng([seed, (len(history) - first) // self.population])
         if self.parents == "three":
-            drawn = parents.three(space, history, first, self.population)[
-                rng.integers(3, size=self.population)
-            ]
-            return self.mutated(space, drawn, rank, rng)
-        if self.proposals == "mutation":
-            offspring = self.mutated(
-                space, parents.archive(history, rng, 4 * self.population), rank, rng
-            )
-            return surrogate.unseen(offspring, history.genomes)[: self.population]
+            three = parents.three(space, history, first, self.population)
+            return self.mutated(space, three[rng.integers(3, size=self.population)], rank, rng)
+        if self.proposals == "surrogate":
+            return self.screened(space, history, rank, rng)
+        drawn = parents.archive(history, rng, 4 * self.population)
+        return surrogate.unseen(self.mutated(space, drawn, rank, rng), history.genomes)[
+            : self.population
+        ]
+
+    def screened(
+        self, space: Space, history: History, rank: np.ndarray | None, rng: np.random.Generator
+    ) -> np.ndarray:
+        """What the surrogate likes best among offspring of the archive and as many fresh samples."""
         if self.order == "learned":
             widths = learned.widths_to_try(space, history, self.p_mutation, self.pool, rng)
-            return learned.propose(
-                space, history, widths, self.population, rng, self.criteria or ()
-            )
+            names = self.criteria or ()
+            return learned.propose(space, history, widths, self.population, rng, names)
         old = self.mutated(space, parents.archive(history, rng, self.pool // 2), rank, rng)
         new = starts.spread(space, int(rng.integers(2**32)), rank, 0, self.pool // 2)
-        return surrogate.screen(space, history, np.concatenate([old, new]), self.population, rng)
+        pool = np.concatenate([old, new])
+        if self.least is not None and rank is not None:
+            floor = np.ceil(self.least * space.sizes).astype(int)
+            pool = space.genomes(np.maximum(space.widths(pool), floor), rank)
+        return surrogate.screen(space, history, pool, self.population, rng)
 
     def begin(self, space: Space, rank: np.ndarray | None, seed: int) -> np.ndarray:
         """The first generation."""

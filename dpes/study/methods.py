@@ -24,12 +24,14 @@ BLIND = {"order": "random"}
 SURROGATE = Variant(proposals="surrogate")
 
 CORE: dict[str, Method] = {  # the main methods, which get their seeds first
-    "surrogate": SURROGATE,
+    "surrogate-floor": replace(SURROGATE, least=0.3),
+    "surrogate-fpgm": replace(SURROGATE, least=0.3, order="fpgm"),
     "random-widths": Variant(proposals="sample"),
-    "deeppruning": Variant(**BITS, start="unpruned", parents="three"),
     "nsga2-widths": NSGA2(),
     "uniform-l1": Uniform("l1"),
     "uniform-random": Uniform("random"),
+    "deeppruning": Variant(**BITS, start="unpruned", parents="three"),
+    "surrogate": SURROGATE,
     "global-fpgm": Global("fpgm"),
     "global-taylor": Global("taylor"),
     "global-group": Global("group"),
@@ -38,6 +40,7 @@ CORE: dict[str, Method] = {  # the main methods, which get their seeds first
 MORE: dict[str, Method] = {
     "learned": replace(SURROGATE, order="learned", criteria=("l1", "fpgm", "taylor", "group")),
     "random-bits": Variant(**BITS, proposals="sample"),
+    "random-fpgm": Variant(order="fpgm", proposals="sample"),
     "global-l2": Global("l2"),
     "global-bn": Global("bn"),
     "learned-blind": replace(SURROGATE, order="learned"),
@@ -56,7 +59,6 @@ PARTS: dict[str, Method] = {  # from the paper's way to ours, and back, one part
     "bits-surrogate": Variant(**BITS, proposals="surrogate"),
     "surrogate-uniform": replace(SURROGATE, start="uniform"),
     "surrogate-bn": replace(SURROGATE, order="bn"),
-    "surrogate-fpgm": replace(SURROGATE, order="fpgm"),
     "surrogate-taylor": replace(SURROGATE, order="taylor"),
     "archive-blind": Variant(**BLIND),
     "surrogate-300": replace(SURROGATE, evaluations=300),
@@ -74,6 +76,7 @@ FROM_THE_PAPER = (
     ("learned", "an order learned from four criteria and the history"),
 )
 LEFT_OUT = (  # each against ``surrogate``
+    ("surrogate-floor", "no group below 30 % of its filters"),
     ("archive", "no surrogate"),
     ("surrogate-blind", "a random order instead of L1"),
     ("learned-blind", "an order learned from nothing instead of L1"),
