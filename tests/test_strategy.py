@@ -95,13 +95,16 @@ def layout_like(monkeypatch):
     """As much of a layout as the search looks at, with the costs of the made-up space."""
     from dpes.coupling import cost
 
-    monkeypatch.setattr(loop.cost, "macs", lambda layout, g: float(SPACE.cost(g[None])[0]))
-    monkeypatch.setattr(loop.cost, "params", lambda layout, g: 0)
-    monkeypatch.setitem(cost.COSTS, "macs", lambda layout, g: float(SPACE.cost(g[None])[0]))
-
     class Like:
         n_bits, group_of_bit = SPACE.n_bits, SPACE.groups
 
+        def macs(self, genome: np.ndarray) -> float:
+            return float(SPACE.cost(genome[None])[0])
+
+        def params(self, genome: np.ndarray) -> int:
+            return 0
+
+    monkeypatch.setitem(cost.COSTS, "macs", Like.macs)
     return Like()
 
 

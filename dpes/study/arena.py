@@ -17,7 +17,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from ..coupling import cost, importance
+from ..coupling import importance
+from ..coupling.cost import costs
 from ..coupling.layout import Layout
 from ..coupling.tracing import trace
 from ..strategy.settings import Search
@@ -93,7 +94,7 @@ class Bench:
     @cached_property
     def whole(self) -> int:
         """MACs of the unpruned network."""
-        return cost.macs(self.layout, np.ones(self.layout.n_bits, dtype=bool))
+        return self.layout.macs(np.ones(self.layout.n_bits, dtype=bool))
 
     @cached_property
     def space(self) -> Space:
@@ -127,7 +128,7 @@ class Bench:
 
     def shares(self, genomes: np.ndarray) -> np.ndarray:
         """float [n]: which part of the MACs each genome has left."""
-        return np.array([cost.macs(self.layout, g) for g in genomes]) / self.whole
+        return costs(self.layout, genomes) / self.whole
 
 
 def prepare(arena: Arena) -> Bench:

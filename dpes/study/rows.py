@@ -13,7 +13,6 @@ from typing import Any
 import filelock
 import numpy as np
 
-from ..coupling import cost
 from ..coupling.genome import from_hex, to_hex
 from ..errors import RunError
 from ..fields import to_dict
@@ -133,7 +132,7 @@ def run_row(
                         {
                             "genome": text,
                             "error": known[text],
-                            "macs": cost.macs(bench.layout, genome),
+                            "macs": bench.layout.macs(genome),
                         }
                     )
                     file.write(json.dumps(candidates[-1]) + "\n")

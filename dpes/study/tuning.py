@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 
-from ..coupling import cost
 from ..coupling.cutting import slim
 from ..coupling.genome import to_hex
 from ..disk import write_json
@@ -92,8 +91,8 @@ def tune(
         found = history.F[chosen(history, share)]
         entry |= {
             "genome": text,
-            "macs": cost.macs(bench.layout, genome),
-            "params": cost.params(bench.layout, genome),
+            "macs": bench.layout.macs(genome),
+            "params": bench.layout.params(genome),
         }
         entry |= {
             "found_error": found[0],
