@@ -14,10 +14,14 @@ ORDER = [  # of all files; models/ is one
     *("coupling.cutting", "coupling.cost", "coupling.importance", "coupling.proposing", "coupling.proof", "coupling.tracing"),
     *("coupling.slimfile", "coupling.__init__"),
     *("strategy.settings", "strategy.pareto", "strategy.es", "strategy.judging", "strategy.history", "strategy.loop", "strategy.folder"),
-    *("strategy.workers", "strategy.cluster", "strategy.pruning", "strategy.__init__"),
+    *("strategy.workers", "strategy.cluster", "strategy.pruning"),
+    *("strategy.space", "strategy.starts", "strategy.parents", "strategy.surrogate", "strategy.learned", "strategy.variants"),
+    "strategy.__init__",
     *("study.settings", "study.profiles", "study.data", "study.models", "study.train", "study.fitness", "study.environment"),
-    *("study.baseline", "study.finetune", "study.runs", "study.rivals", "study.exporting", "study.__init__"),
-    *("report.tables", "report.verdicts", "report.figures", "report.__init__"),
+    *("study.baseline", "study.finetune", "study.runs", "study.rivals", "study.exporting"),
+    *("study.criteria", "study.families", "study.nsga2", "study.methods", "study.arena"),
+    *("study.rows", "study.tuning", "study.fidelity", "study.tournament", "study.__init__"),
+    *("report.tables", "report.verdicts", "report.figures", "report.judgement", "report.arena", "report.contest", "report.__init__"),
     *("__init__", "__main__"),
 ]  # fmt: skip
 
