@@ -54,7 +54,8 @@ class Chapter:
             for cell in json.loads(self.source.read_text(encoding="utf-8"))["cells"]
         ]
         digest = hashlib.sha256(json.dumps([cells, self.parameters], sort_keys=True).encode())
-        for path in sorted((self.root / "dpes").rglob("*.py")):
+        package = self.root / "dpes"
+        for path in sorted((*package.rglob("*.py"), *package.rglob("*.js"))):
             digest.update(path.relative_to(self.root).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
         return digest.hexdigest()
 
