@@ -1,4 +1,4 @@
-"""The book's exercises: a check refuses the starter and accepts the solution, and says what is wrong with likely mistakes."""
+"""The book's exercises: a check refuses the starter, accepts the solution, knows likely mistakes."""
 
 from __future__ import annotations
 
@@ -8,13 +8,28 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from scipy.stats import binomtest
 
-from dpes.teaching import check, exercises
-from dpes.teaching import checks_part1 as part1
-from dpes.teaching import checks_part2 as part2  # noqa: F401 - both register their checks
+import dpes
+from dpes.teaching import (
+    check,
+    checks_choose,
+    checks_coupled,
+    checks_cut,
+    checks_search,
+    exercises,
+    lessons,
+)
+
+REGISTERED = (
+    checks_choose,
+    checks_coupled,
+    checks_cut,
+    checks_search,
+)  # importing them registers their checks
 
 NOTEBOOKS = Path(__file__).parents[1] / "notebooks"
-CHAPTERS = "why cut coupling masks filters criteria sensitivity knees strategy explore".split()
+CHAPTERS = "why cut coupling masks filters criteria sensitivity knees strategy explore claims".split()
 
 
 def cells(name: str) -> list[dict]:
@@ -89,7 +104,7 @@ def no_columns(conv, norm, reader, i):
 MISTAKES = {
     "chain-macs": [
         (
-            lambda w: 2 * part1.dpes.macs(part1.lessons.plain(w), part1.lessons.EXAMPLE),
+            lambda w: 2 * dpes.macs(lessons.plain(w), lessons.EXAMPLE),
             "one multiply-add is one MAC",
         )
     ],
@@ -136,6 +151,9 @@ MISTAKES = {
         (3, "Two numbers"),
     ],
     "largest-p": [(0.2, "too few"), (0.01, "a larger one")],
+    "flaws": [({2, 8}, "Sentence 8 is as it should be"), ({2, 3}, "3 more of them")],
+    "sign-test": [(lambda a, b: binomtest(a, a + b, alternative="less").pvalue, "That is one side")],
+    "best-of-n": [(lambda errors, n: min(errors), "best of 1 ")],
     "mutate": [(lambda P, n, p, r: np.zeros((n, P.shape[1]), bool), "of a child's bits differ")],
 }
 
@@ -155,7 +173,7 @@ def test_an_error_in_the_readers_code_is_told_and_not_raised(capsys):
 
 def test_an_unknown_exercise_is_refused():
     with pytest.raises(
-        exercises.UnknownExercise, match="unknown exercise 'drfit': choose from bits-of-a-resnet, "
+        exercises.UnknownExercise, match="unknown exercise 'drfit': choose from best-of-n, bits-of-a-resnet, "
     ):
         check("drfit", 1)
 

@@ -1,4 +1,4 @@
-"""The figures to explore: their data are those of the run, and their HTML asks for nothing from outside."""
+"""The figures to explore: their data are those of the run, their HTML asks for nothing outside."""
 
 from __future__ import annotations
 
