@@ -82,8 +82,9 @@ def test_every_exercise_of_the_chapters_is_answered_on_another_page():
 @pytest.mark.parametrize("name", STARTERS)
 def test_the_starter_is_not_accepted(name, capsys):
     exec(STARTERS[name], {})
-    last = capsys.readouterr().out.splitlines()[-1]
-    assert last.startswith((f"{name}: not yet. ", f"{name}: not answered yet. "))
+    printed = " ".join(capsys.readouterr().out.split())
+    last = printed.split(f"{name}: ")[-1]
+    assert last.startswith(("not yet. ", "not answered yet. "))
     assert "raised" not in last  # a starter runs; it is only incomplete
 
 
@@ -163,12 +164,12 @@ MISTAKES = {
 )
 def test_a_mistake_gets_its_hint(name, answer, hint, capsys):
     assert check(name, answer) is False
-    assert hint in capsys.readouterr().out
+    assert hint in " ".join(capsys.readouterr().out.split())
 
 
 def test_an_error_in_the_readers_code_is_told_and_not_raised(capsys):
     assert check("drift", lambda p, generations: 1 / 0) is False
-    assert "ZeroDivisionError: division by zero" in capsys.readouterr().out
+    assert "ZeroDivisionError: division by zero" in " ".join(capsys.readouterr().out.split())
 
 
 def test_an_unknown_exercise_is_refused():

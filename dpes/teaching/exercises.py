@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Callable
 from typing import Any
 
@@ -44,20 +45,25 @@ def check(name: str, answer: Any) -> bool:
     if name not in CHECKS:
         raise UnknownExercise(f"unknown exercise {name!r}: choose from {', '.join(sorted(CHECKS))}")
     if answer is ...:
-        print(f"{name}: not answered yet. Put your answer in place of the three dots.")
+        tell(f"{name}: not answered yet. Put your answer in place of the three dots.")
         return False
     try:
         shown = CHECKS[name](answer)
     except Hint as hint:
-        print(f"{name}: not yet. {hint}")
+        tell(f"{name}: not yet. {hint}")
         return False
     except (
         Exception
     ) as error:  # of the reader's code, or an answer of a type that nobody thought of
-        print(f"{name}: not yet. Your answer raised {type(error).__name__}: {error}")
+        tell(f"{name}: not yet. Your answer raised {type(error).__name__}: {error}")
         return False
-    print(f"{name}: right. {shown}")
+    tell(f"{name}: right. {shown}")
     return True
+
+
+def tell(sentence: str) -> None:
+    """Print a sentence in lines that fit a page."""
+    print(textwrap.fill(sentence, 76))
 
 
 def call(function: Any, *arguments: Any) -> Any:

@@ -128,6 +128,7 @@
         });
         drawn.push(point);
       });
+      for (const i of Object.values(data.roles)) svg.appendChild(drawn[i]); // on top of their neighbours
       paint();
     });
     const best = (budget) => P.reduce((a, p, i) => (p.left <= budget && (a < 0 || p.error < P[a].error) ? i : a), -1);

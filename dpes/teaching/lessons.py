@@ -169,7 +169,7 @@ def theme() -> None:
     import matplotlib.pyplot as plt
     import seaborn as sns
 
-    sns.set_theme(style="whitegrid", font_scale=0.9)
+    sns.set_theme(style="whitegrid")
     size = {"figure.figsize": (4.6, 3.2), "figure.dpi": 160}
     plt.rcParams.update(
         size | {"savefig.facecolor": "white", "figure.constrained_layout.use": True}
