@@ -209,7 +209,8 @@ def test_axe_finds_no_serious_violation(browser, theme):
         .map(v => [v.id, v.nodes.length, v.nodes[0].html.slice(0, 100)]))"""
     for page in PAGES:
         browser.open(page.as_uri(), dark=theme == "dark")
-        browser.js(f"document.documentElement.dataset.theme = {theme!r}")
+        assert browser.js("document.documentElement.dataset.theme") == theme
+        browser.js("new Promise(r => setTimeout(r, 300))")  # colours fade in
         browser.js(AXE.read_text(encoding="utf-8") + "; 0")
         found = [v for v in browser.js(run) if v[0] not in OTHERS]
         assert found == [], page.name
