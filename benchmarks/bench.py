@@ -36,11 +36,18 @@ from torch.nn.utils.fusion import fuse_conv_bn_weights
 from torch.utils.data import DataLoader
 from torchvision import transforms
 
-from dpes import cost, data, es, evaluate, models, search, train
-from dpes.channels import trace
-from dpes.config import Search
-from dpes.layout import Layout, kept
-from dpes.slim import cut, slim
+from dpes.coupling import cost
+from dpes.coupling.cutting import cut, slim
+from dpes.coupling.genome import to_hex
+from dpes.coupling.layout import Layout, kept
+from dpes.coupling.tracing import trace
+from dpes.strategy import es, judging, workers
+from dpes.strategy.history import Candidate
+from dpes.strategy.loop import search
+from dpes.strategy.settings import Search
+from dpes.study import data, models, train
+from dpes.study import fitness as fitnesses
+from dpes.study.fitness import Fitness
 
 HERE = Path(__file__).parent
 RESULTS, PAGE = HERE / "results.json", HERE.parent / "book" / "speed.md"
@@ -162,7 +169,7 @@ def build(rounds: int = 9, nets: Iterable[str] = ("resnet56", "densenet40", "vgg
 def generation(rounds: int = 3, calibration: int = 250, judged: int = 500) -> list[dict]:
     """A generation's evaluations, against bare forward passes of its networks."""
     model, layout = network("resnet56")
-    fitness = evaluate.Fitness(model, layout, cifar(), Search(calibration_images=calibration, search_images=judged))
+    fitness = Fitness(model, layout, cifar(), Search(calibration_images=calibration, search_images=judged))
     genomes = [genome_of(layout, share, 10 * r + i) for r in range(rounds) for i, share in enumerate((0.9, 0.8, 0.7, 0.6, 0.5, 0.4))]
     xs = [*fitness.calibration_batches(), *inputs(judged)]
     networks = [slim(model, layout, genome) for genome in genomes]
@@ -183,7 +190,7 @@ def half(rounds: int = 5, calibration: int = 125, judged: int = 250) -> list[dic
     measures = []
     for name, goal in (("vgg16", 0.6), ("densenet22", 0.7), ("resnet56", 0.7)):
         model, layout = network(name)
-        fitness = evaluate.Fitness(model, layout, cifar(), Search(calibration_images=calibration, search_images=judged))
+        fitness = Fitness(model, layout, cifar(), Search(calibration_images=calibration, search_images=judged))
         genomes, whole = halves(layout, rounds), np.ones(layout.n_bits, dtype=bool)
         seconds, _ = alternate({"half": lambda r: fitness.error(genomes[r]), "full": lambda r: fitness.error(whole)}, rounds)  # noqa: B023
         share = statistics.mean(left(layout, g) for g in genomes)
@@ -272,9 +279,9 @@ def authors(rounds: int = 3, trained: int = 250, judged: int = 500, name: str = 
     genomes = halves(layout, rounds)
     settings = {"calibration_images": trained, "search_images": judged, "partial_images": trained}
     ours = {
-        f"partial{epochs}": evaluate.Fitness(model, layout, cifar(), Search(fitness="partial", partial_epochs=epochs, **settings))
+        f"partial{epochs}": Fitness(model, layout, cifar(), Search(fitness="partial", partial_epochs=epochs, **settings))
         for epochs in (3, 1)
-    } | {"recalibrate": evaluate.Fitness(model, layout, cifar(), Search(**settings))}
+    } | {"recalibrate": Fitness(model, layout, cifar(), Search(**settings))}
     training, validation = loader(cifar().train.first(trained), cifar(), 125), loader(cifar().search.first(judged), cifar(), 250)
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "weights.pth"
@@ -307,7 +314,7 @@ def strategy(generations: int = 20, name: str = "vgg16") -> list[dict]:
     rng, stamps = np.random.default_rng(0), []
     with tempfile.TemporaryDirectory() as folder, (Path(folder) / "history.jsonl").open("w") as lines:
 
-        def record(candidate: search.Candidate, seconds: float) -> None:
+        def record(candidate: Candidate, seconds: float) -> None:
             lines.write(candidate.line())
             lines.flush()
 
@@ -315,7 +322,7 @@ def strategy(generations: int = 20, name: str = "vgg16") -> list[dict]:
             state.save(Path(folder) / "state.npz")
             stamps.append(time.process_time())
 
-        search.search(
+        search(
             layout,
             lambda jobs: (rng.random() for _ in jobs),
             Search(population=30, generations=generations),
@@ -330,7 +337,7 @@ def strategy(generations: int = 20, name: str = "vgg16") -> list[dict]:
             start = time.process_time()
             genomes, parents = es.ask(state, np.random.default_rng([0, turn]), population=30, p_mutation=0.1, groups=groups)
             for i, genome in enumerate(genomes):
-                record(search.Candidate(turn, i, es.ROLES[parents[i]], search.to_hex(genome), *F[i], 0), 0.0)
+                record(Candidate(turn, i, es.ROLES[parents[i]], to_hex(genome), *F[i], 0), 0.0)
             state = es.tell(state, genomes, F)
             spent.append(time.process_time() - start)
     return [
@@ -339,17 +346,17 @@ def strategy(generations: int = 20, name: str = "vgg16") -> list[dict]:
     ]
 
 
-def workers(rounds: int = 4, calibration: int = 125, judged: int = 250) -> list[dict]:
+def two_processes(rounds: int = 4, calibration: int = 125, judged: int = 250) -> list[dict]:
     """Two processes of one thread against one process of two threads, by the wall clock."""
     model, layout = network("resnet56")
-    fitness = evaluate.Fitness(model, layout, cifar(), Search(calibration_images=calibration, search_images=judged))
+    fitness = Fitness(model, layout, cifar(), Search(calibration_images=calibration, search_images=judged))
     jobs = [(genome,) for genome in halves(layout, 6)]
-    with evaluate.processes(fitness, 2) as errors:
+    with workers.processes(fitnesses.build, fitness.parts(), 2) as errors:
 
         def threads(_: int) -> list[float]:
             torch.set_num_threads(2)
             try:
-                return list(evaluate.serial(fitness, jobs))
+                return list(workers.serial(fitness, jobs))
             finally:
                 torch.set_num_threads(1)
 
@@ -363,14 +370,14 @@ def one_search(images: int, keep: bool) -> None:
     keep: freed memory, as every search does.
     """
     if not keep:
-        evaluate.keep_freed_memory = lambda: None
+        workers.keep_freed_memory = lambda: None
     settings = Search(population=4, generations=1, calibration_images=images, search_images=2 * images)
     model, layout = network("resnet56")
-    fitness = evaluate.Fitness(model, layout, cifar(), settings)
+    fitness = Fitness(model, layout, cifar(), settings)
     found: list[float] = []
     options = {"history": [], "record": lambda candidate, _: found.append(candidate.error), "checkpoint": lambda _: None}
     start = time.process_time()
-    search.search(layout, lambda jobs: evaluate.serial(fitness, jobs), settings, 0, **options)
+    search(layout, lambda jobs: workers.serial(fitness, jobs), settings, 0, **options)
     seconds, status = time.process_time() - start, Path("/proc/self/status")
     if status.exists():  # in Linux ru_maxrss also counts the process that started this one
         peak = next(int(line.split()[1]) for line in status.read_text().splitlines() if line.startswith("VmHWM")) * 1024
@@ -552,10 +559,10 @@ def bfloat16(rounds: int = 2, n: int = 2000) -> list[dict]:
     model, layout = network("resnet56")
     for share in (1.0, 0.5):
         # after recalibration, so that predictions are those a search counts
-        fitness = evaluate.Fitness(model, layout, cifar(), Search())
+        fitness = Fitness(model, layout, cifar(), Search())
         net = slim(model, layout, genome_of(layout, share, 0)) if share < 1 else model
         if share < 1:
-            train.recalibrate(net, fitness.calibration_batches())
+            judging.recalibrate(net, fitness.calibration_batches())
         seconds, answers = alternate({"low": lambda r: low(net), "float32": lambda r: logits(net, xs)}, rounds)  # noqa: B023
         measures.append(compared(f"bfloat16, {label('resnet56', share)}", seconds, answers, "low", "float32"))
     return measures
@@ -596,7 +603,7 @@ ROWS: dict[str, Callable[[], list[dict]]] = {
     "half": half,
     "authors": authors,
     "strategy": strategy,
-    "workers": workers,
+    "workers": two_processes,
     "memory": memory,
 }
 TRIED: dict[str, Callable[[], list[dict]]] = {
@@ -743,7 +750,7 @@ Medians, and quartiles in brackets; one thread. CIRCUMSTANCES
 Things compared were measured in turn, and each ratio is formed within one turn. Seconds are those in which the processor worked for the
 process; only the two worker processes were timed by the wall clock.
 
-- **Cut**: a genome of half the MACs, `dpes.slim.cut` into a module tree that is used again. *Torch-Pruning* is a deep copy, its
+- **Cut**: a genome of half the MACs, `dpes.coupling.cutting.cut` into a module tree that is used again. *Torch-Pruning* is a deep copy, its
   dependency graph and the removal of the same filters; a graph belongs to one copy, so each candidate needs its own. The widths of both
   networks were compared.
 - **Evaluation / bare passes**: what a search does with a genome (cut, normalise, re-estimate batch norm, count errors), for three
@@ -755,13 +762,14 @@ process; only the two worker processes were timed by the wall clock.
   11 of 16 filters, as many as are left in ResNet-56's first stage, take as many vectors of eight numbers as all 16.
   Keeping freed memory (below) makes both faster, the unpruned network more: the ratio is nearer to one than it was without.
 - **Authors' way / ours**: one candidate by the steps of the authors' later code, in single precision and without loader processes, against
-  `dpes.evaluate.Fitness` with as many images and batches of the same sizes. Theirs builds the network, reads its weights from disk, cuts
-  by boolean masks, trains for three epochs on images that pass one by one through PIL, counts errors on augmented images, and counts MACs
-  by hooks in a forward pass. Ours either trains as long, or re-estimates batch norm on as many images as theirs trains on. Both remove
-  the same filters and count the same MACs. 250 training images, 500 for the errors. The lines without a goal give theirs a single epoch.
+  `dpes.study.fitness.Fitness` with as many images and batches of the same sizes. Theirs builds the network, reads its weights from disk,
+  cuts by boolean masks, trains for three epochs on images that pass one by one through PIL, counts errors on augmented images, and
+  counts MACs by hooks in a forward pass. Ours either trains as long, or re-estimates batch norm on as many images as theirs trains on.
+  Both remove the same
+  filters and count the same MACs. 250 training images, 500 for the errors. The lines without a goal give theirs a single epoch.
 - **Ask, tell and lines**: thirty offspring of VGG-16, selection among them, and a line of `history.jsonl` for each.
-- **Two processes**: `dpes.evaluate.processes` with two workers of one thread against one process of two threads, the same six genomes,
-  ResNet-56. Starting the workers is not counted. Threads wait for each other after every layer, processes never: the busier the
+- **Two processes**: `dpes.strategy.workers.processes` with two workers of one thread against one process of two threads, the same six
+  genomes, ResNet-56. Starting the workers is not counted. Threads wait for each other after every layer, processes never: the busier the
   machine, the more it favours processes.
 - **Peak memory**: the largest resident memory of a fresh process that evaluates the unpruned network and four candidates with
   the usual 1,000 and 2,000 images.
@@ -790,7 +798,7 @@ PAYING
   are multiplied all the same. Building is in the time.
 - **Freed memory kept**: torch asks the C library for the memory of every layer's result and frees it again. glibc gives large freed
   pieces back to the system, which clears them page by page when they are asked for anew; large batches suffer most. So every search
-  tells it to keep them (`dpes.evaluate.keep_freed_memory`), and all other rows are with it. Fresh processes, one small generation
+  tells it to keep them (`dpes.strategy.workers.keep_freed_memory`), and all other rows are with it. Fresh processes, one small generation
   each.
 - **bfloat16** rounds every product's factors to eight bits, so some predictions change.
 
@@ -813,7 +821,7 @@ def main() -> int:
     if arguments.one_search:
         one_search(arguments.one_search, not arguments.give_back)
         return 0
-    evaluate.keep_freed_memory()  # as in every search
+    workers.keep_freed_memory()  # as in every search
     for name in [] if arguments.page else arguments.rows or [*ROWS, *(TRIED if arguments.tried else ())]:
         row = run(name)
         results = kept_rows(stored(), row)

@@ -26,12 +26,16 @@ from matplotlib.figure import Figure
 from scipy.stats import rankdata
 from torch import nn
 
-from dpes import cost, data, models, plots, slim, trace, train
-from dpes.config import Search, Training
-from dpes.data import Dataset
-from dpes.es import repair
-from dpes.evaluate import Fitness, genome_seed
-from dpes.slim import to_hex
+from dpes import slim, trace
+from dpes.coupling import cost
+from dpes.coupling.genome import to_hex
+from dpes.report import figures
+from dpes.strategy.es import repair
+from dpes.strategy.settings import Search
+from dpes.study import data, models, train
+from dpes.study.data import Dataset
+from dpes.study.fitness import Fitness, genome_seed
+from dpes.study.settings import Training
 
 HERE = Path(__file__).parent
 RESULTS, PAGE = HERE / "fitness.json", HERE.parent / "book" / "fitness.md"
@@ -307,7 +311,7 @@ def interval(value: Interval | None) -> str:
 # ---- the page -------------------------------------------------------------------------------------------------------------------
 def draw(stored: dict) -> Figure:
     """Errors that a search sees against what training makes of the candidate, by MACs in colour and shape."""
-    plots.theme()
+    figures.theme()
     rows, whole = stored["rows"], stored["unpruned"]["macs"]
     tuned = [r for r in rows if "finetuned" in r]
     trained = [r["partial_fast"]["test"] for r in rows], "test error, partially trained at 0.01 (%)"

@@ -21,10 +21,15 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from dpes import data, evaluate, make_settings, models, study
-from dpes.channels import trace
-from dpes.search import Candidate, search
-from dpes.slim import to_hex
+from dpes import make_settings
+from dpes.coupling.genome import to_hex
+from dpes.coupling.tracing import trace
+from dpes.strategy import workers
+from dpes.strategy.history import Candidate
+from dpes.strategy.loop import search
+from dpes.study import data, models, runs
+from dpes.study.baseline import load_baseline
+from dpes.study.fitness import Fitness
 
 HERE = Path(__file__).parent
 RESULTS, PAGE = HERE / "racing.json", HERE.parent / "book" / "racing.md"
@@ -32,7 +37,7 @@ RUN = HERE.parent / "data" / "runs" / "resnet56-cifar10-cpu-s0-c2bea747"
 SEEDS, RISKS = range(5), (None, 0.0, 0.05)
 
 
-class Counting(evaluate.Fitness):
+class Counting(Fitness):
     """A fitness that knows how many images it has counted, and which of its candidates it stopped."""
 
     counted, stopped = 0, 0
@@ -55,7 +60,7 @@ def measured() -> list[dict]:
     """One row for each seed and risk: images counted, candidates stopped, the three solutions."""
     settings = make_settings("quick", model="vgg-narrow")
     digits = data.load("digits")
-    network = study.baseline(settings, digits)
+    network = load_baseline(settings, digits)
     layout = trace(network, torch.zeros(1, digits.channels, 32, 32))
     rows = []
     for seed in SEEDS:
@@ -63,7 +68,7 @@ def measured() -> list[dict]:
             # small batches: a candidate is looked at after each
             chosen = make_settings("quick", model="vgg-narrow", racing=risk, batch_size=32).search
             fitness = Counting(network, layout, digits, chosen, seed)
-            errors = partial(evaluate.serial, fitness)
+            errors = partial(workers.serial, fitness)
             end = search(layout, errors, chosen, seed, history=[], record=lambda *_: None, checkpoint=lambda _: None)
             rows.append(
                 {
@@ -82,7 +87,7 @@ def measured() -> list[dict]:
 
 def replayed() -> dict:
     """The ResNet-56 search again, from its history: the share of the search images that a race without risk counts on average."""
-    run = study.open_run(RUN)
+    run = runs.open_run(RUN)
     settings = run.settings.search
     known = {c.genome: c for c in run.history.itertuples()}
     network = models.build(run.settings.model, 10, 3)

@@ -1,4 +1,4 @@
-"""How long will a search take? Measures this machine, predicts with ``dpes.cost.search_seconds``, measures again.
+"""How long will a search take? Measures this machine, predicts with ``forecast.search_seconds``, measures again.
 
     python benchmarks/scaling.py          # everything, into scaling.json; some twenty minutes on one core
     python benchmarks/scaling.py --page   # book/scaling.md from scaling.json
@@ -24,6 +24,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import forecast
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -32,11 +33,16 @@ from PIL import Image
 from sklearn.datasets import load_sample_image
 from torch import nn
 
-from dpes import cost, data, es, models, open_run, slim, trace, train
-from dpes.config import Settings, make_settings
-from dpes.evaluate import Fitness, processes
-from dpes.layout import Layout
-from dpes.slim import cut
+from dpes import open_run, slim, trace
+from dpes.coupling import cost
+from dpes.coupling.cutting import cut
+from dpes.coupling.layout import Layout
+from dpes.strategy import es, judging
+from dpes.strategy.workers import processes
+from dpes.study import data, models, train
+from dpes.study.fitness import Fitness, build
+from dpes.study.profiles import make_settings
+from dpes.study.settings import Settings
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent
@@ -89,7 +95,7 @@ def random_genome(layout: Layout, fraction: float, seed: int) -> np.ndarray:
 def judge(network: nn.Module, x: torch.Tensor) -> None:
     """The mix of a candidate: one part of three re-estimates batch norm, two are judged."""
     calibration, *judged = x.split(len(x) // 3)
-    train.recalibrate(network, [calibration])
+    judging.recalibrate(network, [calibration])
     for part in judged:
         network(part)
 
@@ -142,8 +148,8 @@ def predictions(rates: dict, settings: Settings, train_images: int, macs_left: f
     measured = {"slim_rate": slim_rate, "training_rate": rates["slim_training_macs_per_second"] / rate / slim_rate}
     naive = {"training_rate": rates["training_macs_per_second"] / rate}
     return {
-        "by_macs": cost.search_seconds(settings, rates["macs"], rate, **known, **naive),
-        "by_rates": cost.search_seconds(settings, rates["macs"], rate, **known, **measured),
+        "by_macs": forecast.search_seconds(settings, rates["macs"], rate, **known, **naive),
+        "by_rates": forecast.search_seconds(settings, rates["macs"], rate, **known, **measured),
     }
 
 
@@ -206,7 +212,7 @@ def measure_start(dataset: data.Dataset) -> float:
     layout = trace(model, torch.zeros(1, 3, 32, 32))
     search = plain(fitness="none", search_images=1).search
     started = time.perf_counter()
-    with processes(Fitness(model, layout, dataset, search), 1) as errors:
+    with processes(build, Fitness(model, layout, dataset, search).parts(), 1) as errors:
         list(errors([(np.ones(layout.n_bits, dtype=bool), float("inf"))]))
         return time.perf_counter() - started
 
@@ -303,7 +309,7 @@ def estimate(stored: dict, kind: str, gpus: int, population: int, cores: int | N
     decoded = (cores or assumed("cores_per_gpu")) * stored["decoded_per_second"]
     images = BIG["search_images"] + (BIG["calibration_images"] if kind == "recalibrated" else 0)
     memory, storage = (
-        cost.search_seconds(
+        forecast.search_seconds(
             settings,
             stored["imagenet"]["macs"],
             gpu_macs_per_second(stored),
@@ -342,7 +348,7 @@ def example(stored: dict) -> str:
     net, run = stored["nets"][0], stored["run"]
     slim_rate = net["slim_macs_per_second"] / net["macs_per_second"]
     return f"""from dpes import make_settings
-from dpes.cost import search_seconds
+from forecast import search_seconds  # in benchmarks/
 
 settings = make_settings("cpu", population=16, generations=8, fitness="recalibrate")
 for workers in (1, 2, 5, 8, 16, 32):
@@ -459,7 +465,7 @@ more workers than candidates.\\
 
 ## The calculation
 
-`dpes.cost.search_seconds` multiplies. Its assumptions:
+`forecast.search_seconds` multiplies. Its assumptions:
 
 - A forward pass of an image takes its MACs divided by the MACs per second that were measured. Training an image takes three forward
   passes: the pass itself, the gradient of the inputs and that of the weights.

@@ -22,9 +22,11 @@ import torchvision
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from dpes import cost, export, load, mask, save, slim, trace
-from dpes.es import repair
-from dpes.layout import Layout
+from dpes import load, mask, save, slim, trace
+from dpes.coupling import cost
+from dpes.coupling.layout import Layout
+from dpes.strategy.es import repair
+from dpes.study import exporting
 
 HERE = Path(__file__).parent
 RESULTS, PAGE = HERE / "zoo.json", HERE.parent / "book" / "zoo.md"
@@ -93,8 +95,8 @@ def check(name: str, genomes: int = GENOMES, onnx: bool = True) -> dict:
                 if not torch.equal(load(Path(folder) / "small.safetensors", model)(x), out):
                     failed.add("save and load")
             if onnx:
-                export.export(small, x, Path(folder) / "small.onnx")
-                distances["onnx"].append(export.check(Path(folder) / "small.onnx", small, x))
+                exporting.export(small, x, Path(folder) / "small.onnx")
+                distances["onnx"].append(exporting.check(Path(folder) / "small.onnx", small, x))
         small.train()(x).square().sum().backward()
         if not all(p.grad is not None and p.grad.shape == p.shape for p in small.parameters()):
             failed.add("backward")

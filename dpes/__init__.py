@@ -1,12 +1,15 @@
 """dpes: filter pruning of deep CNNs by a multi-objective evolution strategy (DeepPruningES, Fernandes & Yen 2021)."""
 
-from .channels import UnsupportedModel, macs, trace
-from .config import DpesError, Search, Settings, Training, make_settings
-from .files import RunError
-from .layout import Layout
-from .pruning import Front, prune
-from .slim import load, mask, save, slim
-from .study import Run, load_runs, open_run, run, where
+from .coupling.cutting import mask, slim
+from .coupling.layout import Layout
+from .coupling.slimfile import load, save
+from .coupling.tracing import UnsupportedModel, macs, trace
+from .errors import DpesError, RunError
+from .strategy.pruning import Front, prune
+from .strategy.settings import Search
+from .study.profiles import make_settings
+from .study.runs import Run, load_runs, open_run, run, where
+from .study.settings import Settings, Training
 
 __version__ = "0.1.0"
 __all__ = [

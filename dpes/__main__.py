@@ -11,8 +11,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from . import config
-from .config import DpesError, make_settings
+from . import fields
+from .errors import DpesError, SettingsError
+from .study import profiles
+from .study.settings import Settings, flat_fields
 
 
 class Parser(argparse.ArgumentParser):
@@ -75,21 +77,21 @@ def parser() -> Parser:
 
 def add_settings(command: argparse.ArgumentParser) -> None:
     """One flag for each setting; what is not given comes from the profile."""
-    for name, (_, f) in config.flat_fields().items():
+    for name, (_, f) in flat_fields().items():
         flag, about = "--" + name.replace("_", "-"), f"{f.metadata['help']} [{f.metadata['origin']}]"
-        if limits := config.limits(f.metadata):
+        if limits := fields.limits(f.metadata):
             about += f"; {limits}"
         kind = f.type.split(" | ")[0]
         if name in NAMES:
             about += f": {', '.join(NAMES[name]())}"
         if name == "profile":
-            command.add_argument(flag, default="quick", help=f"{about}: {', '.join(config.PROFILES)}")
+            command.add_argument(flag, default="quick", help=f"{about}: {', '.join(profiles.PROFILES)}")
         elif kind == "bool":
             command.add_argument(flag, action=argparse.BooleanOptionalAction, default=argparse.SUPPRESS, help=about)
         else:
             if "choices" in f.metadata:
                 about += f": {', '.join(f.metadata['choices'])}"
-            reads = config.TYPES[kind]
+            reads = fields.TYPES[kind]
             if f.type.endswith(" | None"):
                 about, reads = f"{about}; none leaves it unset", or_none(reads)
             command.add_argument(flag, type=reads, default=argparse.SUPPRESS, help=about, metavar=kind.upper())
@@ -108,7 +110,7 @@ def or_none(kind: type) -> Callable[[str], Any]:
 def names_of(module: str, table: str) -> list[str]:
     import importlib
 
-    return list(getattr(importlib.import_module(f".{module}", __package__), table))
+    return list(getattr(importlib.import_module(f".study.{module}", __package__), table))
 
 
 NAMES = {  # settings whose values are names of a registry
@@ -118,8 +120,8 @@ NAMES = {  # settings whose values are names of a registry
 }
 
 
-def settings_of(arguments: argparse.Namespace) -> config.Settings:
-    return make_settings(**{name: getattr(arguments, name) for name in config.flat_fields() if hasattr(arguments, name)})
+def settings_of(arguments: argparse.Namespace) -> Settings:
+    return profiles.make_settings(**{name: getattr(arguments, name) for name in flat_fields() if hasattr(arguments, name)})
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -157,88 +159,90 @@ def use_threads(threads: int | None) -> None:
 
         cores = os.cpu_count() or 1
         if not 1 <= threads <= 4 * cores:
-            raise config.SettingsError(f"threads = {threads}: must be at least 1 and at most {4 * cores}, four for each core; {cores} here")
+            raise SettingsError(f"threads = {threads}: must be at least 1 and at most {4 * cores}, four for each core; {cores} here")
         torch.set_num_threads(threads)
 
 
 def check_workers(workers: int) -> None:
-    from .cluster import MOST
+    from .strategy.cluster import MOST
 
     if not 1 <= workers <= MOST:
         limits = f"must be at least 1 and at most {MOST}"
-        raise config.SettingsError(f"workers = {workers}: {limits}; one for each core is enough, {os.cpu_count()} here")
+        raise SettingsError(f"workers = {workers}: {limits}; one for each core is enough, {os.cpu_count()} here")
 
 
 def run(arguments: argparse.Namespace) -> None:
-    from . import study
+    from .study import runs
 
     check_workers(arguments.workers)
     folder = getattr(arguments, "folder", None)
     how = {"progress": not arguments.quiet, "workers": arguments.workers, "scheduler": arguments.scheduler}
-    finished = study.run(settings_of(arguments), folder, arguments.device, **how)
+    finished = runs.run(settings_of(arguments), folder, arguments.device, **how)
     print(finished.path)
     print(table(finished.solutions))
 
 
 def train(arguments: argparse.Namespace) -> None:
-    from . import data, study
-    from . import train as training
+    from .study import data
+    from .study import train as training
+    from .study.baseline import load_baseline
+    from .study.environment import check_device
 
     settings = settings_of(arguments)
-    study.check_device(arguments.device)
+    check_device(arguments.device)
     dataset = data.load(settings.dataset, device=arguments.device)
-    network = study.baseline(settings, dataset, arguments.device, progress=not arguments.quiet)
+    network = load_baseline(settings, dataset, arguments.device, progress=not arguments.quiet)
     print(f"{settings.baseline_id}: test error {100 * training.error_rate(network, dataset.test, dataset, 250):.2f} %")
 
 
 def where(arguments: argparse.Namespace) -> None:
-    from . import study
+    from .study import runs
 
-    print(study.where(settings_of(arguments), getattr(arguments, "folder", None)))
+    print(runs.where(settings_of(arguments), getattr(arguments, "folder", None)))
 
 
 def show(arguments: argparse.Namespace) -> None:
-    from . import baselines, study
+    from .study import rivals, runs
 
-    frame = study.load_runs(arguments.folder)
+    frame = runs.load_runs(arguments.folder)
     if frame.empty:
-        print(f"no finished run in {study.runs_folder(arguments.folder)}; make one with: python -m dpes run")
+        print(f"no finished run in {runs.runs_folder(arguments.folder)}; make one with: python -m dpes run")
     for name, rows in frame.groupby("run", sort=False):
         print(f"{name}\n{table(rows)}")
-        rivals = baselines.read_controls(study.open_run(study.runs_folder(arguments.folder) / name))
-        if rivals is not None:
-            print("  at the knee's MACs:\n" + "\n".join(table(rivals[1:]).splitlines()[1:]))
+        controls = rivals.read_controls(runs.open_run(runs.runs_folder(arguments.folder) / name))
+        if controls is not None:
+            print("  at the knee's MACs:\n" + "\n".join(table(controls[1:]).splitlines()[1:]))
 
 
 def controls(arguments: argparse.Namespace) -> None:
-    from . import baselines, study
+    from .study import rivals, runs
 
     if arguments.masks < 0:
-        raise config.SettingsError(f"masks = {arguments.masks}: must be at least 0")
+        raise SettingsError(f"masks = {arguments.masks}: must be at least 0")
     check_workers(arguments.workers)
-    finished = study.open_run(located(arguments))
+    finished = runs.open_run(located(arguments))
     how = {"progress": not arguments.quiet, "workers": arguments.workers, "widths": arguments.widths}
-    print(table(baselines.controls(finished, arguments.masks, arguments.device, **how)))
+    print(table(rivals.controls(finished, arguments.masks, arguments.device, **how)))
 
 
 def restore(arguments: argparse.Namespace) -> None:
-    from . import study
+    from .study import runs
 
     check_workers(arguments.workers)
-    finished = study.open_run(located(arguments))
-    for role, error in study.restore(finished, arguments.device, not arguments.quiet, arguments.workers).items():
+    finished = runs.open_run(located(arguments))
+    for role, error in runs.restore(finished, arguments.device, not arguments.quiet, arguments.workers).items():
         print(f"{role}: test error {100 * error:.2f} %, in the run {100 * finished.result[role]['error']:.2f} %")
     print(f"{finished.path}: all weights are there")
 
 
 def front(arguments: argparse.Namespace) -> None:
-    from . import study
+    from .study import runs
 
     if arguments.plot is not None:
-        from . import plots
+        from .report import figures
 
-        plots.check_ending(arguments.plot)
-    finished = study.open_run(located(arguments))
+        figures.check_ending(arguments.plot)
+    finished = runs.open_run(located(arguments))
     print(table(finished.solutions))
     print("archive (candidates that none other dominates):")
     for row in finished.archive.itertuples():
@@ -249,15 +253,15 @@ def front(arguments: argparse.Namespace) -> None:
         import matplotlib
 
         matplotlib.use("agg")
-        plots.theme()
-        figure, alt = plots.front(finished)
+        figures.theme()
+        figure, alt = figures.front(finished)
         figure.savefig(arguments.plot)
         print(f"{arguments.plot}: {alt}")
 
 
 def located(arguments: argparse.Namespace) -> Path:
     """A run named by its directory, or by its name in the folder of runs."""
-    from .study import runs_folder
+    from .study.runs import runs_folder
 
     return Path(arguments.run) if Path(arguments.run).exists() else runs_folder(arguments.folder) / arguments.run
 
@@ -265,16 +269,18 @@ def located(arguments: argparse.Namespace) -> Path:
 def export(arguments: argparse.Namespace) -> None:
     import torch
 
-    from . import data, es, study
-    from . import export as onnx
+    from .strategy import es
+    from .study import data, runs
+    from .study import exporting as onnx
+    from .study.baseline import load_baseline
 
-    finished = study.open_run(located(arguments))
+    finished = runs.open_run(located(arguments))
     solutions = {role: finished.network(role) for role in es.ROLES}
     dataset = data.load(finished.settings.dataset)
     images = data.normalise(dataset.test.x[:64], dataset)
     out = Path(arguments.out or Path("build") / "onnx" / finished.path.name)
     out.mkdir(parents=True, exist_ok=True)
-    networks = {"baseline": study.baseline(finished.settings, dataset)} | solutions
+    networks = {"baseline": load_baseline(finished.settings, dataset)} | solutions
     paths = {name: onnx.export(network, images, out / f"{name}.onnx") for name, network in networks.items()}
     noise = torch.randn(images.shape, generator=torch.Generator().manual_seed(0))
     worst = {name: max(onnx.check(paths[name], networks[name], x) for x in (images, noise)) for name in paths}

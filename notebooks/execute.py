@@ -55,7 +55,7 @@ class Chapter:
         ]
         digest = hashlib.sha256(json.dumps([cells, self.parameters], sort_keys=True).encode())
         package = self.root / "dpes"
-        for path in sorted((*package.rglob("*.py"), *package.rglob("*.js"))):
+        for path in sorted(p for ending in ("py", "js", "css") for p in package.rglob(f"*.{ending}")):
             digest.update(path.relative_to(self.root).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
         return digest.hexdigest()
 

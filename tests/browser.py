@@ -1,4 +1,4 @@
-"""A page driven in headless Chromium by its own protocol: what it logs, what it asks for, what keys do."""
+"""A page driven in headless Chromium: what it logs, what it asks for, what keys do."""
 
 from __future__ import annotations
 
@@ -29,8 +29,15 @@ class Browser:
         import websocket  # comes with jupyterlab
 
         self.folder = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
-        command = [executable(), *FLAGS.split(), f"--user-data-dir={self.folder.name}", "about:blank"]
-        self.process = subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+        command = [
+            executable(),
+            *FLAGS.split(),
+            f"--user-data-dir={self.folder.name}",
+            "about:blank",
+        ]
+        self.process = subprocess.Popen(
+            command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL
+        )
         port_file = Path(self.folder.name) / "DevToolsActivePort"
         deadline = time.monotonic() + 60
         while not (port_file.exists() and port_file.read_text().count("\n")):
@@ -70,7 +77,9 @@ class Browser:
         """Keep what an event says of errors, requests and loading."""
         method, data = message.get("method"), message.get("params", {})
         if method == "Runtime.exceptionThrown":
-            self.console.append(data["exceptionDetails"].get("exception", {}).get("description", ""))
+            self.console.append(
+                data["exceptionDetails"].get("exception", {}).get("description", "")
+            )
         elif method == "Runtime.consoleAPICalled" and data["type"] in ("error", "assert"):
             self.console.append(" ".join(str(a.get("value")) for a in data["args"]))
         elif method == "Log.entryAdded" and data["entry"]["level"] == "error":

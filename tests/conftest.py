@@ -10,7 +10,7 @@ import pytest
 import torch
 from hypothesis import settings
 
-from dpes.layout import Layout
+from dpes.coupling.layout import Layout
 
 
 def random_genome(layout: Layout, rng: np.random.Generator) -> np.ndarray:
@@ -82,21 +82,22 @@ def own_weights(weights_folder, monkeypatch):
 @pytest.fixture(scope="session")
 def finished(weights_folder, tmp_path_factory):
     """The smoke run, made once."""
-    from dpes import make_settings, study
+    from dpes import make_settings
+    from dpes.study import runs
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("DPES_DATA", weights_folder)
-        return study.run(make_settings("smoke"), tmp_path_factory.mktemp("runs"))
+        return runs.run(make_settings("smoke"), tmp_path_factory.mktemp("runs"))
 
 
 @pytest.fixture
 def controls(finished):
     """Controls with errors made up."""
-    from dpes import baselines
+    from dpes.study import rivals
 
     rows = [finished.result["knee"] | {"solution": name, "error": 0.1 + k / 100} for k, name in enumerate(("l1", "random0", "random1"))]
     done = {row["solution"]: row for row in rows}
-    return baselines.frame(finished, done)
+    return rivals.frame(finished, done)
 
 
 @pytest.fixture

@@ -14,7 +14,9 @@ import torch
 from conftest import random_genome, shake
 from torch.utils.flop_counter import FlopCounterMode
 
-from dpes import cost, data, models, slim, trace
+from dpes import slim, trace
+from dpes.coupling import cost
+from dpes.study import data, models
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "benchmarks"))

@@ -15,8 +15,12 @@ import numpy as np
 import pytest
 from conftest import DPES
 
-from dpes import config, search, study
+from dpes import errors
 from dpes.__main__ import main
+from dpes.strategy.history import Candidate
+from dpes.study import runs
+from dpes.study.profiles import make_settings
+from dpes.study.settings import flat_fields
 
 pytestmark = pytest.mark.usefixtures("own_weights")
 SMOKE = ["--profile", "smoke", "--quiet"]
@@ -95,7 +99,7 @@ def test_what_a_profile_sets_can_be_unset(capsys):
         return call(capsys, "where", *argv)[1]
 
     plain = where("--profile", "cpu", "--precision", "none", "--finetune-precision", "None", "--partial-images", "none")
-    assert plain.strip().endswith(config.make_settings("cpu", precision=None, finetune_precision=None, partial_images=None).run_id)
+    assert plain.strip().endswith(make_settings("cpu", precision=None, finetune_precision=None, partial_images=None).run_id)
     assert plain != where("--profile", "cpu")
     assert "invalid int value: 'none'" in refused(capsys, "where", "--search-images", "none")  # it has no such state
 
@@ -140,7 +144,7 @@ def test_missing_and_damaged_data_get_one_line(capsys, tmp_path, monkeypatch):
 
 
 def test_a_full_disk_stops_with_one_line_and_loses_nothing(capsys, finished, tmp_path, monkeypatch):
-    whole, lines = search.Candidate.line, []
+    whole, lines = Candidate.line, []
 
     def full(candidate):
         lines.append(candidate)
@@ -149,7 +153,7 @@ def test_a_full_disk_stops_with_one_line_and_loses_nothing(capsys, finished, tmp
         return whole(candidate)
 
     with monkeypatch.context() as patch:
-        patch.setattr(search.Candidate, "line", full)
+        patch.setattr(Candidate, "line", full)
         assert "No space left on device; once that is put right" in refused(capsys, "run", *SMOKE, "--folder", tmp_path)
     assert call(capsys, "run", *SMOKE, "--folder", tmp_path)[0] == 0
     for name in ("history.jsonl", "knee.safetensors"):
@@ -164,7 +168,7 @@ def test_a_loss_that_is_no_number_names_the_cure(capsys, tmp_path):
 
 
 def test_debug_shows_the_traceback():
-    with pytest.raises(config.SettingsError):
+    with pytest.raises(errors.SettingsError):
         main(["--debug", "run", "--profile", "smoke", "--population", "3"])
 
 
@@ -215,7 +219,7 @@ def test_a_run_that_is_stopped_stops_its_workers_and_counts_its_seconds(number, 
 
 def test_where_starts_nothing(capsys, tmp_path):
     code, out, _ = call(capsys, "where", "--profile", "smoke", "--folder", tmp_path / "runs")
-    assert code == 0 and out.strip() == str(study.where(config.make_settings("smoke"), tmp_path / "runs"))
+    assert code == 0 and out.strip() == str(runs.where(make_settings("smoke"), tmp_path / "runs"))
     assert not (tmp_path / "runs").exists()
 
 
@@ -223,7 +227,7 @@ def test_help_lists_every_setting(capsys):
     for command in ("run", "train", "where"):
         code, out, _ = call(capsys, command, "--help")
         assert code == 0
-        for name in config.flat_fields():
+        for name in flat_fields():
             assert "--" + name.replace("_", "-") in out, (command, name)
 
 

@@ -20,9 +20,12 @@ pytest.importorskip("distributed")
 import dask
 from distributed import Client, LocalCluster, WorkerPlugin, default_client
 
-from dpes import cluster, data, es, evaluate, make_settings, models, train
+from dpes import make_settings
 from dpes.__main__ import main
-from dpes.channels import trace
+from dpes.coupling.tracing import trace
+from dpes.strategy import cluster, es, workers
+from dpes.study import data, models, train
+from dpes.study.fitness import Fitness, build
 
 PAGE = Path(__file__).parents[1] / "book" / "cluster.md"
 
@@ -32,7 +35,7 @@ def fitness():
     digits = data.load("digits")
     network = models.build("resnet8", channels=1)
     train.fit(network, digits, make_settings("smoke").baseline, 0)
-    return evaluate.Fitness(network, trace(network, torch.zeros(1, 1, 32, 32)), digits, make_settings("smoke").search)
+    return Fitness(network, trace(network, torch.zeros(1, 1, 32, 32)), digits, make_settings("smoke").search)
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +47,7 @@ def jobs(fitness):
 
 @pytest.fixture(scope="module")
 def expected(fitness, jobs):
-    return list(evaluate.serial(fitness, jobs))
+    return list(workers.serial(fitness, jobs))
 
 
 @pytest.fixture
@@ -56,7 +59,7 @@ def threads():
 
 @pytest.mark.slow
 def test_processes_give_the_bits_of_serial_even_when_all_die(fitness, jobs, expected):
-    with cluster.dask(fitness, "local:2") as errors:
+    with cluster.dask(build, fitness.parts(), "local:2") as errors:
         assert list(errors(jobs)) == expected
         assert list(errors(genome for genome, _ in jobs)) == expected  # bare genomes
         answers = errors(jobs)
@@ -67,36 +70,18 @@ def test_processes_give_the_bits_of_serial_even_when_all_die(fitness, jobs, expe
     assert len(set(expected)) > 1
 
 
-class Poison(WorkerPlugin):
+def poisoned(poison, *parts):
     """Ends the process of every worker that evaluates this genome."""
-
-    def __init__(self, genome):
-        self.genome = genome
-
-    def setup(self, worker):
-        import os
-
-        from dpes import evaluate
-
-        whole = evaluate.Fitness.error
-
-        def error(fitness, genome, limit):
-            if (genome == self.genome).all():
-                os._exit(1)
-            return whole(fitness, genome, limit)
-
-        evaluate.Fitness.error = error
+    error = build(*parts)
+    return lambda genome, limit: os._exit(1) if (genome == poison).all() else error(genome, limit)
 
 
 @pytest.mark.slow
-def test_a_candidate_that_kills_its_workers_fails_and_no_other(fitness, jobs, expected, monkeypatch):
-    import cloudpickle
-
-    with dask.config.set({"distributed.scheduler.allowed-failures": 0}), cluster.dask(fitness, "local:1") as errors:
-        cloudpickle.register_pickle_by_value(sys.modules[__name__])
-        default_client().register_plugin(Poison(jobs[1][0]))
+def test_a_candidate_that_kills_its_workers_fails_and_no_other(fitness, jobs, expected):
+    alone = {"distributed.scheduler.allowed-failures": 0}
+    with dask.config.set(alone), cluster.dask(poisoned, (jobs[1][0], *fitness.parts()), "local:1") as errors:
         with pytest.warns(UserWarning, match="counts as worst: worker after worker died"):
-            assert list(errors(jobs[:3])) == [expected[0], evaluate.FAILED, expected[2]]
+            assert list(errors(jobs[:3])) == [expected[0], workers.FAILED, expected[2]]
 
 
 @pytest.mark.slow
@@ -140,39 +125,45 @@ def test_nothing_is_left_behind_and_no_test_image_leaves(fitness, jobs, expected
     register = Client.register_plugin
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Client, "register_plugin", lambda self, plugin, name: sent.append(plugin.payload) or register(self, plugin, name))
-        with cluster.dask(fitness, threads.scheduler_address) as errors:
+        with cluster.dask(build, fitness.parts(), threads.scheduler_address) as errors:
             assert list(errors(jobs)) == expected
             assert ours(threads)
     assert not ours(threads)
     (payload,) = sent
-    network, dataset, *_ = pickle.loads(payload)
+    _, (network, _, dataset, *_) = pickle.loads(payload)
     assert len(dataset.test) == 0 and len(dataset.train) == len(fitness.dataset.train) and not network.training
 
 
 def test_what_a_killed_client_left_is_removed(fitness, threads):
     with Client(threads) as client:
         client.register_plugin(WorkerPlugin(), name=f"{cluster.MARK}Client-dead")
-        with cluster.dask(fitness, threads.scheduler_address), cluster.dask(fitness, threads.scheduler_address):
+        with (
+            cluster.dask(build, fitness.parts(), threads.scheduler_address),
+            cluster.dask(build, fitness.parts(), threads.scheduler_address),
+        ):
             assert len(ours(threads)) == 4 and not any("dead" in name for name in ours(threads))
         assert not ours(threads)
 
 
 def test_a_failed_candidate_is_worst_and_said_here(fitness, jobs, expected, threads, monkeypatch):
-    whole = evaluate.Fitness.error
+    whole = Fitness.error
 
     def error(self, genome, limit):
         if (genome == jobs[0][0]).all():
             raise RuntimeError("out of memory\nand more")
         return whole(self, genome, limit)
 
-    monkeypatch.setattr(evaluate.Fitness, "error", error)
-    with cluster.dask(fitness, threads.scheduler_address) as errors, pytest.warns(UserWarning, match="counts as worst: out of memory$"):
-        assert list(errors(jobs[:2])) == [evaluate.FAILED, expected[1]]
+    monkeypatch.setattr(Fitness, "error", error)
+    with (
+        cluster.dask(build, fitness.parts(), threads.scheduler_address) as errors,
+        pytest.warns(UserWarning, match="counts as worst: out of memory$"),
+    ):
+        assert list(errors(jobs[:2])) == [workers.FAILED, expected[1]]
 
 
 def test_a_worker_that_joins_later_with_other_versions_is_refused(fitness, jobs, threads, monkeypatch):
     check = cluster.check
-    with cluster.dask(fitness, threads.scheduler_address) as errors:
+    with cluster.dask(build, fitness.parts(), threads.scheduler_address) as errors:
         monkeypatch.setattr(cluster, "check", lambda address, theirs, mine: check(address, theirs | {"torch": None}, mine))
         threads.scale(2)
         default_client().wait_for_workers(2, timeout=30)
@@ -191,15 +182,15 @@ def test_a_worker_of_other_versions_is_refused(fitness, threads, monkeypatch):
 
     monkeypatch.setattr(Client, "get_versions", versions)
     with pytest.raises(cluster.ClusterError, match=r"worker inproc.*: dpes is 0.*, here 9.9; start it in the environment"):
-        with cluster.dask(fitness, threads.scheduler_address):
+        with cluster.dask(build, fitness.parts(), threads.scheduler_address):
             pass
 
 
 def test_a_worker_without_the_package_says_so(fitness, threads, monkeypatch):
     whole = cluster._pack
-    monkeypatch.setattr(cluster, "_pack", lambda fitness: whole(fitness).replace(b"dpes.models", b"dpes.models"[::-1]))
+    monkeypatch.setattr(cluster, "_pack", lambda *parts: whole(*parts).replace(b"dpes.study.models", b"dpes.study.models"[::-1]))
     with pytest.raises(cluster.ClusterError, match=r"a worker cannot evaluate \(No module named"):
-        with cluster.dask(fitness, threads.scheduler_address):
+        with cluster.dask(build, fitness.parts(), threads.scheduler_address):
             pass
 
 
@@ -257,7 +248,7 @@ def test_without_dask_there_is_one_line(capsys, tmp_path, monkeypatch):
 
 def test_workers_that_all_leave_end_the_search_with_one_line(fitness, jobs, threads, monkeypatch):
     monkeypatch.setattr(cluster, "PATIENCE", 0.5)
-    with cluster.dask(fitness, threads.scheduler_address) as errors:
+    with cluster.dask(build, fitness.parts(), threads.scheduler_address) as errors:
         default_client().retire_workers()
         with pytest.raises(cluster.ClusterError, match="no worker for 0 s; start dask worker"):
             list(errors(jobs))

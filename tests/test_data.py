@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from dpes import data
+from dpes.study import data
 
 
 @pytest.fixture(scope="module")

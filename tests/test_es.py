@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dpes import es, pareto
-from dpes.config import DpesError
-from dpes.es import State, StrategyError
+from dpes.errors import DpesError
+from dpes.strategy import es, pareto
+from dpes.strategy.es import State, StrategyError
 
 NAN, INF = np.nan, np.inf
 GROUPS = np.repeat(np.arange(4), [1, 3, 8, 20])

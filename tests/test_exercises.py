@@ -1,4 +1,4 @@
-"""The book's exercises: a check refuses the starter, accepts the solution, knows likely mistakes."""
+"""The book's exercises: a check refuses the starter and accepts the solution."""
 
 from __future__ import annotations
 
@@ -11,25 +11,12 @@ import torch
 from scipy.stats import binomtest
 
 import dpes
-from dpes.teaching import (
-    check,
-    checks_choose,
-    checks_coupled,
-    checks_cut,
-    checks_search,
-    exercises,
-    lessons,
-)
-
-REGISTERED = (
-    checks_choose,
-    checks_coupled,
-    checks_cut,
-    checks_search,
-)  # importing them registers their checks
+from dpes.teaching import check, exercises, lessons
 
 NOTEBOOKS = Path(__file__).parents[1] / "notebooks"
-CHAPTERS = "why cut coupling masks filters criteria sensitivity knees strategy explore claims".split()
+CHAPTERS = (
+    "why cut coupling masks filters criteria sensitivity knees strategy explore claims".split()
+)
 
 
 def cells(name: str) -> list[dict]:
@@ -153,7 +140,9 @@ MISTAKES = {
     ],
     "largest-p": [(0.2, "too few"), (0.01, "a larger one")],
     "flaws": [({2, 8}, "Sentence 8 is as it should be"), ({2, 3}, "3 more of them")],
-    "sign-test": [(lambda a, b: binomtest(a, a + b, alternative="less").pvalue, "That is one side")],
+    "sign-test": [
+        (lambda a, b: binomtest(a, a + b, alternative="less").pvalue, "That is one side")
+    ],
     "best-of-n": [(lambda errors, n: min(errors), "best of 1 ")],
     "mutate": [(lambda P, n, p, r: np.zeros((n, P.shape[1]), bool), "of a child's bits differ")],
 }
@@ -174,7 +163,8 @@ def test_an_error_in_the_readers_code_is_told_and_not_raised(capsys):
 
 def test_an_unknown_exercise_is_refused():
     with pytest.raises(
-        exercises.UnknownExercise, match="unknown exercise 'drfit': choose from best-of-n, bits-of-a-resnet, "
+        exercises.UnknownExercise,
+        match="unknown exercise 'drfit': choose from best-of-n, bits-of-a-resnet, ",
     ):
         check("drfit", 1)
 

@@ -10,10 +10,10 @@ import torch.nn.functional as F
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from dpes import data, models
-from dpes.config import SettingsError
-from dpes.models.densenet import DenseNet
-from dpes.models.resnet import ResNet
+from dpes.errors import SettingsError
+from dpes.study import data, models
+from dpes.study.models.densenet import DenseNet
+from dpes.study.models.resnet import ResNet
 
 MACS = {  # by hand and by torch's own counter; DenseNet-100 and -50 have no figure to compare with
     "vgg16": 313_201_664,

@@ -16,8 +16,9 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 import dpes
-from dpes import config, data, models
 from dpes import macs as dpes_macs
+from dpes.study import data, models
+from dpes.study.profiles import make_settings
 
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -104,7 +105,7 @@ def test_commands_in_the_readme_exist():
 def test_the_example_in_the_readme_runs(tmp_path, monkeypatch):
     import torch
 
-    from dpes import data, models
+    from dpes.study import data, models
 
     (code,) = re.findall(r"```python\n(.*?)```", README, re.S)
     monkeypatch.chdir(tmp_path)
@@ -135,7 +136,7 @@ def test_chapters_name_what_exists():
             if "model" in parameters:
                 same = {name: parameters[name] for name in ("profile", "model", "dataset", "seed")} | parameters.get("overrides", {})
                 for overrides in ({}, parameters.get("beside", {})):
-                    settings = config.make_settings(**{**same, **overrides})
+                    settings = make_settings(**{**same, **overrides})
                     assert settings.profile == "quick" or (ROOT / "data" / "runs" / settings.run_id / "result.json").exists()
                 assert parameters["model"] in models.MODELS and parameters["dataset"] in data.DATASETS
             assert f"book/chapters/{name}\n" in toc

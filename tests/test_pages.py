@@ -1,4 +1,4 @@
-"""The built book and its figures to explore in a browser: silent, self-contained, answering keys."""
+"""The built book and its figures in a browser: silent, self-contained, answering keys."""
 
 from __future__ import annotations
 

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from pymoo.indicators.hv import HV
 from pymoo.util.nds.non_dominated_sorting import NonDominatedSorting
 
-from dpes import pareto
-from dpes.pareto import FrontError
+from dpes.strategy import pareto
+from dpes.strategy.pareto import FrontError
 
 NAN, INF = np.nan, np.inf
 #            0       1       2       3       4       5 = 1   6 (dominated by 2)

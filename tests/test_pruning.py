@@ -9,8 +9,7 @@ from conftest import shake
 from torch import nn
 
 import dpes
-from dpes.config import SettingsError
-from dpes.files import RunError
+from dpes.errors import RunError, SettingsError
 
 SEARCH = dpes.Search(population=5, generations=3, calibration_images=64, search_images=100, batch_size=50)
 

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from dpes import make_settings, study
+from dpes import make_settings
+from dpes.study import runs
 
 TINY = {
     "model": "vgg-tiny",
@@ -31,7 +32,7 @@ def work(folder: str, data: str) -> None:
 
     torch.set_num_threads(1)
     os.environ["DPES_DATA"] = data
-    study.run(make_settings("smoke", **TINY), folder)
+    runs.run(make_settings("smoke", **TINY), folder)
 
 
 @pytest.fixture(scope="module")

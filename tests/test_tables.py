@@ -10,8 +10,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from dpes import es, models, tables
-from dpes.config import DpesError, Training
+from dpes.errors import DpesError
+from dpes.report import tables, verdicts
+from dpes.strategy import es
+from dpes.study import models
+from dpes.study.settings import Training
 
 
 def test_table_holds_every_step(finished):
@@ -55,7 +58,7 @@ def test_summary_has_a_row_for_each_network_and_one_for_all_random_masks(finishe
 
 def test_how_well_the_order_is_foretold(finished, other, controls):
     controls["error_recalibrated"] = controls.error.rank().replace({1: 2, 2: 1})  # four networks, the best two exchanged
-    assert tables.foretold([finished, other], [controls, None]) == "- **resnet8**: +0.80 over 4 networks"
+    assert verdicts.foretold([finished, other], [controls, None]) == "- **resnet8**: +0.80 over 4 networks"
 
 
 def test_in_short_the_least_loss_comes_first(finished, other, controls):
@@ -64,7 +67,7 @@ def test_in_short_the_least_loss_comes_first(finished, other, controls):
     named = zip(lost, ("**knee** {:.2f}", "uniform L1 {:.2f}", "random masks, mean {:.2f}"), strict=True)
     order = "; ".join(name.format(points) for points, name in sorted(named))
     left = 100 * knee["macs"] / whole["macs"]
-    assert tables.in_short([finished, other], [controls, None]).split("\n") == [
+    assert verdicts.in_short([finished, other], [controls, None]).split("\n") == [
         f"- **resnet8**, {left:.0f} % of the MACs, points lost: {order}",
         f"- **resnet20**, {left:.0f} % of the MACs, points lost: **knee** {lost[0]:.2f}",
     ]
@@ -100,7 +103,7 @@ def test_chance_is_judged_by_how_often_luck_would_do_as_well(controls, knee, mas
     controls.loc[controls.solution == "knee", "error"] = knee
     one = controls[controls.solution == "random0"]
     more = pd.concat([controls[:2], *(one.assign(solution=f"random{k}", error=0.11 + k / 100) for k in range(masks))])
-    text = tables.against_chance(more, 10_000)
+    text = verdicts.against_chance(more, 10_000)
     assert text.endswith(f"The knee is {rank} one more random mask would be so in {lucky} cases, by luck. {verdict}")
     assert f"The knee errs on {100 * knee:.2f} %" in text
     assert masks == 1 or f"11.00 to {10 + masks}.00 %, {10.5 + masks / 2:.2f} % in the mean" in text
@@ -108,14 +111,14 @@ def test_chance_is_judged_by_how_often_luck_would_do_as_well(controls, knee, mas
 
 def test_networks_are_compared_image_by_image_where_that_was_counted(controls):
     controls["error"] = [0.1, 0.106, 0.106, 0.106]
-    assert "0.9 points (two standard errors, as if" in tables.against_chance(controls, 10_000)
+    assert "0.9 points (two standard errors, as if" in verdicts.against_chance(controls, 10_000)
     assert "wrong" not in "".join(tables.rivals_table(controls))
     paired = controls.assign(wrong_alone=[np.nan, np.nan, 110, 110], knee_wrong_alone=[np.nan, np.nan, 50, 50])
-    noise = tables.uncertainty(paired, 10_000)
-    assert noise[0] == 0 and noise[1] == pytest.approx(tables.uncertainty(controls, 10_000)[1])
+    noise = verdicts.uncertainty(paired, 10_000)
+    assert noise[0] == 0 and noise[1] == pytest.approx(verdicts.uncertainty(controls, 10_000)[1])
     # 160 images tell them apart, 60 of which are the difference
     assert noise[2] == noise[3] == pytest.approx(200 * ((160 - 60**2 / 10_000) ** 0.5 / 10_000))
-    assert "0.3 points (two standard errors, compared image by image)" in tables.against_chance(paired, 10_000)
+    assert "0.3 points (two standard errors, compared image by image)" in verdicts.against_chance(paired, 10_000)
     html = tables.styled_rows(tables.rivals_table(paired)).to_html()
     assert "images: wrong, knee right" in html and ">110<" in html and "nan" not in html
 
@@ -128,14 +131,14 @@ def test_a_second_training_tells_what_one_is_worth(controls):
     # 2 sqrt(2) standard deviations of one training, which are sqrt(mean of squares / 2)
     noise = 2 * 2**0.5 * ((0.3**2 + 0.1**2) / 2 / 2) ** 0.5
     assert f"{noise:.1f}" == "0.4"
-    text = tables.rounding(errors)
+    text = verdicts.rounding(errors)
     assert text.startswith("2 of 3 networks end 0.10 to 0.30 points from") and "up to 0.4 points" in text and "from 2 differences" in text
-    assert tables.rounding(tables.twice(controls, controls)) == "All 3 networks erred as before, to the last image."
+    assert verdicts.rounding(tables.twice(controls, controls)) == "All 3 networks erred as before, to the last image."
     assert tables.twice(controls, again[:2]).index.tolist() == ["uniform L1"]  # only what was trained twice
 
 
 def test_chance_without_random_masks_is_not_judged(controls):
-    text = tables.against_chance(controls[~controls.solution.str.startswith("random")], 10_000)
+    text = verdicts.against_chance(controls[~controls.solution.str.startswith("random")], 10_000)
     assert "there are no random masks" in text and "chance" not in text and "nan" not in text
 
 
@@ -152,8 +155,8 @@ def test_networks_trained_here_are_told_by_their_logs(tmp_path, monkeypatch, fin
 
 
 def test_a_budget_in_words():
-    assert tables.budget(Training(epochs=1)) == "1 epoch" and tables.budget(Training(epochs=4)) == "4 epochs"
-    assert tables.budget(Training(epochs=2, images=30_000)) == "2 epochs of 30,000 images"
+    assert verdicts.budget(Training(epochs=1)) == "1 epoch" and verdicts.budget(Training(epochs=4)) == "4 epochs"
+    assert verdicts.budget(Training(epochs=2, images=30_000)) == "2 epochs of 30,000 images"
 
 
 def test_boundary_light_beside_that_of_a_second_search(finished):
@@ -162,12 +165,12 @@ def test_boundary_light_beside_that_of_a_second_search(finished):
     second = dataclasses.replace(
         finished, settings=other, result=finished.result | {"light": light | {"search_error": 0.123, "error": 0.0456, "macs": 0}}
     )
-    text = tables.second_search(finished, second)
+    text = verdicts.second_search(finished, second)
     assert "differs in `error_ceiling` 0.5 (here unset)." in text
     assert f"errs on {100 * light['search_error']:.1f} % of the search images on this page and on 12.3 % in the second" in text
     assert f"boundary light errs on {100 * light['error']:.2f} % of the test images here and on 4.56 % there" in text
     assert "and 0 % of the unpruned MACs; the knee errs on" in text
-    assert "differs in nothing." in tables.second_search(finished, finished)
+    assert "differs in nothing." in verdicts.second_search(finished, finished)
 
 
 def test_variants_stand_side_by_side(finished):
@@ -181,7 +184,7 @@ def test_variants_stand_side_by_side(finished):
 def test_a_single_random_mask_and_the_strategy_on_widths_are_named(controls):
     one = controls[controls.solution.isin(["knee", "l1", "random0"])]
     widths = one[one.solution == "l1"].assign(solution="widths", error=0.0987)
-    text = tables.against_chance(pd.concat([one, widths]), 10_000)
+    text = verdicts.against_chance(pd.concat([one, widths]), 10_000)
     assert "what the strategy finds on widths on 9.87 %, a random mask on" in text and "in the mean" not in text
 
 

@@ -11,7 +11,8 @@ import torch
 import torchvision
 from conftest import random_genome, shake
 
-from dpes import models, slim, trace
+from dpes import slim, trace
+from dpes.study import models
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # of its own imports

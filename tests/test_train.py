@@ -13,8 +13,10 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import nn
 
-from dpes import data, models, train
-from dpes.config import SettingsError, Training
+from dpes.errors import SettingsError
+from dpes.strategy import judging
+from dpes.study import data, models, train
+from dpes.study.settings import Training
 
 
 @pytest.fixture(scope="module")
@@ -268,7 +270,7 @@ def test_recalibration_is_the_mean_over_batches():
     norm = nn.BatchNorm1d(3, momentum=0.3)
     model = nn.Sequential(norm, nn.Dropout(0.5))
     xs = [torch.randn(n, 3, generator=generator(n)) * n + n for n in (10, 20, 30)]
-    train.recalibrate(model, xs)
+    judging.recalibrate(model, xs)
     torch.testing.assert_close(norm.running_mean, torch.stack([x.mean(0) for x in xs]).mean(0))
     torch.testing.assert_close(norm.running_var, torch.stack([x.var(0) for x in xs]).mean(0))
     assert norm.momentum == 0.3 and not norm.training
@@ -280,7 +282,7 @@ def test_recalibration_forgets_old_statistics_and_touches_no_weight(digits):
         if isinstance(m, nn.BatchNorm2d):
             m.running_mean.fill_(7.0), m.running_var.fill_(3.0)
     for model in (a, b):
-        train.recalibrate(model, [x for x, _ in train.inputs(digits.train, digits, 100, limit=200)])
+        judging.recalibrate(model, [x for x, _ in train.inputs(digits.train, digits, 100, limit=200)])
     assert states_equal(a, b)
     assert all(torch.equal(p, q) and p.grad is None for p, q in zip(a.parameters(), net("resnet8").parameters(), strict=True))
 
@@ -291,18 +293,18 @@ def test_recalibration_keeps_dropout_off_and_restores_after_an_error():
     drop.register_forward_hook(lambda m, i, o: seen.append(m.training))
     model = nn.Sequential(nn.BatchNorm1d(3), drop)
     with pytest.raises(RuntimeError):
-        train.recalibrate(model, [torch.rand(4, 3), torch.rand(4, 5)])
+        judging.recalibrate(model, [torch.rand(4, 3), torch.rand(4, 5)])
     assert seen == [False] and model[0].momentum == 0.1 and not model[0].training
 
 
 def test_recalibration_without_batch_norm_or_batches_does_nothing():
     plain = nn.Sequential(nn.Linear(3, 2), nn.BatchNorm1d(2, track_running_stats=False))
     before = [p.clone() for p in plain.parameters()]
-    train.recalibrate(plain, [torch.rand(4, 3)])
+    judging.recalibrate(plain, [torch.rand(4, 3)])
     assert all(torch.equal(p, q) for p, q in zip(before, plain.parameters(), strict=True)) and not plain.training
     norm = nn.BatchNorm1d(2)
     norm.running_mean.fill_(5)
-    train.recalibrate(norm, [])
+    judging.recalibrate(norm, [])
     assert norm.running_mean.tolist() == [5, 5]
 
 
@@ -310,7 +312,7 @@ def test_recalibration_through_another_forward_writes_into_its_tensors():
     model = nn.BatchNorm1d(3)
     state = {k: v.clone() for k, v in model.state_dict().items()}
     x = torch.randn(50, 3, generator=generator()) + 4
-    train.recalibrate(model, [x], lambda x: torch.func.functional_call(model, state, (x,)))
+    judging.recalibrate(model, [x], lambda x: torch.func.functional_call(model, state, (x,)))
     torch.testing.assert_close(state["running_mean"], x.mean(0))
     assert model.running_mean.tolist() == [0, 0, 0]
 
@@ -321,11 +323,11 @@ def test_errors_are_counted_over_incomplete_batches_too(digits):
     wrong[[0, 5, 128, 299]] = True
     logits = nn.functional.one_hot((y + wrong) % 10, 10).float()
     parts = zip(logits.split(128), y.split(128), strict=True)
-    count = train.errors(lambda x: x, parts)
+    count = judging.errors(lambda x: x, parts)
     assert isinstance(count, torch.Tensor) and count.dtype == torch.int64 and int(count) == 4
     logits[1] = float("nan")
     logits[1:3, y[2]] = float("nan")  # argmax would take NaN for the greatest
-    assert int(train.errors(lambda x: x, [(logits, y)])) == 6
+    assert int(judging.errors(lambda x: x, [(logits, y)])) == 6
 
 
 def test_error_rate_uses_evaluation_mode_and_every_image(digits):
@@ -372,5 +374,5 @@ def test_published_resnet56_scores_its_known_accuracy():
 @pytest.mark.slow
 def test_recalibrating_the_intact_published_network_costs_it_little():
     model, cifar = published("resnet56")
-    train.recalibrate(model, (x for x, _ in train.inputs(cifar.train, cifar, 250, generator(), 2000, augmented=True)))
+    judging.recalibrate(model, (x for x, _ in train.inputs(cifar.train, cifar, 250, generator(), 2000, augmented=True)))
     assert train.error_rate(model, cifar.test.first(2000), cifar) < 0.085  # 7.05 % before; a normalising shortcut gave 11 %

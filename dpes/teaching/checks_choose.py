@@ -12,7 +12,7 @@ from torch import nn
 from .exercises import Hint, call, equal, exercise, number
 
 
-# ---- ways to choose -----------------------------------------------------------------------------------------------------------
+# ---- ways to choose ----
 @exercise("keep-by-l1")
 def keep_by_l1(answer: Any) -> str:
     draw = torch.Generator().manual_seed(0)
@@ -28,7 +28,8 @@ def keep_by_l1(answer: Any) -> str:
             raise Hint(f"{theirs.sum()} filters are kept, not {n}.")
         if not theirs[0]:
             raise Hint(
-                "A filter of large negative weights was removed. Take absolute values before you add."
+                "A filter of large negative weights was removed. Take absolute values before you "
+                "add."
             )
         equal(theirs, mine, f"{n} of {filters} filters")
     return "The filters of largest L1 norm stay."
@@ -50,9 +51,13 @@ def rescale(answer: Any) -> str:
     equal(conv.weight.abs().sum((1, 2, 3)), wanted, "L1 norms of the four filters", 1e-3)
     if not torch.allclose(norm(conv(x)), before, atol=1e-3):
         raise Hint(
-            "The norm is right, but the output changed. Batch norm divides by the square root of running_var."
+            "The norm is right, but the output changed. Batch norm divides by the square "
+            "root of running_var."
         )
-    return "The same function, another L1 norm: where batch norm follows, a norm is not a property of the function."
+    return (
+        "The same function, another L1 norm: where batch norm follows, a norm is not a "
+        "property of the function."
+    )
 
 
 @exercise("taylor")
@@ -65,7 +70,8 @@ def taylor(answer: Any) -> str:
             theirs, (a * g).abs().sum((2, 3)).mean(0)
         ):
             raise Hint(
-                "Add over the pixels first, then take the absolute value: within one image changes may cancel."
+                "Add over the pixels first, then take the absolute value: within one image "
+                "changes may cancel."
             )
         equal(theirs, (a * g).sum((2, 3)).abs().mean(0), f"activations {list(shape)}", 1e-5)
     return "A first-order estimate of what the loss would change if the channel were zero."
@@ -90,12 +96,13 @@ def how_many_masks(answer: Any) -> str:
         raise Hint("19 masks give p = 1/20, which is not below .05 but equal to it.")
     if n != int(n) or 1 / (n + 1) >= 0.05 or 1 / n < 0.05:
         raise Hint(
-            f"With {n:g} masks, none of them as good, p is {1 / (n + 1):.4f}. The least number with p below .05 is wanted."
+            f"With {n:g} masks, none of them as good, p is {1 / (n + 1):.4f}. The least "
+            "number with p below .05 is wanted."
         )
     return "And all of them must be worse than the network that is claimed to be better."
 
 
-# ---- sensitivity ---------------------------------------------------------------------------------------------------------------
+# ---- sensitivity ----
 @exercise("tolerance")
 def tolerance(answer: Any) -> str:
     shares = np.array([1.0, 0.8, 0.6, 0.4, 0.2])

@@ -97,7 +97,8 @@ def mask_after_norm(answer: Any) -> str:
             theirs, reader(F.relu(norm(zeroed(x)))), atol=1e-5
         ):
             raise Hint(
-                "You silenced the convolution. Batch norm turns its zeros into something else again."
+                "You silenced the convolution. Batch norm turns its zeros into something else "
+                "again."
             )
         equal(theirs, silenced(conv, norm, reader, x, i), f"filter {i}", 1e-5)
     return "Masked after batch norm, the network is the one from which the filter was removed."
@@ -125,7 +126,8 @@ def chance_overlap(answer: Any) -> str:
         theirs = call(answer, share)
         if np.isclose(theirs, share**2, atol=1e-3):
             raise Hint(
-                "That is the share which both keep. Divide by the share that at least one of them keeps."
+                "That is the share which both keep. Divide by the share that at least one of "
+                "them keeps."
             )
         equal(
             theirs,

@@ -34,11 +34,13 @@ def share_for_half(answer: Any) -> str:
     share = number(answer)
     if abs(share - 0.5) < 0.01:
         raise Hint(
-            "Half of the filters leave a quarter of the MACs: each layer has half the filters and half the inputs."
+            "Half of the filters leave a quarter of the MACs: each layer has half the "
+            "filters and half the inputs."
         )
     if abs(share**2 - 0.5) > 0.01:
         raise Hint(
-            f"{share:g} of the filters leave {share**2:.3f} of the MACs of a layer inside the chain."
+            f"{share:g} of the filters leave {share**2:.3f} of the MACs of a layer inside the "
+            "chain."
         )
     return "A filter is paid for twice, where it is computed and where it is read."
 
@@ -107,7 +109,10 @@ def cut_a_filter(answer: Any) -> str:
                 raise Hint(f"{name} of {layer} has shape {list(found)}, wanted is {list(shape)}.")
         found = small[2](F.relu(small[1].eval()(small[0](x))))
         equal(found, silenced(conv, norm, reader, x, i), f"filter {i} removed", 1e-5)
-    return "Seven tensors lost a slice, and the output is that of the network with this channel silent."
+    return (
+        "Seven tensors lost a slice, and the output is that of the network with this "
+        "channel silent."
+    )
 
 
 @exercise("flat-columns")
@@ -144,7 +149,8 @@ def cut_a_block(answer: Any) -> str:
             )
         if cut.shape != tensor.shape:
             raise Hint(
-                f"{name} is {list(cut.shape)} then, and must be {list(tensor.shape)}: follow the addition."
+                f"{name} is {list(cut.shape)} then, and must be {list(tensor.shape)}: follow the "
+                "addition."
             )
         tensor.copy_(cut)
     genome = np.ones(20, dtype=bool)

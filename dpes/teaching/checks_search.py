@@ -9,7 +9,7 @@ import numpy as np
 from .exercises import Hint, call, equal, exercise, number
 
 
-# ---- trade-offs and knees ------------------------------------------------------------------------------------------------------
+# ---- trade-offs and knees ----
 @exercise("dominates")
 def dominates(answer: Any) -> str:
     cases = (
@@ -70,7 +70,8 @@ def knee(answer: Any) -> str:
         F = FIVE if not k else np.column_stack([error, macs])
         if int(call(answer, F)) != knee_of(F):
             raise Hint(
-                "Another point between the boundaries is nearer to the ideal point. Did you scale both objectives to 0 and 1?"
+                "Another point between the boundaries is nearer to the ideal point. Did you "
+                "scale both objectives to 0 and 1?"
             )
     return "Least distance to the ideal point, the two boundaries apart."
 
@@ -99,7 +100,7 @@ def move_the_knee(answer: Any) -> str:
     return f"The knee is {'ABCDE'[knee_of(F)]} now: a boundary moved, and with it the scale."
 
 
-# ---- the strategy --------------------------------------------------------------------------------------------------------------
+# ---- the strategy ----
 @exercise("drift")
 def drift(answer: Any) -> str:
     rng = np.random.default_rng(0)
@@ -138,7 +139,8 @@ def repair(answer: Any) -> str:
         theirs = np.asarray(call(answer, genome.copy(), groups)).astype(int)
         if "".join(map(str, theirs)) != after:
             raise Hint(
-                f"Groups 000112, genome {before}: a group without a kept filter gets its first one back, all else stays."
+                f"Groups 000112, genome {before}: a group without a kept filter gets its first "
+                "one back, all else stays."
             )
     return "No layer is ever closed."
 
@@ -161,7 +163,8 @@ def mutate(answer: Any) -> str:
     born = np.bincount(flips.argmin(0), minlength=3)
     if born.min() < 60:
         raise Hint(
-            f"The three parents have {born.tolist()} children. Each child draws its parent at random."
+            f"The three parents have {born.tolist()} children. Each child draws its parent at "
+            "random."
         )
     if not (children & ~parents[flips.argmin(0)]).any():
         raise Hint("No removed filter has come back. Flip bits, do not clear them.")

@@ -1,4 +1,4 @@
-"""``check(name, answer)``: recomputes an exercise of the book, says what is wrong with an answer, and never shows the right one."""
+"""``check(name, answer)`` recomputes an exercise of the book and says what is wrong."""
 
 from __future__ import annotations
 
@@ -35,13 +35,12 @@ def exercise(name: str) -> Callable[[Callable[[Any], str]], Callable[[Any], str]
 
 
 def check(name: str, answer: Any) -> bool:
-    """Whether the answer to an exercise is right; prints a hint if it is not. An error in the reader's own code is told, not raised.
+    """Whether the answer to an exercise is right; prints a hint, never the answer, if it is not.
 
-    name: as in the exercise's cell. answer: a number, a function or what else the exercise asks for; ``...`` is no answer yet.
+    name: as in the exercise's cell. answer: a number, a function or what else the exercise asks
+    for; ``...`` is no answer yet. An error in the reader's own code is told, not raised.
     Raises ``UnknownExercise`` for a name that no exercise has.
     """
-    from . import checks_choose, checks_coupled, checks_cut, checks_search  # noqa: F401 - they register
-
     if name not in CHECKS:
         raise UnknownExercise(f"unknown exercise {name!r}: choose from {', '.join(sorted(CHECKS))}")
     if answer is ...:
@@ -52,9 +51,7 @@ def check(name: str, answer: Any) -> bool:
     except Hint as hint:
         tell(f"{name}: not yet. {hint}")
         return False
-    except (
-        Exception
-    ) as error:  # of the reader's code, or an answer of a type that nobody thought of
+    except Exception as error:  # of the reader's code, or an answer that nobody thought of
         tell(f"{name}: not yet. Your answer raised {type(error).__name__}: {error}")
         return False
     tell(f"{name}: right. {shown}")

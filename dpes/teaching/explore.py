@@ -1,4 +1,4 @@
-"""Figures that a reader can explore in the page, offline: their data as JSON beside one small script of ours."""
+"""Figures to explore in the page, offline: their data as JSON beside one small script of ours."""
 
 from __future__ import annotations
 
@@ -11,23 +11,7 @@ import numpy as np
 
 import dpes
 
-SCRIPT = Path(__file__).with_name("explore.js")
-STYLE = """
-.dpes-explore { background: #fff; color: #222; border: 1px solid #bbb; border-radius: 6px; padding: 10px; max-width: 100%; }
-.dpes-explore svg { display: block; max-width: 100%; font: 13px sans-serif; }
-.dpes-explore svg text { fill: #222; }
-.dpes-explore svg text.dpes-letter { fill: #fff; font: bold 11px sans-serif; pointer-events: none; }
-.dpes-explore .dpes-point { cursor: pointer; touch-action: none; }
-.dpes-explore .dpes-point:focus { outline: 3px solid #b35900; outline-offset: 2px; }
-.dpes-explore .dpes-row { display: flex; flex-wrap: wrap; gap: 8px; align-items: center; margin: 6px 0; color: #222; }
-.dpes-explore input[type=range] { flex: 1 1 160px; accent-color: #0173b2; min-height: 24px; }
-.dpes-explore select { color: #222; background: #fff; border: 1px solid #555; font-size: 14px; }
-.dpes-explore output { min-width: 4em; font-variant-numeric: tabular-nums; }
-.dpes-explore .dpes-told { margin: 6px 0; color: #222; }
-.dpes-explore .dpes-code { background: #f4f4f4; color: #222; padding: 8px; overflow-x: auto; font-size: 13px; white-space: pre; }
-.dpes-explore .dpes-table { border-collapse: collapse; color: #222; }
-.dpes-explore .dpes-table :is(td, th) { padding: 2px 10px; text-align: right; color: #222; background: #fff; }
-"""
+SCRIPT, STYLE = (Path(__file__).with_name(f"explore.{kind}") for kind in ("js", "css"))
 COMMAND = """import numpy as np
 import dpes
 
@@ -41,18 +25,20 @@ small = dpes.slim(run.full, run.layout, genome)
 
 
 class Explorer:
-    """An interactive figure as HTML that needs no server; Jupyter and the book display it by itself."""
+    """An interactive figure as HTML that needs no server; Jupyter and the book show it."""
 
     def __init__(self, kind: str, **data: Any):
         self.kind, self.data = kind, data | {"kind": kind}
 
     def _repr_html_(self) -> str:
         text = json.dumps(self.data, separators=(",", ":")).replace("</", "<\\/")
-        name = f"dpes-{self.kind}-{hashlib.sha256(text.encode()).hexdigest()[:6]}"  # the same at each execution
+        digest = hashlib.sha256(text.encode()).hexdigest()[:6]  # the same at each execution
         return (
-            f'<div class="dpes-explore" id="{name}"><script type="application/json">{text}</script>'
-            "<noscript>This figure needs JavaScript; the picture beside it shows the same.</noscript></div>"
-            f"<style>{STYLE}</style><script>{SCRIPT.read_text(encoding='utf-8')}</script>"
+            f'<div class="dpes-explore" id="dpes-{self.kind}-{digest}">'
+            f'<script type="application/json">{text}</script>'
+            "<noscript>This needs JavaScript; the picture beside it does not.</noscript></div>"
+            f"<style>{STYLE.read_text(encoding='utf-8')}</style>"
+            f"<script>{SCRIPT.read_text(encoding='utf-8')}</script>"
         )
 
     def __repr__(self) -> str:
@@ -81,7 +67,7 @@ def hypervolume(points: np.ndarray) -> float:
 
 
 def front(run: dpes.Run) -> Explorer:
-    """All candidates of a run; those of the archive tell their error, MACs and filters, and the commands that cut them."""
+    """All candidates of a run; those of the archive tell their numbers and how to cut them."""
     history, whole = run.history, float(run.history.macs.iloc[0])
     archive = run.archive.sort_values("error")
     kept = kept_by_group(run, genomes(run))
@@ -119,7 +105,7 @@ def front(run: dpes.Run) -> Explorer:
 
 
 def generations(run: dpes.Run) -> Explorer:
-    """The search of a run step by step: its candidates, the front so far, its hypervolume, the share of each group that is kept."""
+    """The search of a run step by step: candidates, front, hypervolume, what each group keeps."""
     history, whole = run.history, float(run.history.macs.iloc[0])
     sizes = np.array([g.size for g in run.layout.groups])
     chosen = genomes(run)
@@ -148,10 +134,10 @@ def generations(run: dpes.Run) -> Explorer:
 
 
 def toy(layers: int = 10, filters: int = 24, population: int = 30, steps: int = 10) -> Explorer:
-    """The strategy on a made-up error, run in the page: a slider for the mutation rate, a choice of the knee's rule."""
+    """The strategy on a made-up error, run in the page; a slider for p."""
     return Explorer("toy", layers=layers, filters=filters, population=population, generations=steps)
 
 
 def drag(points: dict[str, tuple[float, float]]) -> Explorer:
-    """A few networks, name -> (error, MACs in millions up to 100), that can be moved; the knee by both rules follows."""
+    """A few networks, name -> (error, MACs in millions up to 100), to be moved; the knees follow."""
     return Explorer("drag", names=list(points), points=[list(p) for p in points.values()])

@@ -1,10 +1,12 @@
-"""Small networks on 8x8 digits, which train in less than a second, and the few steps that every lesson repeats."""
+"""Small networks on 8x8 digits, which train in a second, and the steps that lessons repeat."""
 
 from __future__ import annotations
 
+import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -27,7 +29,7 @@ class Digits:
 
 
 def digits() -> Digits:
-    """scikit-learn's digits with mean 0 and standard deviation 1, in a fixed random order; nothing is downloaded."""
+    """scikit-learn's digits, mean 0, deviation 1, in a fixed order; nothing is downloaded."""
     from sklearn.datasets import load_digits
 
     raw = load_digits()
@@ -38,7 +40,7 @@ def digits() -> Digits:
 
 
 def plain(widths: tuple[int, ...] = (16, 32, 32), seed: int = 0) -> nn.Sequential:
-    """3x3 convolutions with batch norm and ReLU, a 2x2 pool between them, then one linear layer; weights drawn from ``seed``."""
+    """3x3 convolutions with batch norm and ReLU, pools between them, one linear layer."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         layers: list[nn.Module] = []
@@ -55,7 +57,7 @@ def plain(widths: tuple[int, ...] = (16, 32, 32), seed: int = 0) -> nn.Sequentia
 
 
 class Block(nn.Module):
-    """Two 3x3 convolutions whose output is added to their input: x [n, filters, h, w] of unchanged shape."""
+    """Two 3x3 convolutions whose output is added to their input: x [n, filters, h, w]."""
 
     def __init__(self, filters: int, inside: int | None = None):
         super().__init__()
@@ -71,7 +73,7 @@ class Block(nn.Module):
 
 
 def residual(filters: int = 8, inside: int = 12, blocks: int = 2, seed: int = 0) -> nn.Sequential:
-    """A first convolution, residual blocks of equal width, one linear layer; weights drawn from ``seed``."""
+    """A first convolution, residual blocks of equal width, one linear layer."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         stem = nn.Conv2d(1, filters, 3, padding=1, bias=False), nn.BatchNorm2d(filters), nn.ReLU()
@@ -84,7 +86,7 @@ def residual(filters: int = 8, inside: int = 12, blocks: int = 2, seed: int = 0)
 def fit(
     model: nn.Module, pair: Pair, epochs: int = 10, lr: float = 0.05, seed: int = 0
 ) -> nn.Module:
-    """Train in place by SGD with momentum and a one-cycle learning rate; returns the model in evaluation mode."""
+    """Train in place by SGD, one-cycle learning rate; returns the model in evaluation mode."""
     x, y = pair
     draw, size = torch.Generator().manual_seed(seed), 64
     steps = len(x) // size
@@ -111,7 +113,7 @@ def error(model: nn.Module, pair: Pair) -> float:
 
 @torch.no_grad()
 def recalibrate(model: nn.Module, x: Tensor) -> nn.Module:
-    """Estimate the statistics of every batch norm anew on images ``x``, in place; returns the model in evaluation mode."""
+    """Estimate all batch-norm statistics anew on images ``x``, in place; returns the model."""
     norms = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)]
     for norm in norms:
         norm.reset_running_stats()
@@ -125,7 +127,7 @@ def recalibrate(model: nn.Module, x: Tensor) -> nn.Module:
 
 
 def l1(model: nn.Module, layout: dpes.Layout) -> np.ndarray:
-    """float [n_bits]: the sum of the absolute weights of each filter, over all layers that are coupled in its bit."""
+    """float [n_bits]: the absolute weights of each filter, added up over all coupled layers."""
     sums = [
         sum(
             model.get_submodule(name).weight.detach().abs().flatten(1).sum(1)
@@ -137,7 +139,7 @@ def l1(model: nn.Module, layout: dpes.Layout) -> np.ndarray:
 
 
 def best(layout: dpes.Layout, scores: np.ndarray, share: float | np.ndarray) -> np.ndarray:
-    """bool [n_bits]: each group keeps this share of its filters, rounded, at least one: those of highest score.
+    """bool [n_bits]: each group keeps this share of its filters, at least one, of highest score.
 
     share: 0 to 1, one for all groups or one for each.
     """
@@ -153,8 +155,14 @@ def run(name: str) -> dpes.Run:
     return dpes.open_run(Path(os.environ.get("DPES_RUNS") or "data/runs") / name)
 
 
+def rivals(run: dpes.Run) -> dict[str, dict[str, Any]]:
+    """What was trained beside the knee of a published run, at its MACs: name -> its errors and counts."""
+    files = (run.path / name for name in ("rivals.json", "controls.json"))
+    return json.loads(next(f for f in files if f.exists()).read_text(encoding="utf-8"))
+
+
 def trained(run: dpes.Run) -> nn.Module:
-    """The unpruned network that a published run started from, with its weights from ``data/baselines``."""
+    """The unpruned network that a published run started from; weights from ``data/baselines``."""
     from safetensors.torch import load_file
 
     file = f"{run.settings.baseline_id}.safetensors"
@@ -165,7 +173,7 @@ def trained(run: dpes.Run) -> nn.Module:
 
 
 def theme() -> None:
-    """The style of all figures of the lessons: legible on a telephone, a white ground for dark pages."""
+    """The style of the lessons' figures: legible on a telephone, a white ground for dark pages."""
     import matplotlib.pyplot as plt
     import seaborn as sns
 

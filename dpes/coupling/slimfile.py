@@ -1,0 +1,106 @@
+"""Slim networks on disk: safetensors with a JSON header, never a pickle."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import nn
+
+from ..disk import write_tensors
+from ..errors import DpesError
+from .cutting import slim
+from .genome import from_hex, to_hex
+from .layout import Layout
+from .tracing import trace
+
+FORMAT = "dpes slim network 1"
+
+
+class FileError(DpesError):
+    """A file of a slim network that cannot be read or belongs to another model."""
+
+
+def save(path: str | Path, small: nn.Module, layout: Layout, genome: Any, model: str = "", **metrics: float) -> None:
+    """Write a slim network as safetensors with a JSON header: class or name, genome, coupled groups, metrics. No pickle.
+
+    model: a name to remember it by (its class path when empty). metrics: numbers to keep with it, such as ``error=0.08``.
+    """
+    header = {
+        "format": FORMAT,
+        "model": model or f"{type(small).__module__}.{type(small).__qualname__}",
+        "genome": to_hex(layout.keep(genome)),
+        "groups": [[g.name, g.size] for g in layout.groups],
+        "input": list(layout.example),
+        "metrics": metrics,
+    }
+    tensors = {place: t for t, (place, *_) in _tensors(small, layout)}
+    write_tensors(Path(path), tensors, {"dpes": json.dumps(header)})
+
+
+def read_header(path: str | Path) -> dict[str, Any]:
+    """The header of a slim network's file: model, genome (hex), groups, input (image shape), metrics."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+    except FileNotFoundError:
+        raise FileError(f"{path}: no such file") from None
+    except (SafetensorError, OSError) as error:
+        raise FileError(f"{path}: damaged ({error}); write it again with dpes.save") from None
+    try:
+        header = json.loads(metadata.get("dpes", "{}"))  # one entry, since the order of several is not reproducible
+    except ValueError:
+        header = None
+    if not isinstance(header, dict):
+        raise FileError(f"{path}: damaged (its header is no JSON object); write it again with dpes.save") from None
+    if header.get("format") != FORMAT:
+        raise FileError(f"{path}: not a slim network of dpes, or of another version ({header.get('format', 'no format in its header')})")
+    if missing := {"model", "genome", "groups", "input"} - set(header):
+        raise FileError(f"{path}: damaged (no {min(missing)!r} in its header); write it again with dpes.save")
+    return header
+
+
+def load(path: str | Path, model: nn.Module) -> nn.Module:
+    """The slim network of a file, built from a full-size ``model`` of the same architecture (its weights do not matter).
+
+    Raises ``FileError`` for a damaged file, and for another architecture, naming the first difference.
+    """
+    header = read_header(path)
+    device = next(model.parameters()).device
+    layout = trace(model, torch.zeros(1, *header["input"], device=device))
+    mine = [[g.name, g.size] for g in layout.groups]
+    for i, (theirs, ours) in enumerate(zip(header["groups"], mine, strict=False)):
+        if theirs != ours:
+            raise FileError(
+                f"{path}: made from {header['model']}, not from this {type(model).__name__}: "
+                f"group {i} is {theirs[0]} with {theirs[1]} filters there, {ours[0]} with {ours[1]} here"
+            )
+    if len(header["groups"]) != len(mine):
+        raise FileError(
+            f"{path}: made from {header['model']} with {len(header['groups'])} coupled groups; this {type(model).__name__} has {len(mine)}"
+        )
+    try:
+        genome = from_hex(header["genome"], layout.n_bits)
+    except (TypeError, ValueError) as error:
+        raise FileError(f"{path}: damaged (its genome: {error}); write it again with dpes.save") from None
+    small = slim(model, layout, genome)
+    with safe_open(path, framework="pt", device=str(device)) as file:
+        stored = set(file.keys())
+        for tensor, (place, *_) in _tensors(small, layout):
+            if place not in stored:
+                raise FileError(f"{path}: has no tensor {place!r}; made from another version of {header['model']}?")
+            value = file.get_tensor(place)
+            if value.shape != tensor.shape:
+                raise FileError(f"{path}: {place} is {list(value.shape)} there, {list(tensor.shape)} here")
+            with torch.no_grad():
+                tensor.copy_(value)
+    return small.eval()
+
+
+def _tensors(small: nn.Module, layout: Layout) -> list[tuple[torch.Tensor, list[str]]]:
+    """Every tensor of a slim network once, with all of its names."""
+    modules = dict(small.named_modules(remove_duplicate=False))
+    return [(getattr(modules[o.places[0][0]], o.places[0][1]), [".".join(p).lstrip(".") for p in o.places]) for o in layout.tensors]

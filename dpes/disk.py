@@ -1,0 +1,92 @@
+"""Files written whole or not at all, read with care, in directories held by one process."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import socket
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import filelock
+import numpy as np
+from safetensors.torch import save as to_bytes
+from torch import Tensor
+
+from .errors import RunError
+
+
+def write_bytes(path: Path, value: bytes) -> None:
+    """Write a file whole or not at all."""
+    partial = path.with_name(path.name + ".part")
+    partial.write_bytes(value)
+    os.replace(partial, path)
+
+
+def write_json(path: Path, value: Any) -> None:
+    write_bytes(path, (json.dumps(value, indent=1) + "\n").encode())
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor], header: dict[str, str] | None = None) -> None:
+    """Write a safetensors file."""
+    # not by ``save_file``: its files only their owner can read, and a full disk is no OSError to it
+    write_bytes(path, tensor_bytes(tensors, header))
+
+
+def tensor_bytes(tensors: Mapping[str, Tensor], header: dict[str, str] | None = None) -> bytes:
+    """The bytes of a safetensors file."""
+    return to_bytes({k: t.detach().cpu().contiguous() for k, t in tensors.items()}, header)
+
+
+def write_arrays(path: Path, **arrays: Any) -> None:
+    """Write an npz file."""
+    file = io.BytesIO()
+    np.savez(file, **arrays)
+    write_bytes(path, file.getvalue())
+
+
+def read_json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text())
+    except (OSError, ValueError, RecursionError) as error:  # a ValueError too: bytes that are no text, a number of 5,000 digits
+        raise RunError(f"{path}: cannot be read ({type(error).__name__}); restore it, or delete {path.parent} and run again") from None
+
+
+def read_entries(path: Path, *names: str) -> dict[str, Any]:
+    """A JSON file that holds at least these entries; raises ``RunError`` for any other."""
+    stored = read_json(path)
+    missing = [name for name in names if name not in stored] if isinstance(stored, dict) else ["JSON object"]
+    if missing:
+        raise RunError(f"{path}: damaged (no {missing[0]} in it); restore it, or delete {path.parent} and run again")
+    return stored
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Hold a run directory; a second process is refused by the first one's pid and host. A dead owner's lock is free."""
+    path.mkdir(parents=True, exist_ok=True)
+    lock, owner = filelock.FileLock(path / "lock", timeout=0), path / "owner"
+    try:
+        lock.acquire()
+    except filelock.Timeout:
+        who = owner.read_text().strip() if owner.exists() else "another process"
+        raise RunError(f"{path}: in use by {who}; wait for it or stop it") from None
+    try:
+        owner.write_text(f"process {os.getpid()} on {socket.gethostname()}\n")
+        yield
+    finally:
+        for leftover in (owner, path / "lock"):
+            leftover.unlink(missing_ok=True)
+        lock.release()
+
+
+def difference(a: Any, b: Any, name: str = "") -> str:
+    """The first entry in which two nested dictionaries differ, in words."""
+    if isinstance(a, dict) and isinstance(b, dict):
+        for key in sorted({*a, *b}):
+            if a.get(key) != b.get(key):
+                return difference(a.get(key), b.get(key), f"{name}.{key}" if name else key)
+    return f"{name} is {a!r}, not {b!r}"

@@ -1,0 +1,29 @@
+"""Errors that a user can cause: each is one line that names what was wrong and the cure."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class DpesError(Exception):
+    """Base of every error a user can cause; its message is one line that names the cure."""
+
+
+class SettingsError(DpesError):
+    """A setting, profile or parameter that does not exist or lies outside its range."""
+
+
+class RunError(DpesError):
+    """A run directory that is damaged, of other settings or another schema, or in use."""
+
+
+class CandidateFailed(DpesError):
+    """One candidate of a search cannot be evaluated; it counts as worst, and the search goes on."""
+
+
+def suggest(name: str, known: Iterable[str]) -> str:
+    """The end of an error message: the nearest known name, and all of them."""
+    known = sorted(known)
+    near = difflib.get_close_matches(name, known, n=1)
+    return (f"did you mean {near[0]!r}? " if near else "") + f"choose from {', '.join(known)}"

@@ -1,0 +1,1 @@
+"""The search for smaller networks, for any network."""

@@ -1,0 +1,228 @@
+"""Errors of candidates from a Dask cluster: workers on other machines, or on this one."""
+
+from __future__ import annotations
+
+import json
+import logging
+import pickle
+import signal
+import threading
+import warnings
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from ..errors import CandidateFailed, DpesError
+from .workers import FAILED, Build
+
+CONNECT = 10.0  # seconds until a scheduler that does not answer is given up
+
+PATIENCE = 60.0  # seconds without a single worker until the search stops
+
+MOST = 1024  # processes to start on one machine
+
+PACKAGES = ["dpes", "torch", "numpy", "distributed"]  # of the same version everywhere, as Python
+
+MARK = "dpes of "  # before the client's id: the name under which workers keep network and data
+
+FORMS = "tcp://host:port, the file of dask scheduler --scheduler-file, or local:N"
+
+
+class ClusterError(DpesError):
+    """No Dask, no scheduler, no worker, or a worker that cannot do its work."""
+
+
+def locate(scheduler: str) -> str | int:
+    """The address of a scheduler, or the number of processes to start; connects to nothing. ``scheduler``: see ``FORMS``."""
+    try:
+        import distributed  # noqa: F401
+    except ImportError:
+        raise ClusterError("a scheduler needs Dask; install it with: pip install 'dpes[cluster]'") from None
+    if scheduler.startswith("local:"):
+        number = scheduler.removeprefix("local:")
+        if number.isascii() and number.isdecimal() and 1 <= int(number[:9]) <= MOST:
+            return int(number)
+        raise ClusterError(f"scheduler {scheduler!r}: must be local:N with N at least 1 and at most {MOST}")
+    if "://" in scheduler:
+        return scheduler
+    try:
+        return str(json.loads(Path(scheduler).read_bytes())["address"])
+    except OSError as error:
+        raise ClusterError(f"scheduler {scheduler!r}: cannot be read ({error.strerror}); give {FORMS}") from None
+    except (ValueError, KeyError, TypeError, RecursionError):
+        raise ClusterError(f"scheduler {scheduler!r}: no address in this file; start dask scheduler --scheduler-file again") from None
+
+
+def probe(scheduler: str) -> None:
+    """Raise ``ClusterError`` now rather than after an hour of training, if no scheduler with workers is there."""
+    if isinstance(locate(scheduler), str):
+        with connect(scheduler):
+            pass
+
+
+@contextmanager
+def connect(scheduler: str) -> Iterator[Any]:
+    """A client of a scheduler that has workers; raises ``ClusterError`` where there is none. Processes of ``local:N`` end with it."""
+    place = locate(scheduler)
+    from distributed import Client, LocalCluster
+    from distributed.utils import silence_logging_cmgr
+
+    with ExitStack() as stack:
+        stack.enter_context(silence_logging_cmgr(logging.CRITICAL))  # what matters is said here, in one line
+        if isinstance(place, int):  # without a limit of memory: Dask would pause workers beside other work
+            local = {"n_workers": place, "threads_per_worker": 1, "dashboard_address": "127.0.0.1:0", "memory_limit": 0}
+            place = stack.enter_context(LocalCluster(**local, silence_logs=logging.CRITICAL))
+        try:
+            client = stack.enter_context(Client(place, timeout=CONNECT))
+        except (OSError, ValueError, ImportError) as error:  # TimeoutError is an OSError; ValueError: an unknown protocol
+            raise ClusterError(f"scheduler {scheduler!r}: does not answer ({first_line(error)}); start it, or name another") from None
+        with explained(scheduler):
+            client.wait_for_workers(1, timeout=PATIENCE)
+        yield client
+
+
+@contextmanager
+def explained(scheduler: str) -> Iterator[None]:
+    """What goes wrong between here and the workers, as one line."""
+    from distributed import CancelledError
+
+    try:
+        yield
+    except DpesError:
+        raise
+    except TimeoutError:
+        raise ClusterError(f"scheduler {scheduler!r}: no worker for {PATIENCE:.0f} s; start dask worker, then this command again") from None
+    except (CancelledError, OSError):
+        raise ClusterError(f"scheduler {scheduler!r}: lost; start it, then this command again") from None
+    except Exception as error:  # a worker's own, such as a missing module
+        raise ClusterError(f"a worker cannot evaluate ({first_line(error)}); start it in the environment of this process") from None
+
+
+def first_line(error: Exception) -> str:
+    return (str(error) or type(error).__name__).splitlines()[0]
+
+
+@contextmanager
+def dask(build: Build, arguments: tuple, scheduler: str) -> Iterator[Callable[[Iterable[Any]], Iterator[float]]]:
+    """A function like ``workers.serial`` that computes on the workers of a scheduler, to the bits of one thread in series.
+
+    scheduler: see ``FORMS``. Each worker, also one that joins later, calls ``build(*arguments)`` once for the function that it
+    computes with. The candidates of a worker that dies go to others; one under which workers die even when it is alone counts as failed.
+    Raises ``ClusterError``: no scheduler, no worker for ``PATIENCE`` seconds, a worker that cannot start or has other versions.
+    """
+    with connect(scheduler) as client:
+        from distributed import KilledWorker, wait
+
+        def outcome(*futures: Any) -> tuple[float, str] | None:
+            """Error of the last job and why it failed, once all have ended; None if worker after worker died under it."""
+            with explained(scheduler):
+                while True:
+                    try:
+                        wait(futures, timeout=PATIENCE)
+                        break
+                    except TimeoutError:
+                        if not client.nthreads():
+                            raise
+                try:
+                    return futures[-1].result()
+                except KilledWorker:
+                    return None
+
+        def errors(jobs: Iterable[Any]) -> Iterator[float]:
+            waiting = [(job,) if isinstance(job, np.ndarray) else tuple(job) for job in jobs]
+            futures = [client.submit(_evaluate, name, job, pure=False) for job in waiting]
+            for job, future in zip(waiting, futures, strict=True):
+                found = outcome(future)
+                if found is None:  # perhaps by another candidate on the same workers: once more, alone
+                    outcome(*futures)
+                    found = outcome(client.submit(_evaluate, name, job, pure=False))
+                error, problem = found or (FAILED, "worker after worker died (out of memory?)")
+                if problem:
+                    warnings.warn(f"candidate failed and counts as worst: {problem}", stacklevel=2)
+                yield error
+
+        name = f"{MARK}{client.id}"
+        try:
+            with explained(scheduler):
+                _equip(client, name, _pack(build, arguments))
+            yield errors
+        finally:
+            with suppress(Exception):  # a scheduler that is lost has forgotten it already
+                client.unregister_worker_plugin(name)
+
+
+def _pack(build: Build, arguments: tuple) -> bytes:
+    """All that a worker builds its own function from."""
+    return pickle.dumps((build, arguments))
+
+
+def _equip(client: Any, name: str, payload: bytes) -> None:
+    """Send it to all workers, present and future, if their versions are those of this process; remove what killed clients left."""
+    from distributed import WorkerPlugin
+
+    class Equipment(WorkerPlugin):  # local, so that it is sent by value: a worker without dpes can still say so
+        def __init__(self, versions: dict[str, Any], payload: bytes, ours: bool):
+            self.versions, self.payload, self.ours = versions, payload, ours
+
+        def setup(self, worker: Any) -> None:
+            if self.ours:  # Ctrl-C reaches all; this process stops its workers
+                signal.signal(signal.SIGINT, signal.SIG_IGN)
+            try:
+                from dpes.strategy.cluster import _prepare
+
+                self.error, self.lock = _prepare(worker, self.versions, self.payload)
+            except Exception as error:
+                self.problem = str(error)
+                raise
+            finally:
+                del self.payload
+
+    def left(dask_scheduler: Any, mark: str) -> list[str]:
+        return [n for n in dask_scheduler.worker_plugins if n.startswith(mark) and n[len(mark) :] not in dask_scheduler.clients]
+
+    for old in client.run_on_scheduler(left, mark=MARK):
+        client.unregister_worker_plugin(old)
+    versions = client.get_versions(packages=PACKAGES)
+    mine = versions["client"]["packages"]
+    for address, theirs in versions["workers"].items():
+        check(address, theirs["packages"], mine)
+    client.register_plugin(Equipment(mine, payload, ours=client.cluster is not None), name=name)
+
+
+def check(address: str, theirs: dict[str, Any], mine: dict[str, Any]) -> None:
+    """Refuse a worker of other versions: its errors might differ in the last bits."""
+    for package in ("python", *PACKAGES):
+        if theirs.get(package) != mine[package]:
+            difference = f"{package} is {theirs.get(package)}, here {mine[package]}"
+            raise ClusterError(f"worker {address}: {difference}; start it in the environment of this process")
+
+
+def _prepare(worker: Any, versions: dict[str, Any], payload: bytes) -> tuple[Callable[..., float], threading.Lock]:
+    """A worker's own function from a job to its error, built there."""
+    from distributed.versions import get_versions
+
+    check(worker.address, get_versions(PACKAGES)["packages"], versions)  # of one that joins later nobody else asks
+    torch.set_num_threads(1)
+    build, arguments = pickle.loads(payload)
+    return build(*arguments), threading.Lock()
+
+
+def _evaluate(name: str, job: tuple) -> tuple[float, str]:
+    """The error of one job, and why it failed: a warning would be seen by nobody there."""
+    from distributed import get_worker
+
+    equipment = get_worker().plugins[name]
+    if hasattr(equipment, "problem"):  # it joined later
+        raise ClusterError(equipment.problem)
+    torch.set_num_threads(1)  # holds for one thread, and a worker may have several
+    with equipment.lock:
+        try:
+            return equipment.error(*job), ""
+        except (RuntimeError, MemoryError, CandidateFailed) as problem:  # as in ``workers.guarded``
+            if torch.cuda.is_available():
+                torch.cuda.empty_cache()
+            return FAILED, first_line(problem)

@@ -1,0 +1,55 @@
+"""The directory of a search: its settings, the strategy's state, every candidate, and what a continuation needs of them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from ..disk import difference, read_entries, write_json
+from ..errors import RunError
+from . import es
+from .history import Candidate, read_history
+
+
+class Folder:
+    """``settings.json``, ``state.npz``, ``history.jsonl`` and ``timing.jsonl`` of one search."""
+
+    def __init__(self, path: Path, population: int):
+        self.path, self.population = path, population
+        self.state_file, self.history_file = path / "state.npz", path / "history.jsonl"
+
+    def claim(self, settings: dict[str, Any]) -> None:
+        """Write the settings into a new directory; raises ``RunError`` for a directory of others."""
+        file = self.path / "settings.json"
+        if not file.exists():
+            if any(self.path.glob("*.json*")):
+                raise RunError(f"{self.path}: has results but no settings.json; delete it and run again")
+            write_json(file, settings)
+        elif (stored := read_entries(file, *settings)) != settings:
+            raise RunError(f"{self.path}: holds a run of other settings ({difference(stored, settings)}); use another folder or delete it")
+
+    def resume(self, mend: bool = True) -> tuple[es.State | None, list[Candidate]]:
+        """What earlier sittings left: the strategy's state, and the candidates; see ``read_history``.
+
+        Raises ``RunError`` for damaged files, and if candidates are missing that the state has seen.
+        """
+        state = es.State.load(self.state_file) if self.state_file.exists() else None
+        history = read_history(self.history_file, mend)
+        seen = 1 + self.population * state.generation if state else 0
+        if len(history) < seen:
+            raise RunError(
+                f"{self.history_file}: has {len(history)} of the {seen} candidates that {self.state_file.name} has seen; "
+                f"restore it, or delete {self.state_file} to evaluate them again"
+            )
+        return state, history
+
+    def checkpoint(self, state: es.State) -> None:
+        state.save(self.state_file)
+
+    def record(self, candidate: Candidate, seconds: float) -> None:
+        """Write a candidate down, and beside it how long it took."""
+        with self.history_file.open("a") as lines:
+            lines.write(candidate.line())
+        with (self.path / "timing.jsonl").open("a") as lines:
+            lines.write(json.dumps({"generation": candidate.generation, "index": candidate.index, "seconds": round(seconds, 4)}) + "\n")

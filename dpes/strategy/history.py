@@ -1,0 +1,108 @@
+"""Every candidate of a search as a line of ``history.jsonl``, each line checked when it is read."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import reprlib
+from collections.abc import Callable
+from dataclasses import MISSING, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from ..errors import RunError
+from . import pareto
+from .es import ROLES
+
+
+@dataclass
+class Candidate:
+    """One evaluated genome, as a line of ``history.jsonl``."""
+
+    generation: int  # 0: the unpruned network; offspring count from 1
+    index: int
+    parent: str  # role of its parent, empty for the unpruned network
+    genome: str  # bits as hexadecimal digits, first bit first
+    error: float  # on the images of the search, after recalibration or partial training; inf: evaluation failed
+    macs: int
+    params: int
+    cost: float | None = None  # the second objective, where it is none of the layout's own
+    stopped: bool | None = None  # in a race: dominated after a part of the images, of which its error is
+
+    def line(self) -> str:
+        return json.dumps({k: v for k, v in vars(self).items() if v is not None}) + "\n"
+
+
+def read_history(path: Path, mend: bool = True) -> list[Candidate]:
+    """All whole lines of a history, every one checked; a last line that a kill cut short is left out, and cut from the file to mend it.
+
+    Raises ``RunError`` that names the first damaged line, and then writes nothing.
+    """
+    if not path.exists():
+        return []
+    text = path.read_bytes()
+    whole = text[: text.rfind(b"\n") + 1]
+    candidates: dict[tuple[int, int], Candidate] = {}
+    digits = 0
+    for number, line in enumerate(whole.split(b"\n")[:-1], 1):
+        try:
+            candidate = to_candidate(line)
+            place = candidate.generation, candidate.index
+            digits = digits or len(candidate.genome)
+            if place in candidates:
+                raise ValueError(f"generation {place[0]}, index {place[1]} stands in an earlier line, too")
+            if len(candidate.genome) != digits:
+                raise ValueError(f"its genome has {len(candidate.genome)} hexadecimal digits, that of the first line {digits}")
+        except ValueError as error:
+            raise RunError(f"{path}: damaged (line {number}: {error}); restore it, or delete {path.parent} and run again") from None
+        candidates[place] = candidate
+    if mend and len(whole) < len(text):
+        with path.open("r+b") as file:
+            file.truncate(len(whole))
+    return list(candidates.values())
+
+
+CHECKS: dict[str, tuple[Callable[[Any], bool], str]] = {  # entry of a line -> what it must be, in words
+    "generation": (lambda v: type(v) is int and v >= 0, "a whole number of at least 0"),
+    "index": (lambda v: type(v) is int and v >= 0, "a whole number of at least 0"),
+    "parent": (lambda v: v in ("", *ROLES), f"empty or one of {', '.join(ROLES)}"),
+    "genome": (lambda v: isinstance(v, str) and bool(re.fullmatch("([0-9a-f]{2})+", v)), "pairs of hexadecimal digits"),
+    "error": (lambda v: type(v) in (int, float) and (0 <= v <= 1 or v == math.inf), "a number from 0 to 1, or Infinity"),
+    "macs": (lambda v: type(v) is int and v >= 0, "a whole number of at least 0"),
+    "params": (lambda v: type(v) is int and v >= 0, "a whole number of at least 0"),
+    "cost": (lambda v: type(v) in (int, float), "a number"),
+    "stopped": (lambda v: type(v) is bool, "true or false"),
+}
+
+
+def to_candidate(line: bytes) -> Candidate:
+    """One line of a history; raises ``ValueError`` that says what is wrong with it."""
+    try:
+        values = json.loads(line)
+    except (ValueError, RecursionError):
+        raise ValueError("not JSON") from None
+    if not isinstance(values, dict):
+        raise ValueError("not a JSON object")
+    if missing := [f.name for f in fields(Candidate) if f.default is MISSING and f.name not in values]:
+        raise ValueError(f"no {missing[0]}")
+    for name, value in values.items():
+        if name not in CHECKS:
+            raise ValueError(f"unknown entry {reprlib.repr(name)}")
+        fits, words = CHECKS[name]
+        if not fits(value):
+            raise ValueError(f"{name} is {reprlib.repr(value)}, not {words}")
+    if (values["generation"] == 0) != (values["parent"] == ""):
+        raise ValueError(f"parent is {values['parent']!r} in generation {values['generation']}")
+    return Candidate(**values)
+
+
+def archive(history: pd.DataFrame, cost: str) -> pd.DataFrame:
+    """The candidates that no other dominates, over all generations, by falling cost; the unpruned network is none of them.
+
+    history: a row per candidate, the unpruned network first. cost: the column of the second objective. Source: ours.
+    """
+    pruned = history[history.genome != history.genome.iloc[0]]  # it may be born again, and would not be a result
+    return pruned[pareto.non_dominated(pruned[["error", cost]].to_numpy(float))].sort_values(cost, ascending=False)

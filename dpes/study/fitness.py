@@ -1,0 +1,131 @@
+"""From genomes to errors: what a search of the study calls the fitness of a candidate."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ..coupling.cutting import cut
+from ..coupling.layout import Layout
+from ..coupling.tracing import trace
+from ..strategy import judging
+from ..strategy.settings import Search
+from ..strategy.workers import guarded, keep_freed_memory
+from . import data, train
+from .settings import Training
+
+
+@dataclass
+class Fitness:
+    """The error of a genome: cut from the original weights, made fit as ``search.fitness`` says, errors counted.
+
+    A genome's error depends on nothing but the genome, the seed and the device: not on order, batch of genomes or worker.
+    Sources: partial training from the original weights: authors' later code; recalibration, alone or after it: ours.
+    """
+
+    model: nn.Module
+    layout: Layout
+    dataset: data.Dataset
+    search: Search
+    seed: int = 0
+    device: str | torch.device = "cpu"
+    bench: nn.Module = field(init=False)  # the module tree that every candidate is cut into
+    calibration: Tensor = field(init=False)  # uint8, augmented once: the same images for all candidates make fair comparisons
+
+    def __post_init__(self) -> None:
+        keep_freed_memory()
+        # images are channels-last, which decides for the passes; weights lie kernel by kernel, which is faster to cut
+        self.model = self.model.to(self.device).to(memory_format=torch.contiguous_format).eval()
+        self.dataset = self.dataset.to(self.device)
+        self.bench = copy.deepcopy(self.model)
+        generator = torch.Generator().manual_seed(self.seed)
+        images = self.dataset.train.x
+        chosen = images[torch.randperm(len(images), generator=generator)[: self.search.calibration_images].to(images.device)]
+        # batch norm saw augmented images in training: statistics of plain ones cost an intact ResNet-56 1.5 points
+        self.calibration = data.augment(chosen, generator, flip=self.dataset.flip)
+        pool = self.dataset.search if self.search.error_on == "search" else self.dataset.train
+        self.judged = pool.first(self.search.search_images)
+
+    def __call__(self, genome: np.ndarray, limit: float = float("inf")) -> float:
+        """Error in [0, 1] of one genome, bool [n_bits]; ``inf`` with a warning if its evaluation fails.
+
+        limit: the error above which it is dominated; with ``search.racing`` an error above it is that of the images counted so far.
+        """
+        return guarded(self.error, genome, limit)
+
+    def error(self, genome: np.ndarray, limit: float = float("inf")) -> float:
+        network = cut(self.bench, self.model, self.layout, self.layout.keep(genome))
+        if "partial" in self.search.fitness:
+            train.fit(network, self.dataset, self.partial_recipe(), genome_seed(self.seed, genome))
+        # only around passes whose weights stay as they are: autocast remembers the weights it has converted
+        with torch.autocast(self.calibration.device.type, torch.bfloat16, enabled=self.search.precision == "bfloat16"):
+            # after a brief training the running averages of batch norm still are mostly those of the full network
+            if "recalibrate" in self.search.fitness:
+                judging.recalibrate(network, self.calibration_batches())
+            return self.counted(network, limit)
+
+    def parts(self) -> tuple[Any, ...]:
+        """All that another process needs to ``build`` the same function, without test images."""
+        dataset = replace(self.dataset, test=self.dataset.test.first(0)).to("cpu")
+        return copy.deepcopy(self.model).cpu(), self.layout.example, dataset, self.search, self.seed, str(self.device)
+
+    def counted(self, network: nn.Module, limit: float) -> float:
+        """The error of a network over the images that judge it, or over the first of them if ``search.racing`` stops it."""
+        if self.search.racing is None:
+            return train.error_rate(network, self.judged, self.dataset, self.search.batch_size)
+        network.eval()
+        wrong, seen = 0, 0
+        for pair in train.inputs(self.judged, self.dataset, self.search.batch_size):
+            wrong, seen = wrong + int(judging.errors(network, [pair])), seen + len(pair[1])
+            if above(limit, wrong, seen, len(self.judged), self.search.racing):
+                break
+        return wrong / seen
+
+    def calibration_batches(self) -> Iterator[Tensor]:
+        for images in self.calibration.split(self.search.batch_size):
+            yield data.normalise(images, self.dataset)
+
+    def partial_recipe(self) -> Training:
+        return Training(
+            epochs=self.search.partial_epochs,
+            lr=self.search.partial_lr,
+            schedule="constant",
+            weight_decay=0.0,
+            batch_size=max(2, self.search.batch_size // 2),
+            images=self.search.partial_images,
+            precision=self.search.precision,
+        )
+
+
+def build(
+    model: nn.Module, example: tuple[int, ...], dataset: data.Dataset, search: Search, seed: int, device: str
+) -> Callable[..., float]:
+    """The function from a genome to its error in a process of its own, from ``Fitness.parts``; the network is traced there."""
+    layout = trace(model.to(device), torch.zeros(1, *example, device=device))
+    return Fitness(model, layout, dataset, search, seed, device).error
+
+
+def above(limit: float, wrong: int, seen: int, total: int, risk: float) -> bool:
+    """Whether an error rate over ``total`` images ends above ``limit``, after ``wrong`` of ``seen``: for certain, or at a risk.
+
+    At a risk: the bound of Hoeffding (1963), narrowed for draws without replacement (Serfling 1974). It holds at one look; a
+    candidate is looked at after every batch, so the risk over all of them is larger. Source: Maron & Moore 1994 (races).
+    """
+    if wrong > limit * total:
+        return True
+    left = 1 - (seen - 1) / total
+    return risk > 0 and wrong / seen - math.sqrt(left * math.log(1 / risk) / (2 * seen)) > limit
+
+
+def genome_seed(seed: int, genome: np.ndarray) -> int:
+    """The seed of a genome's own random stream, from the study's seed and the genome."""
+    digest = hashlib.sha256(seed.to_bytes(8, "little") + np.packbits(genome).tobytes()).digest()
+    return int.from_bytes(digest[:6], "little")

@@ -1,0 +1,57 @@
+"""The house: a street imports only from those before it, and within a street a file only from those listed before it."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+HOUSE = Path(__file__).parents[1] / "dpes"
+ORDER = [  # of all files; models/ is one
+    *("errors", "fields", "disk"),
+    *("coupling.layout", "coupling.genome", "coupling.tracing", "coupling.cutting", "coupling.cost", "coupling.importance"),
+    "coupling.slimfile",
+    *("strategy.settings", "strategy.pareto", "strategy.es", "strategy.judging", "strategy.history", "strategy.loop", "strategy.folder"),
+    *("strategy.workers", "strategy.cluster", "strategy.pruning"),
+    *("study.settings", "study.profiles", "study.data", "study.models", "study.train", "study.fitness", "study.environment"),
+    *("study.baseline", "study.finetune", "study.runs", "study.rivals", "study.exporting"),
+    *("report.tables", "report.verdicts", "report.figures"),
+    *("teaching.exercises", "teaching.lessons", "teaching.explore"),
+    *("teaching.checks_cut", "teaching.checks_coupled", "teaching.checks_choose", "teaching.checks_search"),
+    *("__init__", "__main__"),
+]  # fmt: skip
+STREETS = {"coupling", "strategy", "study", "report", "teaching"}
+
+
+def files():
+    """Module name -> its file; those of models/ under one name."""
+    found = {}
+    for file in sorted(HOUSE.rglob("*.py")):
+        parts = file.relative_to(HOUSE).with_suffix("").parts
+        name = "study.models" if parts[:2] == ("study", "models") else ".".join(parts)
+        found.setdefault(name, []).append(file)
+    return {name: paths for name, paths in found.items() if name.rpartition(".")[::2] not in {(s, "__init__") for s in STREETS}}
+
+
+def imports(file):
+    """The modules of the package that a file imports, at its top or inside a function."""
+    package = file.relative_to(HOUSE.parent).parent.parts
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.level:
+            base = ".".join([*package[1 : len(package) - node.level + 1], *(node.module or "").split(".")]).strip(".")
+            for alias in node.names:
+                yield next(m for m in (f"{base}.{alias.name}".strip("."), base) if m in ORDER or m.startswith("study.models"))
+
+
+@pytest.mark.parametrize("name", files())
+def test_a_file_imports_only_from_those_before_it(name):
+    place = ORDER.index(name)
+    for file in files()[name]:
+        for imported in imports(file):
+            imported = "study.models" if imported.startswith("study.models") else imported
+            assert ORDER.index(imported) < place or imported == name == "study.models", f"{name} imports {imported}"
+
+
+def test_the_order_names_every_file():
+    assert sorted(files()) == sorted(ORDER)
