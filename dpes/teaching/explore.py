@@ -139,5 +139,5 @@ def toy(layers: int = 10, filters: int = 24, population: int = 30, steps: int = 
 
 
 def drag(points: dict[str, tuple[float, float]]) -> Explorer:
-    """A few networks, name -> (error, MACs in millions up to 100), to be moved; the knees follow."""
+    """A few networks, name -> (error, MACs in millions up to 100), to be moved."""
     return Explorer("drag", names=list(points), points=[list(p) for p in points.values()])

@@ -156,7 +156,7 @@ def run(name: str) -> dpes.Run:
 
 
 def rivals(run: dpes.Run) -> dict[str, dict[str, Any]]:
-    """What was trained beside the knee of a published run, at its MACs: name -> its errors and counts."""
+    """What was trained beside the knee of a published run: name -> its errors and counts."""
     files = (run.path / name for name in ("rivals.json", "controls.json"))
     return json.loads(next(f for f in files if f.exists()).read_text(encoding="utf-8"))
 
