@@ -164,6 +164,15 @@ def test_pages_are_silent_self_contained_and_never_scroll_sideways(browser, widt
 
 
 @built
+def test_titles_never_repeat(browser):
+    titles = []
+    for page in PAGES:
+        browser.open(page.as_uri())
+        titles.append(browser.js("document.querySelector('h1')?.firstChild.textContent.trim()"))
+    assert len(set(titles)) == len(titles) and all(titles)
+
+
+@built
 def test_every_internal_link_leads_somewhere(browser):
     names: dict[Path, set[str]] = {}
     links = "[...document.querySelectorAll('article a[href]')].map(a => a.href)"
