@@ -6,7 +6,7 @@ SHELL := bash
 PYTHON ?= python3
 VENV ?= .venv
 PIP_FLAGS ?=
-SETS ?= quick-*
+SETS ?= learn-* quick-*
 SPHINX ?=
 MODELS ?= resnet56 densenet22 vgg16
 ARGS ?=
@@ -17,7 +17,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' Makefile
 
-book: $(ENV) ## execute the notebooks that changed (SETS="quick-*"), then build the book
+book: $(ENV) ## execute the notebooks that changed (SETS="learn-* quick-*"), then build the book
 	@$(BIN)/python notebooks/execute.py $(foreach set,$(SETS),'$(set)')
 	@$(BIN)/jupyter-book build $(SPHINX) .
 	@echo "the book: _build/html/index.html"
