@@ -11,8 +11,8 @@ HOUSE = Path(__file__).parents[1] / "dpes"
 ORDER = [  # of all files; models/ is one
     *("errors", "fields", "disk"),
     *("coupling.layout", "coupling.genome", "coupling.operations", "coupling.rules", "coupling.moves", "coupling.watching"),
-    *("coupling.cutting", "coupling.cost", "coupling.importance", "coupling.proposing", "coupling.proof", "coupling.tracing"),
-    *("coupling.slimfile", "coupling.__init__"),
+    *("coupling.cutting", "coupling.cost", "coupling.importance", "coupling.proposing", "coupling.widths", "coupling.proof"),
+    *("coupling.tracing", "coupling.slimfile", "coupling.__init__"),
     *("strategy.settings", "strategy.pareto", "strategy.es", "strategy.judging", "strategy.history", "strategy.loop", "strategy.folder"),
     *("strategy.workers", "strategy.cluster", "strategy.pruning"),
     *("strategy.space", "strategy.starts", "strategy.parents", "strategy.surrogate", "strategy.learned", "strategy.variants"),
