@@ -47,17 +47,8 @@ def rule_for(op: Op) -> Rule | None:
 
 
 # ---- element by element ---------------------------------------------------------------------------------------------------
-@rule(
-    "copy_",
-    "masked_fill",
-    "masked_fill_",
-    "_prelu_kernel",
-    "fill_",
-    "zero_",
-    "dropout",
-    "native_dropout",
-    "normal_",
-)
+@rule("copy_", "fill_", "zero_", "masked_fill", "masked_fill_", "rsub", "dropout", "native_dropout")
+@rule("_prelu_kernel", "hardswish", "hardswish_", "gelu_", "mish_", "threshold_", "log_sigmoid_forward")
 def pointwise(watch: Watch, op: Op) -> Numbers:
     """Filters that meet at one position leave together; a value shared by all of them stays."""
     found: Numbers = {}
