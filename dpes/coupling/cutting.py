@@ -76,7 +76,7 @@ def cut(target: nn.Module, model: nn.Module, layout: Layout, keep: np.ndarray) -
 def mask(model: nn.Module, layout: Layout, genome: Any) -> nn.Module:
     """The full-size network with removed filters silenced wherever they could speak: the function ``slim`` must equal.
 
-    The output of every operation that carries removed filters is multiplied by zero there, so a shift of batch norm or an
+    The output of every operation that carries removed filters is zero there, so a shift of batch norm or an
     offset of an activation cannot wake them. genome: bool [layout.n_bits]. For checks and teaching: it saves nothing, shares
     its weights with ``model``, and computes in evaluation mode without gradients. Source: ours.
     """
@@ -102,7 +102,7 @@ class Masked(nn.Module):
 
 
 class Silence(Watch):
-    """Follows the filters through a run and multiplies the outputs of removed ones by zero."""
+    """Follows the filters through a run and puts zeros in place of the outputs of removed ones."""
 
     def __init__(self, model: nn.Module, speaks: np.ndarray, choices: dict[int, int]):
         super().__init__(model, choices=choices)
@@ -112,9 +112,10 @@ class Silence(Watch):
         if op.is_view or self.constant(tensor):
             return  # of values that are silent already, or that no image reaches
         for dim, vector in self.numbers(tensor).items():
-            if not (speaks := self.speaks[vector]).all():
+            if (silent := ~self.speaks[vector]).any():
                 shape = [-1 if d == dim else 1 for d in range(tensor.ndim)]
-                tensor.mul_(torch.from_numpy(speaks).to(tensor.device, tensor.dtype).view(shape))
+                # not multiplied by zero, which leaves what is not a number: x / |x| of a silenced x
+                tensor.masked_fill_(torch.from_numpy(silent).to(tensor.device).view(shape), 0)
 
 
 def plain(model: nn.Module) -> nn.Module:
