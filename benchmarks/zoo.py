@@ -19,6 +19,8 @@ from pathlib import Path
 import numpy as np
 import torch
 import torchvision
+from harness import filled, results
+from harness import page as page_of
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -28,8 +30,7 @@ from dpes.coupling.layout import Layout
 from dpes.strategy.es import repair
 from dpes.study import exporting
 
-HERE = Path(__file__).parent
-RESULTS, PAGE = HERE / "zoo.json", HERE.parent / "book" / "zoo.md"
+RESULTS, PAGE = results("zoo"), page_of("zoo")
 GENOMES = 20
 NETS = (
     "alexnet vgg11 vgg11_bn vgg13 vgg13_bn vgg16 vgg16_bn vgg19 vgg19_bn resnet18 resnet34 resnet50 resnet101 resnet152 wide_resnet50_2 "
@@ -47,7 +48,11 @@ def network(name: str, seed: int = 0) -> nn.Module:
         with torch.no_grad():
             for key, value in (*model.named_parameters(), *model.named_buffers()):
                 kind = key.rsplit(".", 1)[-1]
-                if kind == "running_var" or kind == "layer_scale" or (kind == "weight" and value.ndim == 1):
+                if (
+                    kind == "running_var"
+                    or kind == "layer_scale"
+                    or (kind == "weight" and value.ndim == 1)
+                ):
                     value.uniform_(0.5, 1.5)
                 elif kind in ("running_mean", "bias"):
                     value.normal_(0, 0.1)
@@ -59,7 +64,7 @@ def size_of(name: str) -> int:
     return 96 if name in ("alexnet", "googlenet", "squeezenet1_0", "squeezenet1_1") else 64
 
 
-def random_genome(layout: Layout, rng: np.random.Generator) -> np.ndarray:
+def any_genome(layout: Layout, rng: np.random.Generator) -> np.ndarray:
     return repair(rng.random(layout.n_bits) < rng.uniform(0.2, 0.95), layout.group_of_bit)
 
 
@@ -70,7 +75,10 @@ def distance(a: torch.Tensor, b: torch.Tensor) -> float:
 
 def check(name: str, genomes: int = GENOMES, onnx: bool = True) -> dict:
     """Everything one network is asked, as a row of the table; raises nothing, failed checks are named in ``failed``."""
-    model, x = network(name), torch.randn(2, 3, size_of(name), size_of(name), generator=torch.Generator().manual_seed(1))
+    model, x = (
+        network(name),
+        torch.randn(2, 3, size_of(name), size_of(name), generator=torch.Generator().manual_seed(1)),
+    )
     started = time.perf_counter()
     layout = trace(model, x[:1])
     seconds = time.perf_counter() - started
@@ -78,7 +86,7 @@ def check(name: str, genomes: int = GENOMES, onnx: bool = True) -> dict:
     rng, failed = np.random.default_rng(0), set()
     distances: dict[str, list[float]] = {"float32": [], "float64": [], "onnx": []}
     for _ in range(genomes):
-        genome = random_genome(layout, rng)
+        genome = any_genome(layout, rng)
         small = slim(model, layout, genome)
         with torch.no_grad():
             out = small(x)
@@ -103,13 +111,22 @@ def check(name: str, genomes: int = GENOMES, onnx: bool = True) -> dict:
     model, x = model.double(), x.double()
     with torch.no_grad():
         for _ in range(genomes):
-            genome = random_genome(layout, rng)
-            distances["float64"].append(distance(slim(model, layout, genome)(x), mask(model, layout, genome)(x)))
-    worst = {kind: float(np.max(values, initial=0)) for kind, values in distances.items()}  # of numpy, since Python's forgets NaN
+            genome = any_genome(layout, rng)
+            distances["float64"].append(
+                distance(slim(model, layout, genome)(x), mask(model, layout, genome)(x))
+            )
+    worst = {
+        kind: float(np.max(values, initial=0)) for kind, values in distances.items()
+    }  # of numpy, since Python's forgets NaN
     for kind, limit in {"float32": 1e-4, "float64": 1e-9, "onnx": 1e-4}.items():
         if not worst[kind] <= limit:
             failed.add(kind)
-    reasons = sorted({(why.split(" of ")[0] if "kept whole" not in why else why): 0 for _, _, why in layout.frozen})
+    reasons = sorted(
+        {
+            (why.split(" of ")[0] if "kept whole" not in why else why): 0
+            for _, _, why in layout.frozen
+        }
+    )
     return {
         "net": name,
         "bits": layout.n_bits,
@@ -133,44 +150,26 @@ def page(rows: list[dict]) -> str:
         f"{r['worst']['float32']:.0e} | {r['worst']['float64']:.0e} | {r['worst']['onnx']:.0e} |"
         for r in rows
     )
-    return TEXT.replace("TABLE", table).replace("COUNT", str(len(rows))).replace("GENOMES", str(min(r["genomes"] for r in rows)))
-
-
-TEXT = """# Networks it understands
-
-**You will learn** which common classifiers can be pruned, what is kept whole in them, and how that was checked.\\
-**You need** {doc}`/book/filter-removal`.\\
-**It takes** five minutes.
-
-`dpes.trace` knows no architecture by name. The COUNT classifiers of torchvision below were built with untrained weights and random norm
-statistics, and each was cut by GENOMES random genomes. For every one of them
-
-- the slim network computes what the masked one does (largest difference relative to the largest output, in both precisions);
-- MACs in closed form equal half of what torch's `FlopCounterMode` counts, and the parameters equal those of the slim network;
-- gradients flow through all of its parameters in training mode;
-- it is the same, to the bit, after saving and loading;
-- onnxruntime computes the same from its ONNX file.
-
-| network | bits | groups | kept whole | MACs (M) | params (M) | trace (s) | float32 | float64 | ONNX |
-|---|---|---|---|---|---|---|---|---|---|
-TABLE
-
-MACs are those of an image of 224 x 224 pixels. *Kept whole* counts filters without a bit: ten of them are the classes, everywhere. ConvNeXt
-normalises over channels (layer norm), whose mean would change if one left, so its residual streams stay as they are and only the hidden
-units inside its blocks can go. In RegNet a bit of a grouped convolution stands for a whole group of channels. Gates of
-squeeze-and-excitation are coupled with what they multiply.
-
-Written by `python benchmarks/zoo.py --page` from `benchmarks/zoo.json`.
-"""
+    fewest = str(min(r["genomes"] for r in rows))
+    return filled("zoo", {"TABLE": table, "COUNT": str(len(rows)), "GENOMES": fewest})
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description="Check the slim networks of torchvision's classifiers against oracles.")
-    parser.add_argument("nets", nargs="*", metavar="net", help=f"of {', '.join(NETS)}; default: those that zoo.json lacks")
+    parser = argparse.ArgumentParser(
+        description="Check the slim networks of torchvision's classifiers against oracles."
+    )
+    parser.add_argument(
+        "nets",
+        nargs="*",
+        metavar="net",
+        help=f"of {', '.join(NETS)}; default: those that zoo.json lacks",
+    )
     parser.add_argument("--page", action="store_true", help="only write book/zoo.md from zoo.json")
     arguments = parser.parse_args()
     if unknown := set(arguments.nets) - set(NETS):
-        print(f"zoo: unknown network {min(unknown)!r}: choose from {', '.join(NETS)}", file=sys.stderr)
+        print(
+            f"zoo: unknown network {min(unknown)!r}: choose from {', '.join(NETS)}", file=sys.stderr
+        )
         return 2
     rows = {r["net"]: r for r in json.loads(RESULTS.read_text())} if RESULTS.exists() else {}
     if not arguments.page:
@@ -179,7 +178,10 @@ def main() -> int:
             started = time.perf_counter()
             rows[name] = check(name)
             RESULTS.write_text(json.dumps([rows[n] for n in NETS if n in rows], indent=1) + "\n")
-            print(f"{name}: {rows[name]['failed'] or 'all checks passed'}, {time.perf_counter() - started:.0f} s", flush=True)
+            print(
+                f"{name}: {rows[name]['failed'] or 'all checks passed'}, {time.perf_counter() - started:.0f} s",
+                flush=True,
+            )
     PAGE.write_text(page([rows[n] for n in NETS if n in rows]))
     return int(any(r["failed"] for r in rows.values()))
 

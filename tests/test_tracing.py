@@ -41,7 +41,11 @@ def test_bits_and_macs_of_the_study(name):
 def test_resnet56_without_projections_costs_the_published_macs():
     """The two 1x1 projections cost 262,144 MACs; padded shortcuts are free."""
     layout = trace(models.build("resnet56"), X)
-    free = sum(w.factor * len(w.out_bits) * len(w.in_bits) for w in layout.work if "shortcut" not in w.module)
+    free = sum(
+        w.factor * len(w.out_bits) * len(w.in_bits)
+        for w in layout.work
+        if "shortcut" not in w.module
+    )
     assert free == 125_485_696
 
 
@@ -52,7 +56,15 @@ def test_slim_equals_mask_on_fifty_genomes(name, rng):
     model = shake(models.build(name, channels=channels, seed=1)).double()
     layout = trace(model, torch.zeros(1, channels, 32, 32).double())
     x = torch.randn(2, channels, 32, 32, generator=torch.Generator().manual_seed(0)).double()
-    big = name in ("vgg16", "vgg19", "densenet40", "densenet50", "densenet100", "resnet110", "resnet56")
+    big = name in (
+        "vgg16",
+        "vgg19",
+        "densenet40",
+        "densenet50",
+        "densenet100",
+        "resnet110",
+        "resnet56",
+    )
     with torch.no_grad():
         for _ in range(5 if big else 50):
             genome = random_genome(layout, rng)
@@ -121,7 +133,7 @@ def test_slim_trains():
     assert all(p.grad is not None and p.grad.shape == p.shape for p in small.parameters())
 
 
-# ---- coupling, drawn by hand ----------------------------------------------------------------------------------------------------
+# ---- coupling, drawn by hand ---------------------------------------------------------------------
 class Net(nn.Module):
     """Layers by keyword and a forward as a function of them."""
 
@@ -206,7 +218,15 @@ def test_flatten_owns_runs_of_columns():
 
 
 def test_flatten_module_and_several_linear_layers():
-    model = nn.Sequential(conv(3, 4), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(4 * 8 * 8, 7), nn.Sigmoid(), nn.Linear(7, 10))
+    model = nn.Sequential(
+        conv(3, 4),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        nn.Flatten(),
+        nn.Linear(4 * 8 * 8, 7),
+        nn.Sigmoid(),
+        nn.Linear(7, 10),
+    )
     assert [g.size for g in agree(model).groups] == [4, 7]
 
 
@@ -222,7 +242,12 @@ def test_written_widths_are_frozen():
 
 @pytest.mark.parametrize("c, g", [(6, 6), (6, 3), (6, 2)])
 def test_channel_groups_of_a_convolution_leave_as_a_whole(c, g):
-    model = Net(lambda m, x: m.fc(m.b(m.a(x)).mean((2, 3))), a=conv(3, c), b=conv(c, 2 * c, groups=g), fc=head(2 * c))
+    model = Net(
+        lambda m, x: m.fc(m.b(m.a(x)).mean((2, 3))),
+        a=conv(3, c),
+        b=conv(c, 2 * c, groups=g),
+        fc=head(2 * c),
+    )
     layout = agree(model)
     assert layout.n_bits == g
 
@@ -230,21 +255,37 @@ def test_channel_groups_of_a_convolution_leave_as_a_whole(c, g):
 def test_gate_and_shared_module():
     def gate(m, x):
         y = m.a(x)
-        return m.fc((y * torch.sigmoid(m.up(F.relu(m.down(y.mean((2, 3), keepdim=True)))))).mean((2, 3)))
+        return m.fc(
+            (y * torch.sigmoid(m.up(F.relu(m.down(y.mean((2, 3), keepdim=True)))))).mean((2, 3))
+        )
 
     model = Net(gate, a=conv(3, 6), down=conv(6, 2, 1), up=conv(2, 6, 1), fc=head(6))
     assert groups(model) == [(("a", "up"), 6), (("down",), 2)]
     agree(model)
-    shared = Net(lambda m, x: m.fc(m.b(F.relu(m.b(m.a(x)))).mean((2, 3))), a=conv(3, 6), b=conv(6, 6), fc=head(6))
+    shared = Net(
+        lambda m, x: m.fc(m.b(F.relu(m.b(m.a(x)))).mean((2, 3))),
+        a=conv(3, 6),
+        b=conv(6, 6),
+        fc=head(6),
+    )
     assert groups(shared) == [(("a", "b"), 6)]
     agree(shared)
 
 
 @pytest.mark.parametrize(
-    "norm", [nn.GroupNorm(3, 6), nn.GroupNorm(6, 6), nn.InstanceNorm2d(6, affine=True), nn.BatchNorm2d(6), nn.PReLU(6)]
+    "norm",
+    [
+        nn.GroupNorm(3, 6),
+        nn.GroupNorm(6, 6),
+        nn.InstanceNorm2d(6, affine=True),
+        nn.BatchNorm2d(6),
+        nn.PReLU(6),
+    ],
 )
 def test_norms_that_can_be_sliced(norm):
-    layout = agree(Net(lambda m, x: m.fc(m.n(m.a(x)).mean((2, 3))), a=conv(3, 6), n=norm, fc=head(6)))
+    layout = agree(
+        Net(lambda m, x: m.fc(m.n(m.a(x)).mean((2, 3))), a=conv(3, 6), n=norm, fc=head(6))
+    )
     assert layout.n_bits == (3 if getattr(norm, "num_groups", 6) == 3 else 6)
 
 
@@ -299,7 +340,10 @@ def test_operations_kept_whole_are_counted(product):
         (lambda m, x: m.c(x) * m.c.weight.norm(), ["b", "last"]),
         (lambda m, x: m.c(x) / m.c.weight.size(0), ["b", "last"]),
         (lambda m, x: F.conv2d(m.d(m.c(x)), m.c.weight, padding=1), ["b", "last"]),
-        (lambda m, x: F.batch_norm(m.c(x), m.n.running_mean, m.n.running_var) + m.n(m.c(x)), ["a", "b", "last"]),
+        (
+            lambda m, x: F.batch_norm(m.c(x), m.n.running_mean, m.n.running_var) + m.n(m.c(x)),
+            ["a", "b", "last"],
+        ),
         (lambda m, x: m.c(x) + m.last.bias, ["a", "c", "b"]),  # along the pixels; owned only later
     ],
 )
@@ -320,7 +364,15 @@ def test_channels_last_linear_layers_and_layer_scale():
         y = m.down(F.gelu(m.up(m.n(m.dw(x).permute(0, 2, 3, 1))))).permute(0, 3, 1, 2)
         return m.fc((x + m.layer_scale * y).mean((2, 3)))
 
-    model = Net(forward, stem=conv(3, 4), dw=conv(4, 4, groups=4), n=nn.LayerNorm(4), up=nn.Linear(4, 8), down=nn.Linear(8, 4), fc=head(4))
+    model = Net(
+        forward,
+        stem=conv(3, 4),
+        dw=conv(4, 4, groups=4),
+        n=nn.LayerNorm(4),
+        up=nn.Linear(4, 8),
+        down=nn.Linear(8, 4),
+        fc=head(4),
+    )
     model.layer_scale = nn.Parameter(torch.ones(4, 1, 1))
     layout = agree(model)
     assert [(g.members, g.size) for g in layout.groups] == [(("up",), 8)]
@@ -338,14 +390,24 @@ def test_padded_shortcuts_freeze_the_stream_not_the_blocks():
 
 
 def test_pixels_strung_together():
-    for flatten in (lambda x: x.flatten(2), lambda x: torch.flatten(x, start_dim=2), lambda x: x.flatten(2).unsqueeze(-1).squeeze(3)):
+    for flatten in (
+        lambda x: x.flatten(2),
+        lambda x: torch.flatten(x, start_dim=2),
+        lambda x: x.flatten(2).unsqueeze(-1).squeeze(3),
+    ):
         model = Net(lambda m, x, f=flatten: m.fc(f(m.a(x)).mean(2)), a=conv(3, 5), fc=head(5))
         assert agree(model, draws=5).n_bits == 5
 
 
 def test_layers_with_hooks_are_kept_whole():
     """A hook may use all channels of its layer."""
-    model = Net(lambda m, x: m.fc(m.b(m.a(m.first(x))).mean((2, 3))), first=conv(3, 3), a=conv(3, 4), b=conv(4, 5), fc=head(5))
+    model = Net(
+        lambda m, x: m.fc(m.b(m.a(m.first(x))).mean((2, 3))),
+        first=conv(3, 3),
+        a=conv(3, 4),
+        b=conv(4, 5),
+        fc=head(5),
+    )
     model.b.register_forward_hook(lambda layer, inputs, output: output.softmax(1))
     assert [g.name for g in agree(model, draws=5).groups] == ["first"]
 
@@ -379,7 +441,7 @@ def test_printed_layout_teaches_the_coupling():
     assert "conv1, layer1.0.conv2" in text and "reaches the output" in text
 
 
-# ---- refusals -------------------------------------------------------------------------------------------------------------------
+# ---- refusals ------------------------------------------------------------------------------------
 def refusal(model, x=X):
     with pytest.raises(UnsupportedModel) as caught:
         trace(model, x)
@@ -390,7 +452,9 @@ def refusal(model, x=X):
 def test_refusals_name_node_and_reason():
     assert "data-dependent" in refusal(Net(lambda m, x: m.fc(x if x.sum() > 0 else -x), fc=head(3)))
     assert "2 inputs (x, y)" in refusal(TwoInputs())
-    assert "b: the example does not run" in refusal(Net(lambda m, x: m.b(m.a(x)), a=conv(3, 4), b=conv(5, 4)))
+    assert "b: the example does not run" in refusal(
+        Net(lambda m, x: m.b(m.a(x)), a=conv(3, 4), b=conv(5, 4))
+    )
     assert "reaches the output" in refusal(Net(lambda m, x: m.a(x), a=conv(3, 4)))
     assert "torch.nn.Module" in refusal(lambda x: x)
     assert "example batch" in refusal(models.build("resnet8"), torch.zeros(3))
@@ -400,7 +464,9 @@ COMPUTED = {  # what forward does with a width, and with copies of it
     "divides": lambda m, x: x / m.a.out_channels,
     "makes a constant": lambda m, x: x * torch.full((1,), float(m.a.out_channels)),
     "asks whether two differ": lambda m, x: x.relu() if m.a.in_channels != m.a.out_channels else x,
-    "asks whether two are equal": lambda m, x: x.relu() if m.b.in_channels == m.b.out_channels else x,
+    "asks whether two are equal": lambda m, x: (
+        x.relu() if m.b.in_channels == m.b.out_channels else x
+    ),
     "asks whether it is large": lambda m, x: x.relu() if m.a.out_channels > 4 else x,
     "cannot do without": lambda m, x: [x.relu()][m.a.out_channels - 8],
 }
@@ -426,7 +492,10 @@ class Widths(nn.Module):
 @pytest.mark.parametrize("between", COMPUTED.values(), ids=COMPUTED)
 def test_a_width_that_forward_computes_with_is_refused(between):
     model = Widths(between)
-    with pytest.raises(UnsupportedModel, match="computes with (this width, .* read it off the tensor|the width of a layer)"):
+    with pytest.raises(
+        UnsupportedModel,
+        match="computes with (this width, .* read it off the tensor|the width of a layer)",
+    ):
         trace(model, X)
     assert (model.a.out_channels, model.b.in_channels, model.fc.in_features) == (8, 8, 8)
 
@@ -436,9 +505,14 @@ def test_what_only_looks_like_a_width_is_pruned(between, rng):
     model = Widths(between).eval()
     layout, x = trace(model, X), torch.randn(2, 3, 32, 32)
     assert layout.n_bits == 16
-    assert [k for k in vars(model) if k.startswith("_tensor_constant")] in ([], ["_tensor_constant0"])
+    assert [k for k in vars(model) if k.startswith("_tensor_constant")] in (
+        [],
+        ["_tensor_constant0"],
+    )
     genome = random_genome(layout, rng)
-    torch.testing.assert_close(slim(model, layout, genome)(x), mask(model, layout, genome)(x), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(
+        slim(model, layout, genome)(x), mask(model, layout, genome)(x), rtol=1e-4, atol=1e-5
+    )
 
 
 class TwoInputs(nn.Module):
