@@ -48,7 +48,15 @@ def rule_for(op: Op) -> Rule | None:
 
 # ---- element by element ---------------------------------------------------------------------------------------------------
 @rule("copy_", "fill_", "zero_", "masked_fill", "masked_fill_", "rsub", "dropout", "native_dropout")
-@rule("_prelu_kernel", "hardswish", "hardswish_", "gelu_", "mish_", "threshold_", "log_sigmoid_forward")
+@rule(
+    "_prelu_kernel",
+    "hardswish",
+    "hardswish_",
+    "gelu_",
+    "mish_",
+    "threshold_",
+    "log_sigmoid_forward",
+)
 def pointwise(watch: Watch, op: Op) -> Numbers:
     """Filters that meet at one position leave together; a value shared by all of them stays."""
     found: Numbers = {}

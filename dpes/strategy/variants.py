@@ -21,7 +21,9 @@ class Variant:
     """The parts of one search; calling it proposes the next generation."""
 
     encoding: str = "widths"  # widths: how many filters each group keeps; bits: which ones
-    order: str = "l1"  # of a group's filters (widths): one of the space, random (by the seed), learned
+    order: str = (
+        "l1"  # of a group's filters (widths): one of the space, random (by the seed), learned
+    )
     start: str = "spread"  # spread, uniform, unpruned
     parents: str = "archive"  # archive: non-dominated set by crowding; three: heavy, knee, light
     proposals: str = "mutation"  # mutation; surrogate: screened by it; sample: no selection at all
@@ -43,8 +45,7 @@ class Variant:
         return self.encoding == "widths" and self.order != "random"
 
     def rank(self, space: Space, seed: int) -> np.ndarray | None:
-        """int [n_bits]: the order of the filters, or None where every set of filters can come up.
-        """
+        """int [n_bits]: the order of the filters, or None where every set of filters can come up."""
         if self.order == "learned" and self.criteria:
             return space.orders[self.criteria[0]]
         return (
