@@ -17,26 +17,31 @@ from .watching import Watch
 
 
 def slim(model: nn.Module, layout: Layout, genome: Any) -> nn.Module:
-    """A new, physically smaller network without the filters that ``genome`` removes; ``model`` stays as it is.
+    """A new, physically smaller network without the filters that ``genome`` removes; ``model``
+    stays as it is.
 
-    genome: bool [layout.n_bits], 1 = kept. The result is of the same class as ``model``, shares no memory with it and
-    computes what ``mask`` computes. Raises ``GenomeError`` for a genome that does not fit. Source: ours.
+    genome: bool [layout.n_bits], 1 = kept. The result is of the same class as ``model``, shares no
+    memory with it and computes what ``mask`` computes. Raises ``GenomeError`` for a genome that
+    does not fit. Source: ours.
     """
     model, keep = plain(model), layout.checked(genome)
     return cut(clone(model), model, layout, keep)
 
 
 def cut(target: nn.Module, model: nn.Module, layout: Layout, keep: np.ndarray) -> nn.Module:
-    """Turn ``target``, a clone of ``model`` at whatever widths, into the slim network of a checked genome; returns it.
+    """Turn ``target``, a clone of ``model`` at whatever widths, into the slim network of a checked
+    genome; returns it.
 
-    This is all that a candidate costs: its tensors are selected from those of ``model``, the module tree is used again.
+    This is all that a candidate costs: its tensors are selected from those of ``model``, the module
+    tree is used again.
     """
     modules = dict(target.named_modules(remove_duplicate=False))
     originals = dict(model.named_modules(remove_duplicate=False))
     found: dict[int, Tensor | None] = {}
 
     def positions(bits: np.ndarray, device: torch.device) -> Tensor | None:
-        """The kept positions, or None where nothing leaves; found once for all tensors that share ``bits``."""
+        """The kept positions, or None where nothing leaves; found once for all tensors that share
+        ``bits``."""
         if id(bits) not in found:
             (index,) = stays(bits, keep).nonzero()
             found[id(bits)] = (
@@ -74,11 +79,13 @@ def cut(target: nn.Module, model: nn.Module, layout: Layout, keep: np.ndarray) -
 
 
 def mask(model: nn.Module, layout: Layout, genome: Any) -> nn.Module:
-    """The full-size network with removed filters silenced wherever they could speak: the function ``slim`` must equal.
+    """The full-size network with removed filters silenced wherever they could speak: the function
+    ``slim`` must equal.
 
-    The output of every operation that carries removed filters is zero there, so a shift of batch norm or an
-    offset of an activation cannot wake them. genome: bool [layout.n_bits]. For checks and teaching: it saves nothing, shares
-    its weights with ``model``, and computes in evaluation mode without gradients. Source: ours.
+    The output of every operation that carries removed filters is zero there, so a shift of batch
+    norm or an offset of an activation cannot wake them. genome: bool [layout.n_bits]. For checks
+    and teaching: it saves nothing, shares its weights with ``model``, and computes in evaluation
+    mode without gradients. Source: ours.
     """
     return Masked(plain(model), layout, layout.checked(genome))
 
@@ -119,10 +126,12 @@ class Silence(Watch):
 
 
 def plain(model: nn.Module) -> nn.Module:
-    """The network within wrappers of ``torch.compile`` and data parallelism, with the weights that it computes as weights.
+    """The network within wrappers of ``torch.compile`` and data parallelism, with the weights that
+    it computes as weights.
 
-    Weight norm and spectral norm compute a layer's weights from others, and would compute others where inputs are missing:
-    their last result takes their place, in a clone. A model without either is returned as it is.
+    Weight norm and spectral norm compute a layer's weights from others, and would compute others
+    where inputs are missing: their last result takes their place, in a clone. A model without
+    either is returned as it is.
     """
     while isinstance(model, (nn.DataParallel, nn.parallel.DistributedDataParallel)) or hasattr(
         model, "_orig_mod"
@@ -162,9 +171,11 @@ def fix_weights(module: nn.Module) -> None:
 
 
 def clone(value: Any, known: dict[int, Any] | None = None) -> Any:
-    """The module tree built anew around the same tensors, which ``cut`` replaces; what is neither module nor container is shared.
+    """The module tree built anew around the same tensors, which ``cut`` replaces; what is neither
+    module nor container is shared.
 
-    Unlike ``copy.deepcopy`` it takes no time for weights, and no offence at locks, files and whatever else cannot be copied.
+    Unlike ``copy.deepcopy`` it takes no time for weights, and no offence at locks, files and
+    whatever else cannot be copied.
     """
     known = {} if known is None else known
     if id(value) in known:

@@ -1,4 +1,5 @@
-"""Genomes: which filters stay, as bits, as hexadecimal text, and repaired so that no group is empty."""
+"""Genomes: which filters stay, as bits, as hexadecimal text, and repaired so that no group is
+empty."""
 
 from __future__ import annotations
 
@@ -8,15 +9,18 @@ from .layout import GenomeError
 
 
 def repair(genomes: np.ndarray, groups: np.ndarray, least: np.ndarray | int = 1) -> np.ndarray:
-    """Genomes in which every group keeps enough filters: the first pruned ones of a poorer group return.
+    """Genomes in which every group keeps enough filters: the first pruned ones of a poorer group
+    return.
 
-    genomes: bool [n, n_bits], or one genome [n_bits]. groups: int [n_bits], the group of each bit, ascending
-    (``Layout.group_of_bit``). least: how many filters each group keeps, int [n_groups] (``Layout.least``) or one number.
-    Raises ``GenomeError`` for groups that do not fit. Source: authors' later code, which has ``least`` = 1.
+    genomes: bool [n, n_bits], or one genome [n_bits]. groups: int [n_bits], the group of each bit,
+    ascending (``Layout.group_of_bit``). least: how many filters each group keeps, int [n_groups]
+    (``Layout.least``) or one number. Raises ``GenomeError`` for groups that do not fit. Source:
+    authors' later code, which has ``least`` = 1.
     """
     if len(groups) != genomes.shape[-1] or (np.diff(groups) < 0).any():
         raise GenomeError(
-            f"groups of {genomes.shape[-1]} bits: must be as many numbers, ascending (Layout.group_of_bit is)"
+            f"groups of {genomes.shape[-1]} bits: must be as many numbers, ascending "
+            "(Layout.group_of_bit is)"
         )
     _, starts, sizes = np.unique(groups, return_index=True, return_counts=True)
     lacking = np.minimum(least, sizes) - np.add.reduceat(
@@ -32,7 +36,7 @@ def repair(genomes: np.ndarray, groups: np.ndarray, least: np.ndarray | int = 1)
 
 
 def to_hex(genome: np.ndarray) -> str:
-    """bool [n] -> hexadecimal text, first bit first, zero bits behind the last."""
+    """Bool [n] -> hexadecimal text, first bit first, zero bits behind the last."""
     return np.packbits(genome).tobytes().hex()
 
 

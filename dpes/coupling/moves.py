@@ -31,7 +31,8 @@ if TYPE_CHECKING:
 )
 @rule("logsumexp", "any", "all", "argmax", "argmin", "median", "nansum", "nanmean", "aminmax")
 def reduced(watch: Watch, op: Op) -> list[Numbers]:
-    """Dimensions that are no longer there; a removed filter is a zero to a sum, but not to a mean or a maximum."""
+    """Dimensions that are no longer there; a removed filter is a zero to a sum, but not to a mean
+    or a maximum."""
     x = op.tensors[0]
     dims = op.argument("dim")
     dims = (
@@ -59,12 +60,20 @@ def along(watch: Watch, op: Op) -> list[Numbers]:
 
 
 SPATIAL = {
-    3: "avg_pool3d max_pool3d_with_indices _adaptive_avg_pool3d adaptive_max_pool3d reflection_pad3d replication_pad3d "
-    "upsample_nearest3d upsample_trilinear3d",
-    2: "avg_pool2d max_pool2d_with_indices _adaptive_avg_pool2d adaptive_max_pool2d reflection_pad2d replication_pad2d "
-    "upsample_nearest2d upsample_bilinear2d upsample_bicubic2d _upsample_bilinear2d_aa _upsample_bicubic2d_aa "
-    "_upsample_nearest_exact2d fractional_max_pool2d grid_sampler_2d",
-    1: "max_pool1d_with_indices reflection_pad1d replication_pad1d upsample_nearest1d upsample_linear1d adaptive_max_pool1d",
+    3: (
+        "avg_pool3d max_pool3d_with_indices _adaptive_avg_pool3d adaptive_max_pool3d "
+        "reflection_pad3d replication_pad3d upsample_nearest3d upsample_trilinear3d"
+    ),
+    2: (
+        "avg_pool2d max_pool2d_with_indices _adaptive_avg_pool2d adaptive_max_pool2d "
+        "reflection_pad2d replication_pad2d upsample_nearest2d upsample_bilinear2d "
+        "upsample_bicubic2d _upsample_bilinear2d_aa _upsample_bicubic2d_aa "
+        "_upsample_nearest_exact2d fractional_max_pool2d grid_sampler_2d"
+    ),
+    1: (
+        "max_pool1d_with_indices reflection_pad1d replication_pad1d upsample_nearest1d "
+        "upsample_linear1d adaptive_max_pool1d"
+    ),
 }
 
 
@@ -100,7 +109,7 @@ def padded(watch: Watch, op: Op) -> Numbers:
     return found
 
 
-# ---- moves: the same operation is applied to the numbers ----
+# ---- moves: the same operation is applied to the numbers ----------------------------------
 @rule(
     "view",
     "_unsafe_view",
@@ -136,7 +145,8 @@ def padded(watch: Watch, op: Op) -> Numbers:
     "tile",
 )
 def moved(watch: Watch, op: Op) -> list[Numbers]:
-    """Positions that move take their numbers along; what a new shape cannot hold apart leaves together."""
+    """Positions that move take their numbers along; what a new shape cannot hold apart leaves
+    together."""
     found: list[Numbers] = [{} for _ in op.outputs]
     if op.outputs[0].dtype != op.tensors[0].dtype:  # bytes read as other numbers
         return watch.unknown(op)
@@ -163,7 +173,8 @@ def moved(watch: Watch, op: Op) -> list[Numbers]:
 
 
 def whole_or_chunks(watch: Watch, op: Op, vector: np.ndarray | None, image: np.ndarray) -> None:
-    """A part of the channels was taken: one of several equal chunks, which then lose the same, or else all stay."""
+    """A part of the channels was taken: one of several equal chunks, which then lose the same, or
+    else all stay."""
     if vector is None or (there := np.isin(vector, image)).all():
         return
     taken = np.flatnonzero(there)

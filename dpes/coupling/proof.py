@@ -1,9 +1,11 @@
-"""The proof of a layout: cut at random, the slim network must compute what the masked one does, with the MACs that it says.
+"""The proof of a layout: cut at random, the slim network must compute what the masked one does,
+with the MACs that it says.
 
-It works on a clone with random weights in float64, where nothing but rounding is small. Each round removes a random half of
-the filters of some groups: groups are numbered, and round k prunes those whose number has bit k, so each group is cut without
-each other one in some round. Further rounds prune all groups, down to a single filter. What fails is searched for by
-bisection and kept whole, with the reason; then all is proved again.
+It works on a clone with random weights in float64, where nothing but rounding is small. Each round
+removes a random half of the filters of some groups: groups are numbered, and round k prunes those
+whose number has bit k, so each group is cut without each other one in some round. Further rounds
+prune all groups, down to a single filter. What fails is searched for by bisection and kept whole,
+with the reason; then all is proved again.
 """
 
 from __future__ import annotations
@@ -33,7 +35,10 @@ SHARES = (0.9, 0.5, 0.2, 0.0)  # kept by the rounds that prune all groups; 0: on
 
 
 def proved(model: nn.Module, proposal: Proposal, layout: Layout) -> Layout:
-    """The layout after all of it has been proved; what could not be is kept whole (see the module). Source: ours."""
+    """The layout after all of it has been proved; what could not be is kept whole (see the module).
+
+    Source: ours.
+    """
     strikes: dict[str, int] = {}
     example = proposal.example
     proposal.example = small_example(model, proposal, layout)
@@ -56,7 +61,8 @@ def proved(model: nn.Module, proposal: Proposal, layout: Layout) -> Layout:
 
 
 def small_example(model: nn.Module, proposal: Proposal, layout: Layout) -> Tensor:
-    """One image at a quarter or half of its sides where the network finds the same filters in it; large ones would take long."""
+    """One image at a quarter or half of its sides where the network finds the same filters in it;
+    large ones would take long."""
     example = proposal.example
     for part in (4, 2):
         if example.ndim == 4 and min(example.shape[2:]) >= 32 * part:
@@ -80,7 +86,8 @@ def rounds(layout: Layout) -> Iterator[tuple[np.ndarray, bool]]:
 
 
 def repaired(layout: Layout, genome: np.ndarray) -> np.ndarray:
-    """The genome with one more filter, a random one of the same every time, in each group that has none."""
+    """The genome with one more filter, a random one of the same every time, in each group that has
+    none."""
     for k, group in enumerate(layout.groups):
         if not genome[group.bits].any():
             genome[group.start + k % group.size] = True
@@ -90,10 +97,11 @@ def repaired(layout: Layout, genome: np.ndarray) -> np.ndarray:
 def culprit(
     layout: Layout, genome: np.ndarray, fails: Callable[[np.ndarray], object]
 ) -> tuple[int, np.ndarray]:
-    """The first group at which a failing genome begins to fail, and within it the bits from the first at which it does.
+    """The first group at which a failing genome begins to fail, and within it the bits from the
+    first at which it does.
 
-    Groups are pruned one after the other, in their order, and the least number of them that fails is found by bisection; so are
-    the bits of the last of these groups.
+    Groups are pruned one after the other, in their order, and the least number of them that fails
+    is found by bisection; so are the bits of the last of these groups.
     """
 
     def first(count: int, prefix: Callable[[int], np.ndarray]) -> int:
@@ -127,7 +135,8 @@ def refuse(
 ) -> None:
     """Read the network another way where that is possible, else keep what was found whole.
 
-    That is the whole group if its first and its last filter fail alone, else one bit, then twice as many each time.
+    That is the whole group if its first and its last filter fail alone, else one bit, then twice as
+    many each time.
     """
     name, inside = layout.groups[group].name, np.arange(layout.n_bits)[layout.groups[group].bits]
     choices, events = proposal.choices, proposal.watch.events
@@ -172,7 +181,8 @@ class Subject:
             except Exception as error:
                 problem = first_line(error)
         raise UnsupportedModel(
-            f"{type(model).__name__}: cannot be proved, {problem} with random weights; prove=False skips the proof"
+            f"{type(model).__name__}: cannot be proved, {problem} with random weights; "
+            "prove=False skips the proof"
         )
 
     def fault(self, layout: Layout, training: bool, genome: np.ndarray) -> str:
@@ -221,7 +231,8 @@ def trains(model: nn.Module, x: Tensor) -> bool:
 
 
 def randomised(model: nn.Module, dtype: torch.dtype | None) -> nn.Module:
-    """A clone with random weights, of the size that keeps signals alive; other buffers than statistics stay as they are."""
+    """A clone with random weights, of the size that keeps signals alive; other buffers than
+    statistics stay as they are."""
     twin, generator, new = clone(model), torch.Generator().manual_seed(0), {}
     for module in twin.modules():
         for table in (module._parameters, module._buffers):

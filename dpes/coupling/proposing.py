@@ -107,7 +107,8 @@ class Proposal:
         shared: dict[bytes, np.ndarray] = {}
 
         def bits(numbers: np.ndarray | None) -> np.ndarray:
-            """Bits of numbers; equal vectors are one object, so that their kept positions are found once."""
+            """Bits of numbers; equal vectors are one object, so that their kept positions are found
+            once."""
             vector = self.bit_of[np.zeros(1, int) if numbers is None else numbers]
             return shared.setdefault(vector.tobytes(), vector)
 
@@ -146,13 +147,15 @@ class Proposal:
             example=tuple(x.shape[1:]),
             integers=not (x.is_floating_point() or x.is_complex()),
             bit_of=self.bit_of,
+            keep=self.keep,
             choices=tuple(self.choices.items()),
         )
 
 
 WIDTHS = {  # attributes of torch's layers: the tensor and the dimension that they count
-    "out_channels": ("weight", 0), "in_channels": ("weight", 1), "out_features": ("weight", 0), "in_features": ("weight", 1),
-    "num_channels": ("weight", 0), "num_parameters": ("weight", 0), "embedding_dim": ("weight", 1),
+    "out_channels": ("weight", 0), "in_channels": ("weight", 1), "out_features": ("weight", 0),
+    "in_features": ("weight", 1), "num_channels": ("weight", 0), "num_parameters": ("weight", 0),
+    "embedding_dim": ("weight", 1),
 }  # fmt: skip
 
 

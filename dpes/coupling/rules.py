@@ -1,9 +1,11 @@
-"""What each operation does to the numbers of filters: a table from its name to a rule, open to operations of your own.
+"""What each operation does to the numbers of filters: a table from its name to a rule, open to
+operations of your own.
 
-A tensor's *numbers* say, for each dimension along which filters lie, which filter each position belongs to: {dimension: int
-[size]}. 0 stands for a position that is always kept. A rule looks at one operation that has just run and returns the numbers
-of its output, or a list of them for several outputs. On the way it unites filters that can only leave together
-(``watch.unite``, ``watch.meet``) and freezes those that must stay (``watch.freeze``). What has no rule freezes all it reads.
+A tensor's *numbers* say, for each dimension along which filters lie, which filter each position
+belongs to: {dimension: int [size]}. 0 stands for a position that is always kept. A rule looks at
+one operation that has just run and returns the numbers of its output, or a list of them for several
+outputs. On the way it unites filters that can only leave together (``watch.unite``, ``watch.meet``)
+and freezes those that must stay (``watch.freeze``). What has no rule freezes all it reads.
 """
 
 from __future__ import annotations
@@ -26,10 +28,11 @@ RULES: dict[str, Rule] = {}
 
 
 def rule(*names: str) -> Callable[[Rule], Rule]:
-    """Registers a rule for operations by their names, such as ``aten::convolution`` or ``mylib::gate``; the last one counts.
+    """Registers a rule for operations by their names, such as ``aten::convolution`` or
+    ``mylib::gate``; the last one counts.
 
-    The rule is called as ``rule(watch, op)``; ``op.args``, ``op.argument("dim")``, ``op.out`` are those of the call, and
-    ``watch.numbers(tensor)`` what is known of a tensor. Source: ours.
+    The rule is called as ``rule(watch, op)``; ``op.args``, ``op.argument("dim")``, ``op.out`` are
+    those of the call, and ``watch.numbers(tensor)`` what is known of a tensor. Source: ours.
     """
 
     def register(function: Rule) -> Rule:
@@ -46,7 +49,7 @@ def rule_for(op: Op) -> Rule | None:
     return RULES.get(op.name) or (pointwise if torch.Tag.pointwise in op.func.tags else None)
 
 
-# ---- element by element ---------------------------------------------------------------------------------------------------
+# ---- element by element -------------------------------------------------------------------
 @rule("copy_", "fill_", "zero_", "masked_fill", "masked_fill_", "rsub", "dropout", "native_dropout")
 @rule(
     "_prelu_kernel",
@@ -100,7 +103,8 @@ def same(watch: Watch, op: Op) -> Numbers:
 
 @rule("as_strided", "as_strided_")
 def strided(watch: Watch, op: Op) -> Numbers | list[Numbers]:
-    """Known where there are no pixels, so that only strides of size 1 can differ: a pool of channels-last images writes such."""
+    """Known where there are no pixels, so that only strides of size 1 can differ: a pool of
+    channels-last images writes such."""
     size = op.args[1]
     for dim, vector in watch.numbers(op.args[0]).items():
         if (
@@ -112,7 +116,7 @@ def strided(watch: Watch, op: Op) -> Numbers | list[Numbers]:
     return watch.numbers(op.args[0])
 
 
-# ---- layers: they produce filters and read those before them ---------------------------------------------------------------
+# ---- layers: they produce filters and read those before them ------------------------------
 @rule("convolution")
 def convolution(watch: Watch, op: Op) -> Numbers:
     """Inputs leave with the weight's reading dimension, outputs with its producing one."""
@@ -140,10 +144,12 @@ def convolution(watch: Watch, op: Op) -> Numbers:
 def grouped(
     watch: Watch, op: Op, ins: np.ndarray | None, w: Numbers, groups: int, name: str
 ) -> tuple[np.ndarray | None, np.ndarray | None]:
-    """Numbers of the outputs of a grouped convolution, and those that the MACs of each output grow with.
+    """Numbers of the outputs of a grouped convolution, and those that the MACs of each output grow
+    with.
 
-    Either a channel group leaves as a whole (depthwise convolution: one channel each), or all groups lose the same of
-    their channels; whichever leaves more to choose from, unless the proof found it wrong.
+    Either a channel group leaves as a whole (depthwise convolution: one channel each), or all
+    groups lose the same of their channels; whichever leaves more to choose from, unless the proof
+    found it wrong.
     """
     transposed = op.args[6]
     per_in, per_out = op.args[0].shape[1] // groups, op.out.shape[1] // groups
@@ -184,7 +190,10 @@ def grouped(
 
 @rule("mm", "bmm", "addmm", "baddbmm")
 def product(watch: Watch, op: Op) -> Numbers:
-    """Matrix products; linear layers are some. What is summed over leaves on both sides."""
+    """Matrix products; linear layers are some.
+
+    What is summed over leaves on both sides.
+    """
     *shift, a, b = [t for t in op.args if isinstance(t, Tensor)]
     na, nb, last = watch.numbers(a), watch.numbers(b), op.out.ndim - 1
     for batch in [n[0] for n in (na, nb) if last == 2 and 0 in n]:
@@ -225,7 +234,7 @@ def embedding(watch: Watch, op: Op) -> Numbers:
     return {op.out.ndim - 1: table[1]}
 
 
-# ---- norms ------------------------------------------------------------------------------------------------------------------
+# ---- norms --------------------------------------------------------------------------------
 @rule(
     "native_batch_norm",
     "_native_batch_norm_legit",

@@ -32,9 +32,12 @@ def save(
     model: str = "",
     **metrics: float,
 ) -> None:
-    """Write a slim network as safetensors with a JSON header: class or name, genome, coupled groups, metrics. No pickle.
+    """Write a slim network as safetensors with a JSON header: class or name, genome, coupled
+    groups, metrics.
 
-    model: a name to remember it by (its class path when empty). metrics: numbers to keep with it, such as ``error=0.08``.
+    No pickle.
+    model: a name to remember it by (its class path when empty). metrics: numbers to keep with it,
+    such as ``error=0.08``.
     """
     header = {
         "format": FORMAT,
@@ -49,13 +52,17 @@ def save(
     }
     if layout.integers:
         header["integers"] = True
+    if layout.keep:
+        header["keep"] = list(layout.keep)
     small = plain(small)
     tensors = {place: t for t, (place, *_) in _tensors(small, layout)}
     write_tensors(Path(path), tensors, {"dpes": json.dumps(header)})
 
 
 def read_header(path: str | Path) -> dict[str, Any]:
-    """The header of a slim network's file: model, genome (hex), groups, input (image shape), metrics."""
+    """The header of a slim network's file: model, genome (hex), groups, input (image shape),
+    metrics.
+    """
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
@@ -75,7 +82,8 @@ def read_header(path: str | Path) -> dict[str, Any]:
         ) from None
     if header.get("format") != FORMAT:
         raise FileError(
-            f"{path}: not a slim network of dpes, or of another version ({header.get('format', 'no format in its header')})"
+            f"{path}: not a slim network of dpes, or of another version "
+            f"({header.get('format', 'no format in its header')})"
         )
     if missing := {"model", "genome", "groups", "input"} - set(header):
         raise FileError(
@@ -85,29 +93,34 @@ def read_header(path: str | Path) -> dict[str, Any]:
 
 
 def load(path: str | Path, model: nn.Module) -> nn.Module:
-    """The slim network of a file, built from a full-size ``model`` of the same architecture (its weights do not matter).
+    """The slim network of a file, built from a full-size ``model`` of the same architecture (its
+    weights do not matter).
 
-    Raises ``FileError`` for a damaged file, and for another architecture, naming the first difference.
+    Raises ``FileError`` for a damaged file, and for another architecture, naming the first
+    difference.
     """
     header = read_header(path)
     model = plain(model)
     like = next(model.parameters())
     device, dtype = like.device, torch.int64 if header.get("integers") else like.dtype
     example = torch.zeros(1, *header["input"], device=device, dtype=dtype)
-    layout = trace(model, example, prove=False)
+    keep = header.get("keep", ())
+    layout = trace(model, example, keep=keep, prove=False)
     mine = [[g.name, g.size] for g in layout.groups]
     if mine != header["groups"]:  # perhaps since a proof kept some of them whole
-        layout = trace(model, example)
+        layout = trace(model, example, keep=keep)
         mine = [[g.name, g.size] for g in layout.groups]
     for i, (theirs, ours) in enumerate(zip(header["groups"], mine, strict=False)):
         if theirs != ours:
             raise FileError(
                 f"{path}: made from {header['model']}, not from this {type(model).__name__}: "
-                f"group {i} is {theirs[0]} with {theirs[1]} filters there, {ours[0]} with {ours[1]} here"
+                f"group {i} is {theirs[0]} with {theirs[1]} filters there, "
+                f"{ours[0]} with {ours[1]} here"
             )
     if len(header["groups"]) != len(mine):
         raise FileError(
-            f"{path}: made from {header['model']} with {len(header['groups'])} coupled groups; this {type(model).__name__} has {len(mine)}"
+            f"{path}: made from {header['model']} with {len(header['groups'])} coupled groups; "
+            f"this {type(model).__name__} has {len(mine)}"
         )
     try:
         genome = from_hex(header["genome"], layout.n_bits)
@@ -121,7 +134,8 @@ def load(path: str | Path, model: nn.Module) -> nn.Module:
         for tensor, (place, *_) in _tensors(small, layout):
             if place not in stored:
                 raise FileError(
-                    f"{path}: has no tensor {place!r}; made from another version of {header['model']}?"
+                    f"{path}: has no tensor {place!r}; "
+                    f"made from another version of {header['model']}?"
                 )
             value = file.get_tensor(place)
             if value.shape != tensor.shape:

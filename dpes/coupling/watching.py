@@ -19,10 +19,11 @@ from .rules import Numbers, rule_for
 
 
 class Watch(TorchDispatchMode):
-    """A mode under which a network runs once: every position of every dimension of every weight gets a number.
+    """A mode under which a network runs once: every position of every dimension of every weight
+    gets a number.
 
-    Numbers count from 1 in the order of the weights; 0 belongs to no filter. ``choices``: event -> which of the possible
-    readings to take, where a new shape has several (see ``choose``).
+    Numbers count from 1 in the order of the weights; 0 belongs to no filter. ``choices``: event ->
+    which of the possible readings to take, where a new shape has several (see ``choose``).
     """
 
     def __init__(self, model: nn.Module, images: int = 1, choices: dict[int, int] | None = None):
@@ -64,9 +65,10 @@ class Watch(TorchDispatchMode):
         self.count_numbers += n
         return np.arange(self.count_numbers - n, self.count_numbers)
 
-    # ---- what rules call ------------------------------------------------------------------------------------------------
+    # ---- what rules call -------------------------------------------------------------------
     def numbers(self, tensor: Tensor) -> Numbers:
-        """Dimension -> the number of each position along it, for the dimensions along which filters lie."""
+        """Dimension -> the number of each position along it, for the dimensions along which filters
+        lie."""
         return self.known.get(id(tensor), (tensor, {}))[1]
 
     def constant(self, tensor: Tensor) -> bool:
@@ -79,7 +81,8 @@ class Watch(TorchDispatchMode):
             self.pairs.append(np.broadcast_arrays(a, b))
 
     def meet(self, a: np.ndarray | None, b: np.ndarray | None, op: Op) -> np.ndarray | None:
-        """Unites two dimensions that must have the same size; where one holds no filters, those of the other stay."""
+        """Unites two dimensions that must have the same size; where one holds no filters, those of
+        the other stay."""
         if a is not None and b is not None:
             self.unite(a, b)
         else:
@@ -92,9 +95,11 @@ class Watch(TorchDispatchMode):
             self.frozen.append((vector, why))
 
     def choose(self, op: Op, vector: np.ndarray, options: list[tuple[int, Any]]) -> Any:
-        """One of several possible readings, given as (filters left to choose from, reading); None when all were refused.
+        """One of several possible readings, given as (filters left to choose from, reading); None
+        when all were refused.
 
-        The one that leaves most to choose from, unless the proof found it wrong and asks for the next.
+        The one that leaves most to choose from, unless the proof found it wrong and asks for the
+        next.
         """
         turn = self.choices.get(len(self.events), 0)
         self.events.append((f"{op.name} in {type(self.modules[self.stack[-1]]).__name__}", vector))
@@ -102,7 +107,8 @@ class Watch(TorchDispatchMode):
         return ranked[turn][1] if turn < len(ranked) else None
 
     def layer_of(self, weight: Tensor) -> str:
-        """The name of the layer that a weight works in: the running module, else the one that holds it, or the weight's own."""
+        """The name of the layer that a weight works in: the running module, else the one that holds
+        it, or the weight's own."""
         places = self.places[self.constants[id(weight)]][1] if self.constant(weight) else []
         if not places or (self.stack[-1], "weight") in places:
             return self.stack[-1]
@@ -128,9 +134,11 @@ class Watch(TorchDispatchMode):
             self.counts.setdefault((self.stack[-1], attribute), (vector, divisor))
 
     def settle(self, op: Op, image: np.ndarray) -> Numbers:
-        """Where numbers lie after a move: {dimension: number of each position}, from the number of each element.
+        """Where numbers lie after a move: {dimension: number of each position}, from the number of
+        each element.
 
-        Where they vary along several dimensions, one is left to choose from and what lies across it leaves together.
+        Where they vary along several dimensions, one is left to choose from and what lies across it
+        leaves together.
         """
         varying = [
             d for d, n in enumerate(image.shape) if n > 1 and (image != image.take([0], d)).any()
@@ -152,7 +160,7 @@ class Watch(TorchDispatchMode):
             return {dim: rows[dim][:, 0]}
         return {varying[0]: rows[varying[0]][:, 0]}
 
-    # ---- the run --------------------------------------------------------------------------------------------------------
+    # ---- the run ---------------------------------------------------------------------------
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None
     ) -> Any:
@@ -182,7 +190,8 @@ class Watch(TorchDispatchMode):
         return self.unknown(op)
 
     def unknown(self, op: Op) -> Sequence[Numbers]:
-        """Whatever no rule knows: all filters that go in stay, so the operation sees what it always saw."""
+        """Whatever no rule knows: all filters that go in stay, so the operation sees what it always
+        saw."""
         for tensor in op.tensors:
             for vector in self.numbers(tensor).values():
                 self.freeze(vector, f"{op} has no rule")
@@ -217,7 +226,7 @@ def classes(rows: np.ndarray) -> int:
 
 
 def components(n: int, pairs: Iterable[tuple[np.ndarray, np.ndarray]]) -> np.ndarray:
-    """int [n]: the least number that each number is connected with through the pairs."""
+    """Int [n]: the least number that each number is connected with through the pairs."""
     root, pairs = np.arange(n), list(pairs)
     if not pairs:
         return root
@@ -238,7 +247,8 @@ def components(n: int, pairs: Iterable[tuple[np.ndarray, np.ndarray]]) -> np.nda
 
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
-    """The model in evaluation mode without gradients; afterwards each module is in the mode that it was in."""
+    """The model in evaluation mode without gradients; afterwards each module is in the mode that it
+    was in."""
     training = {m: m.training for m in model.modules()}
     model.eval()
     try:

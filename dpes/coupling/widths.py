@@ -12,7 +12,8 @@ from .watching import evaluating
 
 
 class Spied(int):
-    """A width that notices when Python computes with it, or asks for it; layers hand theirs on unseen."""
+    """A width that notices when Python computes with it, or asks for it; layers hand theirs on
+    unseen."""
 
     __hash__ = int.__hash__
     noticed: set[str]
@@ -27,7 +28,10 @@ def _notices(method: str) -> Callable[..., object]:
     return ask
 
 
-SIGNS = "add sub mul floordiv truediv mod pow divmod radd rsub rmul rfloordiv rtruediv rmod eq ne lt le gt ge neg float bool"
+SIGNS = (
+    "add sub mul floordiv truediv mod pow divmod radd rsub rmul rfloordiv rtruediv rmod "
+    "eq ne lt le gt ge neg float bool"
+)
 for _sign in SIGNS.split():
     setattr(Spied, f"__{_sign}__", _notices(f"__{_sign}__"))
 

@@ -45,7 +45,8 @@ class Variant:
         return self.encoding == "widths" and self.order != "random"
 
     def rank(self, space: Space, seed: int) -> np.ndarray | None:
-        """int [n_bits]: the order of the filters, or None where every set of filters can come up."""
+        """Int [n_bits]: the order of the filters, or None where every set of filters can come
+        up."""
         if self.order == "learned" and self.criteria:
             return space.orders[self.criteria[0]]
         return (
@@ -74,7 +75,8 @@ class Variant:
     def screened(
         self, space: Space, history: History, rank: np.ndarray | None, rng: np.random.Generator
     ) -> np.ndarray:
-        """What the surrogate likes best among offspring of the archive and as many fresh samples."""
+        """What the surrogate likes best among offspring of the archive and as many fresh
+        samples."""
         if self.order == "learned":
             widths = learned.widths_to_try(space, history, self.p_mutation, self.pool, rng)
             names = self.criteria or ()
