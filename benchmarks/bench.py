@@ -31,19 +31,18 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 from torch.utils.data import DataLoader
 from torchvision import transforms
 
-from dpes.coupling import cost
 from dpes.coupling.cutting import cut, slim
 from dpes.coupling.genome import to_hex
-from dpes.coupling.layout import Layout, kept
+from dpes.coupling.layout import Layout, stays
 from dpes.coupling.tracing import trace
 from dpes.strategy import es, judging, workers
-from dpes.strategy.history import Candidate
-from dpes.strategy.loop import search
+from dpes.strategy.history import Candidate, History
+from dpes.strategy.loop import Task, search
 from dpes.strategy.settings import Search
 from dpes.study import data, models, train
 from dpes.study import fitness as fitnesses
@@ -81,7 +80,7 @@ def genome_of(layout: Layout, share: float, seed: int) -> np.ndarray:
 
 def left(layout: Layout, genome: np.ndarray) -> float:
     """The share of the MACs that a genome leaves."""
-    return cost.macs(layout, genome) / cost.macs(layout, np.ones(layout.n_bits, dtype=bool))
+    return layout.macs(genome) / layout.macs(np.ones(layout.n_bits, dtype=bool))
 
 
 def halves(layout: Layout, n: int) -> list[np.ndarray]:
@@ -152,7 +151,7 @@ def build(rounds: int = 9, nets: Iterable[str] = ("resnet56", "densenet40", "vgg
         genomes, tree = halves(layout, rounds), copy.deepcopy(model)
         seconds, answers = alternate(
             {
-                "cut": lambda r: cut(tree, model, layout, layout.keep(genomes[r])),  # noqa: B023
+                "cut": lambda r: cut(tree, model, layout, layout.checked(genomes[r])),  # noqa: B023
                 "theirs": lambda r: by_torch_pruning(model, layout, genomes[r]),  # noqa: B023
             },
             rounds,
@@ -223,14 +222,14 @@ def rebuilt(name: str, file: Path, layout: Layout, genome: np.ndarray, **options
     """Their candidate: the network made anew, its weights read from disk, each tensor cut by a boolean mask."""
     model = models.build(name, **options)
     model.load_state_dict(torch.load(file, weights_only=True))
-    modules, keep = dict(model.named_modules()), layout.keep(genome)
+    modules, keep = dict(model.named_modules()), layout.checked(genome)
     for owned in layout.tensors:
         for dim, bits in owned.cuts:
             for module, tensor in owned.places:
                 whole = getattr(modules[module], tensor)
-                whole.data = whole.data[(slice(None),) * dim + (torch.from_numpy(kept(bits, keep)),)]
+                whole.data = whole.data[(slice(None),) * dim + (torch.from_numpy(stays(bits, keep)),)]
     for w in layout.widths:
-        setattr(modules[w.module], w.attribute, int(kept(w.bits, keep).sum()) // w.divisor)
+        setattr(modules[w.module], w.attribute, int(stays(w.bits, keep).sum()) // w.divisor)
     return model
 
 
@@ -292,7 +291,7 @@ def authors(rounds: int = 3, trained: int = 250, judged: int = 500, name: str = 
             return by_later_code(candidate, training, validation, epochs, torch.zeros(1, *layout.example))
 
         def mine(r: int, kind: str) -> tuple[float, int]:
-            return ours[kind].error(genomes[r]), cost.macs(layout, genomes[r])
+            return ours[kind].error(genomes[r]), layout.macs(genomes[r])
 
         seconds, answers = alternate(
             {f"theirs{epochs}": lambda r, e=epochs: theirs(r, e) for epochs in (3, 1)}
@@ -322,23 +321,16 @@ def strategy(generations: int = 20, name: str = "vgg16") -> list[dict]:
             state.save(Path(folder) / "state.npz")
             stamps.append(time.process_time())
 
-        search(
-            layout,
-            lambda jobs: (rng.random() for _ in jobs),
-            Search(population=30, generations=generations),
-            0,
-            history=[],
-            record=record,
-            checkpoint=checkpoint,
-        )
+        settings = Search(population=30, generations=generations)
+        search(Task(layout, lambda some: (rng.random() for _ in some), settings, 0), History(write=record), checkpoint=checkpoint)
         state, groups, spent = es.start([0.1, 1.0], layout.n_bits), layout.group_of_bit, []
         for turn in range(generations):
             F = rng.random((30, 2))
             start = time.process_time()
-            genomes, parents = es.ask(state, np.random.default_rng([0, turn]), population=30, p_mutation=0.1, groups=groups)
+            genomes, parents = es.ask(state, np.random.default_rng([0, turn]), settings, groups)
             for i, genome in enumerate(genomes):
                 record(Candidate(turn, i, es.ROLES[parents[i]], to_hex(genome), *F[i], 0), 0.0)
-            state = es.tell(state, genomes, F)
+            state = es.tell(state, genomes, F, settings)
             spent.append(time.process_time() - start)
     return [
         measure(f"ask, tell and 30 lines, {layout.n_bits:,} bits", [1000 * s for s in spent], "ms", at_most=20),
@@ -350,7 +342,7 @@ def two_processes(rounds: int = 4, calibration: int = 125, judged: int = 250) ->
     """Two processes of one thread against one process of two threads, by the wall clock."""
     model, layout = network("resnet56")
     fitness = Fitness(model, layout, cifar(), Search(calibration_images=calibration, search_images=judged))
-    jobs = [(genome,) for genome in halves(layout, 6)]
+    jobs = halves(layout, 6)
     with workers.processes(fitnesses.build, fitness.parts(), 2) as errors:
 
         def threads(_: int) -> list[float]:
@@ -375,9 +367,9 @@ def one_search(images: int, keep: bool) -> None:
     model, layout = network("resnet56")
     fitness = Fitness(model, layout, cifar(), settings)
     found: list[float] = []
-    options = {"history": [], "record": lambda candidate, _: found.append(candidate.error), "checkpoint": lambda _: None}
+    history = History(write=lambda candidate, _: found.append(candidate.error))
     start = time.process_time()
-    search(layout, lambda jobs: workers.serial(fitness, jobs), settings, 0, **options)
+    search(Task(layout, lambda genomes: workers.serial(fitness, genomes), settings, 0), history)
     seconds, status = time.process_time() - start, Path("/proc/self/status")
     if status.exists():  # in Linux ru_maxrss also counts the process that started this one
         peak = next(int(line.split()[1]) for line in status.read_text().splitlines() if line.startswith("VmHWM")) * 1024
@@ -457,7 +449,7 @@ class Folded:
         modules = dict(model.named_modules())
         self.pairs = {
             node.target: user.target
-            for node in layout.graph.nodes
+            for node in fx.Tracer().trace(model).nodes
             if node.op == "call_module" and isinstance(modules[node.target], nn.Conv2d) and len(node.users) == 1
             for user in node.users
             if user.op == "call_module" and isinstance(modules[user.target], nn.BatchNorm2d)
@@ -507,7 +499,7 @@ def padded(layout: Layout, genome: np.ndarray, step: int) -> np.ndarray:
 
 def cut_padded(tree: nn.Module, model: nn.Module, layout: Layout, genome: np.ndarray, step: int) -> nn.Module:
     """``cut`` to widths that are multiples of ``step``: the filters that only pad are zero wherever they speak or are heard."""
-    keep, wide = layout.keep(genome), layout.keep(padded(layout, genome, step))
+    keep, wide = layout.checked(genome), layout.checked(padded(layout, genome, step))
     cut(tree, model, layout, wide)
     modules = dict(tree.named_modules(remove_duplicate=False))
     padding: dict[int, Tensor] = {}
@@ -515,9 +507,20 @@ def cut_padded(tree: nn.Module, model: nn.Module, layout: Layout, genome: np.nda
         module, name = owned.places[0]
         for dim, bits in owned.cuts:
             if id(bits) not in padding:
-                padding[id(bits)] = torch.from_numpy(np.flatnonzero(~kept(bits, keep)[kept(bits, wide)]))
+                padding[id(bits)] = torch.from_numpy(np.flatnonzero(~stays(bits, keep)[stays(bits, wide)]))
             getattr(modules[module], name).detach().index_fill_(dim, padding[id(bits)], 1.0 if name == "running_var" else 0.0)
     return tree
+
+
+def rounded_to(step: int, layout: Layout, genome: np.ndarray) -> np.ndarray:
+    """Each group at the nearest multiple of so many filters, never none: its first filters return, or its last ones go."""
+    genome = genome.copy()
+    for group in layout.groups:
+        bits = genome[group.bits]  # a view
+        target = min(max(step, round(bits.sum() / step) * step), group.size)
+        bits[:] = bits & (np.cumsum(bits) <= target)
+        bits[np.flatnonzero(~bits)[: target - bits.sum()]] = True
+    return genome
 
 
 def widths(rounds: int = 5, n: int = 250) -> list[dict]:
@@ -526,10 +529,10 @@ def widths(rounds: int = 5, n: int = 250) -> list[dict]:
     for name in ("resnet56", "vgg16", "densenet22"):
         model, layout = network(name)
         tree, genomes = copy.deepcopy(model), halves(layout, rounds)
-        rounded = [es.repair(g, layout.group_of_bit, round_to=8) for g in genomes]
+        rounded = [rounded_to(8, layout, g) for g in genomes]
         ways: dict[str, Callable[[int], Tensor]] = {
-            "odd": lambda r: logits(cut(tree, model, layout, layout.keep(genomes[r])), xs),  # noqa: B023
-            "rounded": lambda r: logits(cut(tree, model, layout, layout.keep(rounded[r])), xs),  # noqa: B023
+            "odd": lambda r: logits(cut(tree, model, layout, layout.checked(genomes[r])), xs),  # noqa: B023
+            "rounded": lambda r: logits(cut(tree, model, layout, layout.checked(rounded[r])), xs),  # noqa: B023
         } | {
             f"padded to {step}": lambda r, s=step: logits(cut_padded(tree, model, layout, genomes[r], s), xs)  # noqa: B023
             for step in (8, 16)
@@ -793,7 +796,7 @@ PAYING
 - **Batch size** is compared with 250 images.
 - **Folded norms**: a batch norm that directly follows a convolution becomes a part of its weights; the folding of every candidate is in
   the time. DenseNet has its norms before the convolutions, so nothing can be folded.
-- **Widths**: random genomes leave odd widths. Rounding (`round_to=8`) makes another network, so its outputs are not compared. Padding
+- **Widths**: random genomes leave odd widths. Rounding makes another network, so its outputs are not compared. Padding
   leaves the function as it is and fills each group up to a multiple with filters whose weights, norm weights and shifts are zero; they
   are multiplied all the same. Building is in the time.
 - **Freed memory kept**: torch asks the C library for the memory of every layer's result and frees it again. glibc gives large freed

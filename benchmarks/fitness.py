@@ -27,7 +27,6 @@ from scipy.stats import rankdata
 from torch import nn
 
 from dpes import slim, trace
-from dpes.coupling import cost
 from dpes.coupling.genome import to_hex
 from dpes.report import figures
 from dpes.strategy.es import repair
@@ -107,7 +106,7 @@ class Study:
     def cheap(self, index: int, genome: np.ndarray, fraction: float) -> dict:
         """One row: all that costs less than a fine-tuning. ``seconds`` are those of the fitness alone, as the search pays them."""
         row = {"index": index, "kept": float(fraction), "genome": to_hex(genome)}
-        row |= {"macs": cost.macs(self.layout, genome), "params": cost.params(self.layout, genome)}
+        row |= {"macs": self.layout.macs(genome), "params": self.layout.params(genome)}
         return self.complete(row, genome)
 
     def complete(self, row: dict, genome: np.ndarray) -> dict:
@@ -116,9 +115,9 @@ class Study:
             if name in row:
                 continue
             error, taken = timed(lambda fitness=fitness: fitness.error(genome))
-            row[name] = {"search": error, "test": train.error_rate(fitness.bench, self.dataset.test.first(JUDGED), self.dataset)} | taken
+            row[name] = {"search": error, "test": train.error_rate(fitness.scratch, self.dataset.test.first(JUDGED), self.dataset)} | taken
             if name == "recalibrated":
-                row[name]["search_loss"] = loss_of(fitness.bench, fitness.judged, self.dataset)
+                row[name]["search_loss"] = loss_of(fitness.scratch, fitness.judged, self.dataset)
         return row
 
     def finetune(self, row: dict, genome: np.ndarray) -> dict:

@@ -38,6 +38,7 @@ from dpes.coupling import cost
 from dpes.coupling.cutting import cut
 from dpes.coupling.layout import Layout
 from dpes.strategy import es, judging
+from dpes.strategy.settings import Search
 from dpes.strategy.workers import processes
 from dpes.study import data, models, train
 from dpes.study.fitness import Fitness, build
@@ -114,8 +115,8 @@ class Rates:
     def __init__(self, model: nn.Module, layout: Layout, dataset: data.Dataset):
         x, y = data.normalise(dataset.train.x[:750], dataset), dataset.train.y[:128]
         genomes = {"": np.ones(layout.n_bits, dtype=bool), "slim_": random_genome(layout, 0.85, seed=1)}
-        self.macs = {kind: cost.macs(layout, genome) for kind, genome in genomes.items()}
-        self.work: dict[str, Callable[[], None]] = {"cut": lambda: cut(bench, model, layout, layout.keep(genomes["slim_"]))}
+        self.macs = {kind: layout.macs(genome) for kind, genome in genomes.items()}
+        self.work: dict[str, Callable[[], None]] = {"cut": lambda: cut(bench, model, layout, layout.checked(genomes["slim_"]))}
         bench = slim(model, layout, genomes[""])
         for kind, genome in genomes.items():
             network, trained = (slim(model, layout, genome).to(memory_format=torch.channels_last) for _ in range(2))
@@ -166,8 +167,8 @@ def measure_net(name: str, dataset: data.Dataset) -> dict[str, Any]:
     layout = trace(model, torch.zeros(1, dataset.channels, 32, 32))
     whole = np.ones((1, layout.n_bits), dtype=bool)
     candidate = random_genome(layout, 0.7, seed=3)
-    state = es.start(np.array([0.1, float(cost.macs(layout, whole[0]))]), layout.n_bits)
-    children, _ = es.ask(state, np.random.default_rng([0, 0]), population=8, p_mutation=0.1, groups=layout.group_of_bit)
+    state = es.start(np.array([0.1, float(layout.macs(whole[0]))]), layout.n_bits)
+    children, _ = es.ask(state, np.random.default_rng([0, 0]), Search(population=8), layout.group_of_bit)
 
     fitness, rates = Fitness(model, layout, dataset, GENERATION.search), Rates(model, layout, dataset)
     one, generation = [], []
@@ -178,7 +179,7 @@ def measure_net(name: str, dataset: data.Dataset) -> dict[str, Any]:
             one.append(processor_seconds(lambda: fitness.error(candidate)))
 
     row: dict[str, Any] = {"net": name, **rates.row()}
-    row["candidate_left"] = cost.macs(layout, candidate) / row["macs"]
+    row["candidate_left"] = layout.macs(candidate) / row["macs"]
     row["generation_left"] = float(cost.costs(layout, children).mean() / row["macs"])
     row["candidate"] = one_candidate(row, row["candidate_left"]) | {"measured": statistics.median(one)}
     row["generation"] = {kind: p.searching_seconds for kind, p in predictions(row, GENERATION, 45000, row["generation_left"]).items()}
@@ -213,7 +214,7 @@ def measure_start(dataset: data.Dataset) -> float:
     search = plain(fitness="none", search_images=1).search
     started = time.perf_counter()
     with processes(build, Fitness(model, layout, dataset, search).parts(), 1) as errors:
-        list(errors([(np.ones(layout.n_bits, dtype=bool), float("inf"))]))
+        list(errors([np.ones(layout.n_bits, dtype=bool)]))
         return time.perf_counter() - started
 
 
@@ -245,8 +246,8 @@ def measure_imagenet() -> dict[str, float]:
     model = torchvision.models.resnet50(weights=None).eval()
     layout = trace(model, torch.zeros(1, 3, 224, 224))
     whole = np.ones(layout.n_bits, dtype=bool)
-    sizes = {"macs": cost.macs(layout, whole), "bits": layout.n_bits, "bytes": 4 * cost.params(layout, whole)}
-    bench, keep = slim(model, layout, whole), layout.keep(random_genome(layout, 0.85, seed=2))
+    sizes = {"macs": layout.macs(whole), "bits": layout.n_bits, "bytes": 4 * layout.params(whole)}
+    bench, keep = slim(model, layout, whole), layout.checked(random_genome(layout, 0.85, seed=2))
     seconds = [processor_seconds(lambda: cut(bench, model, layout, keep)) for _ in range(7)]
     return sizes | {"cut_seconds": statistics.median(seconds)}
 
@@ -554,7 +555,7 @@ Where the bottleneck moves:
   from storage. With 16 cores a GPU three epochs on all images take <SIXTEEN> of search on 100 GPUs; with 4 cores <FOUR>, with 2 <TWO>.
   Smaller candidates need fewer MACs but as many images, so the further a search gets, the more loading counts.
 - **Slim rate.** At half of the full rate, <SIXTEEN> would be <HALF>. On these processors the rate is in the first table; on a GPU it is
-  not known here. Setting `round_to` keeps widths that suit the hardware.
+  not known here.
 
 Written by `python benchmarks/scaling.py --page` from `benchmarks/scaling.json`.
 """

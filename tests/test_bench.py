@@ -15,7 +15,6 @@ from conftest import random_genome, shake
 from torch.utils.flop_counter import FlopCounterMode
 
 from dpes import slim, trace
-from dpes.coupling import cost
 from dpes.study import data, models
 
 ROOT = Path(__file__).parents[1]
@@ -68,7 +67,7 @@ def test_both_libraries_and_the_authors_way_remove_the_same_filters(name, rng, t
     x = images(1)
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         theirs(x)
-    assert bench.profiled(theirs, x) == cost.macs(layout, genome) == counter.get_total_flops() / 2
+    assert bench.profiled(theirs, x) == layout.macs(genome) == counter.get_total_flops() / 2
 
 
 def test_the_authors_way_trains_and_counts(tmp_path):
@@ -80,7 +79,7 @@ def test_the_authors_way_trains_and_counts(tmp_path):
     candidate = bench.rebuilt("resnet8", tmp_path / "weights.pth", layout, whole, channels=1)
     loaders = (bench.loader(split.first(20), digits, 10) for split in (digits.train, digits.search))
     error, macs = bench.by_later_code(candidate, *loaders, 1, torch.zeros(1, 1, 32, 32))
-    assert 0 <= error <= 1 and macs == cost.macs(layout, whole)
+    assert 0 <= error <= 1 and macs == layout.macs(whole)
     assert not torch.equal(candidate.conv1.weight, model.conv1.weight)
 
 

@@ -26,10 +26,10 @@ def test_costs_by_hand(net):
     layout = trace(net, X)
     genome = np.array([1, 0, 1, 1] + [1, 1, 0, 0, 1, 0], dtype=bool)  # 3 of 4, 3 of 6
     for a, b, g in ((4, 6, np.ones(10, dtype=bool)), (3, 3, genome)):
-        assert cost.macs(layout, g) == 3 * a * 9 * 64 + a * b * 9 * 16 + b * 5
-        assert cost.params(layout, g) == (3 * a * 9 + a) + 2 * a + a * b * 9 + (b * 5 + 5)
-        assert cost.activations(layout, g) == a * 64 + b * 16 + 5
-    assert macs(net, X) == cost.macs(layout, np.ones(10, dtype=bool))
+        assert layout.macs(g) == 3 * a * 9 * 64 + a * b * 9 * 16 + b * 5
+        assert layout.params(g) == (3 * a * 9 + a) + 2 * a + a * b * 9 + (b * 5 + 5)
+        assert layout.activations(g) == a * 64 + b * 16 + 5
+    assert macs(net, X) == layout.macs(np.ones(10, dtype=bool))
 
 
 def test_costs_of_many(net):

@@ -53,7 +53,7 @@ def test_round_trip_into_a_model_of_other_weights(saved):
 def test_loads_in_a_fresh_process(saved):
     path, small = saved
     code = (
-        "import sys, torch; from dpes import load, models\n"
+        "import sys, torch; from dpes import load; from dpes.study import models\n"
         "x = torch.randn(2, 1, 32, 32, generator=torch.Generator().manual_seed(0))\n"
         "torch.set_num_threads(1)\n"
         "print(load(sys.argv[1], models.build('resnet8', channels=1)).double()(x.double()).sum().item())"

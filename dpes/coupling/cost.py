@@ -1,8 +1,7 @@
-"""What a genome costs: MACs, parameters and activations in closed form, without a forward pass."""
+"""What genomes cost: in closed form by name, or as measured time."""
 
 from __future__ import annotations
 
-import math
 import statistics
 import time
 from collections.abc import Callable
@@ -11,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from .layout import Layout, kept
+from .layout import Layout
 
 
 def costs(layout: Layout, genomes: np.ndarray, which: str = "macs") -> np.ndarray:
@@ -19,44 +18,9 @@ def costs(layout: Layout, genomes: np.ndarray, which: str = "macs") -> np.ndarra
     return np.array([COSTS[which](layout, genome) for genome in np.atleast_2d(genomes)], dtype=np.int64)
 
 
-def macs(layout: Layout, genome: np.ndarray) -> int:
-    """Multiply-adds of convolution and linear layers for one image; batch norm and activations are not counted."""
-    width = _Widths(layout.keep(genome))
-    return sum(w.factor * width(w.out_bits) * (1 if w.in_bits is None else width(w.in_bits)) for w in layout.work)
-
-
-def activations(layout: Layout, genome: np.ndarray) -> int:
-    """Values written by convolution and linear layers for one image (Radosavovic et al. 2020 call these activations)."""
-    width = _Widths(layout.keep(genome))
-    return sum(w.positions * width(w.out_bits) for w in layout.work)
-
-
-def params(layout: Layout, genome: np.ndarray) -> int:
-    """Parameters of the slim network, weights and biases, batch norm included, running statistics not."""
-    width = _Widths(layout.keep(genome))
-    total = 0
-    for tensor in layout.tensors:
-        if tensor.is_parameter:
-            sizes = list(tensor.shape)
-            for dim, bits in tensor.cuts:
-                sizes[dim] = width(bits)
-            total += math.prod(sizes)
-    return total
-
-
-COSTS: dict[str, Callable[[Layout, np.ndarray], int]] = {"macs": macs, "params": params, "activations": activations}
-
-
-class _Widths:
-    """Counts the kept positions of bit vectors, each distinct vector once."""
-
-    def __init__(self, keep: np.ndarray):
-        self.keep, self.known = keep, {}
-
-    def __call__(self, bits: np.ndarray) -> int:
-        if id(bits) not in self.known:
-            self.known[id(bits)] = int(kept(bits, self.keep).sum())
-        return self.known[id(bits)]
+COSTS: dict[str, Callable[[Layout, np.ndarray], int]] = {
+    "macs": Layout.macs, "params": Layout.params, "activations": Layout.activations
+}  # fmt: skip
 
 
 @torch.no_grad()
@@ -80,7 +44,10 @@ def latency(models: dict[str, nn.Module], x: Tensor, rounds: int = 15) -> dict[s
 
 def latency_ratios(seconds: dict[str, list[float]], reference: str) -> dict[str, float]:
     """Median over rounds of (network / reference), both timed in the same round."""
-    return {name: statistics.median(t / r for t, r in zip(times, seconds[reference], strict=True)) for name, times in seconds.items()}
+    return {
+        name: statistics.median(t / r for t, r in zip(times, seconds[reference], strict=True))
+        for name, times in seconds.items()
+    }
 
 
 def _wait(x: Tensor) -> None:

@@ -2,41 +2,43 @@
 
 from __future__ import annotations
 
-import copy
+import types
 from typing import Any
 
 import numpy as np
 import torch
-from torch import fx, nn
+from torch import Tensor, nn
+from torch.nn.utils.spectral_norm import SpectralNorm, remove_spectral_norm
+from torch.nn.utils.weight_norm import WeightNorm, remove_weight_norm
 
-from .layout import KEPT, Layout, kept
+from .layout import Layout, stays
+from .operations import Op
+from .watching import Watch
 
 
 def slim(model: nn.Module, layout: Layout, genome: Any) -> nn.Module:
     """A new, physically smaller network without the filters that ``genome`` removes; ``model`` stays as it is.
 
-    genome: bool [layout.n_bits], 1 = kept. The result is of the same class as ``model``, shares no memory with it and computes
-    what ``mask`` computes. Raises ``GenomeError`` for a genome that does not fit. Source: ours.
+    genome: bool [layout.n_bits], 1 = kept. The result is of the same class as ``model``, shares no memory with it and
+    computes what ``mask`` computes. Raises ``GenomeError`` for a genome that does not fit. Source: ours.
     """
-    keep = layout.keep(genome)
-    shared = {id(t): t for t in (*model.parameters(), *model.buffers())}  # not copied, since ``cut`` puts its own in their place
-    return cut(copy.deepcopy(model, shared), model, layout, keep)
+    model, keep = plain(model), layout.checked(genome)
+    return cut(clone(model), model, layout, keep)
 
 
 def cut(target: nn.Module, model: nn.Module, layout: Layout, keep: np.ndarray) -> nn.Module:
-    """Turn ``target``, a copy of ``model`` at whatever widths, into the slim network of a checked genome; returns it.
+    """Turn ``target``, a clone of ``model`` at whatever widths, into the slim network of a checked genome; returns it.
 
     This is all that a candidate costs: its tensors are selected from those of ``model``, the module tree is used again.
     """
     modules = dict(target.named_modules(remove_duplicate=False))
     originals = dict(model.named_modules(remove_duplicate=False))
-    found: dict[int, torch.Tensor | None] = {}
-    device, stays = next(model.parameters()).device, np.append(keep, True)  # KEPT = -1 is the appended last one
+    found: dict[int, Tensor | None] = {}
 
-    def positions(bits: np.ndarray) -> torch.Tensor | None:
+    def positions(bits: np.ndarray, device: torch.device) -> Tensor | None:
         """The kept positions, or None where nothing leaves; found once for all tensors that share ``bits``."""
         if id(bits) not in found:
-            (index,) = stays[bits].nonzero()
+            (index,) = stays(bits, keep).nonzero()
             found[id(bits)] = None if len(index) == len(bits) else torch.from_numpy(index).to(device)
         return found[id(bits)]
 
@@ -48,7 +50,7 @@ def cut(target: nn.Module, model: nn.Module, layout: Layout, keep: np.ndarray) -
         if kernels:
             tensor = tensor.flatten(2)  # whole kernels move faster than their pixels
         for dim, bits in owned.cuts:
-            if (index := positions(bits)) is not None:
+            if (index := positions(bits, tensor.device)) is not None:
                 tensor = tensor.index_select(dim, index)
         if kernels:
             tensor = tensor.unflatten(2, original.shape[2:])
@@ -59,36 +61,110 @@ def cut(target: nn.Module, model: nn.Module, layout: Layout, keep: np.ndarray) -
         for module, name in owned.places:
             (modules[module]._parameters if owned.is_parameter else modules[module]._buffers)[name] = tensor
     for w in layout.widths:
-        index = positions(w.bits)
-        setattr(modules[w.module], w.attribute, (len(w.bits) if index is None else len(index)) // w.divisor)
+        setattr(modules[w.module], w.attribute, int(stays(w.bits, keep).sum()) // w.divisor)
     return target
 
 
-def mask(model: nn.Module, layout: Layout, genome: Any) -> fx.GraphModule:
+def mask(model: nn.Module, layout: Layout, genome: Any) -> nn.Module:
     """The full-size network with removed filters silenced wherever they could speak: the function ``slim`` must equal.
 
-    After every operation whose output carries removed filters, these are multiplied by zero, so a shift of batch norm or an
-    offset of an activation cannot wake them. genome: bool [layout.n_bits]. For checks and teaching: it saves nothing, and shares
-    its weights with ``model``. Source: ours.
+    The output of every operation that carries removed filters is multiplied by zero there, so a shift of batch norm or an
+    offset of an activation cannot wake them. genome: bool [layout.n_bits]. For checks and teaching: it saves nothing, shares
+    its weights with ``model``, and computes in evaluation mode without gradients. Source: ours.
     """
-    keep = layout.keep(genome)
-    graph, like = fx.Graph(), next(model.parameters())
-    parts: dict[str, Any] = {n.target: _attribute(model, n.target) for n in layout.graph.nodes if n.op in ("call_module", "get_attr")}
-    renamed: dict[fx.Node, fx.Node] = {}
-    for node in layout.graph.nodes:
-        new = renamed[node] = graph.node_copy(node, lambda n: renamed[n])
-        dim, bits = layout.spaces.get(node.name, (0, np.full(1, KEPT)))
-        stays = kept(bits, keep)
-        if not stays.all():
-            name = f"mask_{node.name}"
-            shape = [1] * layout.ndim[node.name]
-            shape[dim] = -1
-            parts[name] = torch.as_tensor(stays, dtype=like.dtype, device=like.device).reshape(shape)
-            renamed[node] = graph.call_function(torch.mul, (new, graph.get_attr(name)))
-    return fx.GraphModule(parts, graph).train(model.training)
+    return Masked(plain(model), layout, layout.checked(genome))
 
 
-def _attribute(model: nn.Module, path: str) -> Any:
-    for name in path.split("."):
-        model = getattr(model, name)
+class Masked(nn.Module):
+    """See ``mask``."""
+
+    def __init__(self, model: nn.Module, layout: Layout, keep: np.ndarray):
+        super().__init__()
+        self.model, self.choices, self.speaks = model, dict(layout.choices), stays(layout.bit_of, keep)
+        self.eval()
+
+    @torch.no_grad()
+    def forward(self, *inputs: Tensor) -> Any:
+        with Silence(self.model, self.speaks, self.choices):
+            return self.model(*inputs)
+
+
+class Silence(Watch):
+    """Follows the filters through a run and multiplies the outputs of removed ones by zero."""
+
+    def __init__(self, model: nn.Module, speaks: np.ndarray, choices: dict[int, int]):
+        super().__init__(model, choices=choices)
+        self.speaks = speaks
+
+    def see(self, op: Op, tensor: Tensor) -> None:
+        if op.is_view or self.constant(tensor):
+            return  # of values that are silent already, or that no image reaches
+        for dim, vector in self.numbers(tensor).items():
+            if not (speaks := self.speaks[vector]).all():
+                shape = [-1 if d == dim else 1 for d in range(tensor.ndim)]
+                tensor.mul_(torch.from_numpy(speaks).to(tensor.device, tensor.dtype).view(shape))
+
+
+def plain(model: nn.Module) -> nn.Module:
+    """The network within wrappers of ``torch.compile`` and data parallelism, with the weights that it computes as weights.
+
+    Weight norm and spectral norm compute a layer's weights from others, and would compute others where inputs are missing:
+    their last result takes their place, in a clone. A model without either is returned as it is.
+    """
+    while isinstance(model, (nn.DataParallel, nn.parallel.DistributedDataParallel)) or hasattr(model, "_orig_mod"):
+        model = model._orig_mod if hasattr(model, "_orig_mod") else model.module
+    if any(map(computed, model.modules())):
+        model = clone(model)
+        for module in filter(computed, list(model.modules())):
+            fix_weights(module)
     return model
+
+
+NORMS = {WeightNorm: remove_weight_norm, SpectralNorm: remove_spectral_norm}  # those that are hooks
+
+
+def computed(module: nn.Module) -> bool:
+    """Whether a module computes its weights from others."""
+    return "parametrizations" in module._modules or any(type(h) in NORMS for h in module._forward_pre_hooks.values())
+
+
+def fix_weights(module: nn.Module) -> None:
+    """Puts the last result of a module's computed weights in their place."""
+    if "parametrizations" in module._modules:
+        module.parametrizations.eval()  # spectral norm would go on with its estimate
+        values = {name: getattr(module, name).detach().clone() for name in module.parametrizations}
+        del module._modules["parametrizations"]
+        module.__class__ = type(module).__bases__[0]  # torch derives a class for each parametrised module
+        for name, value in values.items():
+            module.register_parameter(name, nn.Parameter(value))
+    for hook in list(module._forward_pre_hooks.values()):
+        if type(hook) in NORMS:
+            NORMS[type(hook)](module, hook.name)
+
+
+def clone(value: Any, known: dict[int, Any] | None = None) -> Any:
+    """The module tree built anew around the same tensors, which ``cut`` replaces; what is neither module nor container is shared.
+
+    Unlike ``copy.deepcopy`` it takes no time for weights, and no offence at locks, files and whatever else cannot be copied.
+    """
+    known = {} if known is None else known
+    if id(value) in known:
+        return known[id(value)]
+    if isinstance(value, nn.Module):
+        new = known[id(value)] = value.__class__.__new__(value.__class__)
+        new.__dict__.update({k: clone(v, known) for k, v in vars(value).items()})
+    elif isinstance(value, dict):
+        new = known[id(value)] = value.__class__.__new__(value.__class__)
+        new.update((k, clone(v, known)) for k, v in value.items())
+    elif type(value) in (list, set):
+        new = known[id(value)] = type(value)()
+        (new.extend if isinstance(new, list) else new.update)([clone(v, known) for v in value])
+    elif isinstance(value, tuple):
+        parts = [clone(v, known) for v in value]
+        new = value.__class__(*parts) if hasattr(value, "_fields") else value.__class__(parts)
+    elif isinstance(value, types.MethodType):
+        new = types.MethodType(value.__func__, clone(value.__self__, known))
+    else:
+        return value
+    return new
+

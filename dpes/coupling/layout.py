@@ -1,16 +1,20 @@
-"""What tracing finds in a network: the genome's bits, the groups of coupled filters, and which slices of which tensors each bit owns."""
+"""A layout: the genome's bits, their coupled groups, and which slices of which tensors each bit owns."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from torch import fx
 
 from ..errors import DpesError
 
 KEPT = -1  # in place of a bit: this position belongs to no prunable filter
+
+
+class GenomeError(DpesError):
+    """A genome that does not fit its layout."""
 
 
 @dataclass(frozen=True)
@@ -22,6 +26,7 @@ class Group:
     size: int  # number of bits
     members: tuple[str, ...]  # all layers that produce them
     readers: tuple[str, ...]  # layers whose inputs shrink with them
+    least: int = 1  # so many filters stay, whatever the genome
 
     @property
     def bits(self) -> slice:
@@ -30,9 +35,9 @@ class Group:
 
 @dataclass(frozen=True)
 class Owned:
-    """A tensor of the network and who owns it: ``cuts`` holds (dimension, bit or ``KEPT`` of each position along it)."""
+    """A tensor of the network: ``cuts`` holds (dimension, bit or ``KEPT`` of each position along it)."""
 
-    places: tuple[tuple[str, str], ...]  # (module, parameter or buffer) under every name the tensor has
+    places: tuple[tuple[str, str], ...]  # (module, parameter or buffer) under every name it has
     shape: tuple[int, ...]
     is_parameter: bool
     cuts: tuple[tuple[int, np.ndarray], ...]
@@ -49,32 +54,35 @@ class Width:
 
 
 @dataclass(frozen=True)
-class Work:
-    """One call of a convolution, linear layer or product: MACs per image = ``factor`` x kept outputs x kept inputs."""
+class Call:
+    """One product of a layer: MACs of an image = ``factor`` x kept outputs x kept inputs."""
 
     module: str
     out_bits: np.ndarray
-    in_bits: np.ndarray | None  # None: inputs per output are fixed (grouped and depthwise convolution), inside ``factor``
+    in_bits: np.ndarray | None  # None: inputs per output are fixed, inside ``factor``
     factor: int
     positions: int  # output values per image and channel
 
 
 @dataclass(frozen=True)
 class Layout:
-    """What ``trace`` found: the genome's bits, their groups and everything each bit owns. ``print`` it to see the coupling."""
+    """What ``trace`` finds in a network. ``print`` it to see what is coupled, and what is kept whole and why."""
 
     groups: tuple[Group, ...]
     tensors: tuple[Owned, ...]  # all parameters and buffers, cut or not
     widths: tuple[Width, ...]
-    work: tuple[Work, ...]
-    frozen: tuple[tuple[str, int, str], ...]  # (layer, filters kept for good, reason)
-    spaces: dict[str, tuple[int, np.ndarray]] = field(repr=False)  # graph node -> (channel dimension, bit of each channel)
-    ndim: dict[str, int] = field(repr=False)  # graph node -> number of dimensions
-    graph: fx.Graph = field(repr=False)
-    example: tuple[int, ...] = ()  # shape of one input image
+    calls: tuple[Call, ...]
+    kept: tuple[tuple[str, int, str], ...]  # (layer, filters kept whole, reason)
+    example: tuple[int, ...]  # shape of one input
+    integers: bool = False  # whether inputs are whole numbers, as those of an embedding
+    notes: tuple[str, ...] = ()  # what else a reader should know, such as a wrapper taken off
+    # for ``mask``, which follows the network's filters once more:
+    bit_of: np.ndarray = field(repr=False, default_factory=lambda: np.zeros(0, int))
+    choices: tuple[tuple[int, int], ...] = field(repr=False, default=())
 
     @property
     def n_bits(self) -> int:
+        """Length of a genome."""
         return sum(g.size for g in self.groups)
 
     @property
@@ -82,37 +90,74 @@ class Layout:
         """int64 [n_bits]: the index of the group that each bit belongs to, ascending."""
         return np.repeat(np.arange(len(self.groups)), [g.size for g in self.groups])
 
-    def keep(self, genome: Any) -> np.ndarray:
-        """The genome as checked bool [n_bits]; raises ``GenomeError`` for a wrong length or a group without a kept filter."""
+    @property
+    def least(self) -> np.ndarray:
+        """int64 [n_groups]: how many filters each group must keep (``min_filters``, ``min_share``; at least 1)."""
+        return np.array([g.least for g in self.groups])
+
+    def checked(self, genome: Any) -> np.ndarray:
+        """The genome as bool [n_bits]; raises ``GenomeError`` for a wrong length or a group without enough filters."""
         keep = np.asarray(genome)
         if keep.shape != (self.n_bits,):
-            raise GenomeError(f"genome of shape {list(keep.shape)}: this layout has {self.n_bits} bits, one per prunable filter")
+            bits = f"this layout has {self.n_bits} bits, one per prunable filter"
+            raise GenomeError(f"genome of shape {list(keep.shape)}: {bits}")
         if keep.dtype != bool:
             if not np.isin(keep, (0, 1)).all():
                 raise GenomeError(f"genome of {keep.dtype}: bits must be 0 (removed) or 1 (kept)")
             keep = keep.astype(bool)
         for group in self.groups:
-            if not keep[group.bits].any():
-                raise GenomeError(f"genome removes every filter of group {group.name!r}: keep at least one (dpes.strategy.es.repair does)")
+            if (left := int(keep[group.bits].sum())) < group.least:
+                what = f"leaves {left} filters" if left else "removes every filter"
+                cure = f"keep at least {group.least}, or apply dpes.repair"
+                raise GenomeError(f"genome {what} of group {group.name!r}: {cure}")
         return keep
+
+    def macs(self, genome: Any) -> int:
+        """Multiply-adds of convolutions, linear layers and products for one image; norms and activations do not count."""
+        width = _Widths(self.checked(genome))
+        return sum(c.factor * width(c.out_bits) * (1 if c.in_bits is None else width(c.in_bits)) for c in self.calls)
+
+    def params(self, genome: Any) -> int:
+        """Parameters of the slim network, weights and biases, batch norm included, running statistics not."""
+        width, total = _Widths(self.checked(genome)), 0
+        for tensor in self.tensors:
+            if tensor.is_parameter:
+                cut = {dim: width(bits) for dim, bits in tensor.cuts}
+                total += math.prod(cut.get(dim, size) for dim, size in enumerate(tensor.shape))
+        return total
+
+    def activations(self, genome: Any) -> int:
+        """Values that layers write for one image (Radosavovic et al. 2020 call these activations)."""
+        width = _Widths(self.checked(genome))
+        return sum(c.positions * width(c.out_bits) for c in self.calls)
 
     def __str__(self) -> str:
         rows = [f"{self.n_bits} bits in {len(self.groups)} coupled groups"]
-        rows += [f"  {g.start:6d} {g.size:5d} x {_shorten(g.members)}  ->  {_shorten(g.readers)}" for g in self.groups]
-        if self.frozen:
+        for g in self.groups:
+            least = f" (at least {g.least} stay)" if g.least > 1 else ""
+            rows.append(f"  {g.start:6d} {g.size:5d} x {_short(g.members)}  ->  {_short(g.readers)}{least}")
+        if self.kept:
             rows.append("kept whole:")
-            rows += [f"         {size:5d} x {name}: {reason}" for name, size, reason in self.frozen]
-        return "\n".join(rows)
+            rows += [f"         {size:5d} x {name}: {reason}" for name, size, reason in self.kept]
+        return "\n".join([*rows, *self.notes])
 
 
-class GenomeError(DpesError):
-    """A genome that does not fit its layout."""
-
-
-def kept(bits: np.ndarray, keep: np.ndarray) -> np.ndarray:
-    """Which positions of a bit vector stay: bool, same length as ``bits``; ``keep`` is a genome, bool [n_bits]."""
+def stays(bits: np.ndarray, keep: np.ndarray) -> np.ndarray:
+    """Which positions of a bit vector stay: bool, as long as ``bits``; keep: a genome, bool [n_bits]."""
     return np.append(keep, True)[bits]  # KEPT = -1 is the appended last one
 
 
-def _shorten(names: tuple[str, ...]) -> str:
+class _Widths:
+    """Counts the kept positions of bit vectors, each distinct vector once."""
+
+    def __init__(self, keep: np.ndarray):
+        self.keep, self.known = keep, {}
+
+    def __call__(self, bits: np.ndarray) -> int:
+        if id(bits) not in self.known:
+            self.known[id(bits)] = int(stays(bits, self.keep).sum())
+        return self.known[id(bits)]
+
+
+def _short(names: tuple[str, ...]) -> str:
     return ", ".join(names) if len(names) <= 3 else f"{names[0]}, {names[1]} ... {names[-1]} ({len(names)})"

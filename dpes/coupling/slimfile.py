@@ -12,7 +12,7 @@ from torch import nn
 
 from ..disk import write_tensors
 from ..errors import DpesError
-from .cutting import slim
+from .cutting import plain, slim
 from .genome import from_hex, to_hex
 from .layout import Layout
 from .tracing import trace
@@ -32,11 +32,14 @@ def save(path: str | Path, small: nn.Module, layout: Layout, genome: Any, model:
     header = {
         "format": FORMAT,
         "model": model or f"{type(small).__module__}.{type(small).__qualname__}",
-        "genome": to_hex(layout.keep(genome)),
+        "genome": to_hex(layout.checked(genome)),
         "groups": [[g.name, g.size] for g in layout.groups],
         "input": list(layout.example),
-        "metrics": metrics,
+        "metrics": {name: float(value) if hasattr(value, "item") else value for name, value in metrics.items()},
     }
+    if layout.integers:
+        header["integers"] = True
+    small = plain(small)
     tensors = {place: t for t, (place, *_) in _tensors(small, layout)}
     write_tensors(Path(path), tensors, {"dpes": json.dumps(header)})
 
@@ -69,9 +72,15 @@ def load(path: str | Path, model: nn.Module) -> nn.Module:
     Raises ``FileError`` for a damaged file, and for another architecture, naming the first difference.
     """
     header = read_header(path)
-    device = next(model.parameters()).device
-    layout = trace(model, torch.zeros(1, *header["input"], device=device))
+    model = plain(model)
+    like = next(model.parameters())
+    device, dtype = like.device, torch.int64 if header.get("integers") else like.dtype
+    example = torch.zeros(1, *header["input"], device=device, dtype=dtype)
+    layout = trace(model, example, prove=False)
     mine = [[g.name, g.size] for g in layout.groups]
+    if mine != header["groups"]:  # perhaps since a proof kept some of them whole
+        layout = trace(model, example)
+        mine = [[g.name, g.size] for g in layout.groups]
     for i, (theirs, ours) in enumerate(zip(header["groups"], mine, strict=False)):
         if theirs != ours:
             raise FileError(

@@ -1,0 +1,146 @@
+"""A proposal: what one watched run of a network says about its filters, read as a layout."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+from torch import Tensor, nn
+
+from ..errors import DpesError
+from .layout import KEPT, Call, Group, Layout, Owned, Width
+from .operations import leaves
+from .watching import Watch, components, evaluating
+
+
+class UnsupportedModel(DpesError):
+    """The model cannot be run, or nothing in it can be pruned; the message says why."""
+
+
+class Proposal:
+    """What one watched run says about a network, read as a layout; the proof narrows it down.
+
+    whole: (layer, position) -> why that filter must stay. choices: see ``Watch``.
+    """
+
+    def __init__(self, model: nn.Module, example: Tensor, keep: tuple[str, ...] = ()):
+        self.model, self.example, self.keep = model, example, keep
+        self.whole: dict[tuple[str, int], str] = {}
+        self.choices: dict[int, int] = {}
+
+    def watched(self) -> Watch:
+        """One run of one image; of the whole example where the model takes no single one."""
+        for x in (self.example[:1], self.example):
+            watch = Watch(self.model, len(x), self.choices)
+            try:
+                with evaluating(self.model), watch:
+                    out = self.model(x)
+                self.example = x
+            except Exception as error:
+                if len(x) < len(self.example):
+                    continue
+                reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+                where = f"{type(self.model).__name__}: the example does not run through it"
+                raise UnsupportedModel(f"{where} ({reason}); does its shape fit the model?") from error
+            break
+        for tensor in leaves(out):
+            for vector in watch.numbers(tensor).values():
+                watch.freeze(vector, "reaches the output")
+        return watch
+
+    def layout(self) -> Layout:
+        """The layout that the run, the choices and what must stay whole leave."""
+        watch = self.watch = self.watched()
+        for name, outs in watch.producers:
+            if any(name == k or name.startswith(f"{k}.") or k == "" for k in self.keep):
+                watch.freeze(outs, "asked to be kept")
+            for position, why in [(p, why) for (layer, p), why in self.whole.items() if layer == name]:
+                watch.freeze(outs[position : position + 1], why)
+        root = components(watch.count_numbers, watch.pairs)
+        why: dict[int, str] = {0: "meets positions that are kept"}
+        for vector, reason in watch.frozen:
+            for number in np.unique(root[vector]).tolist():
+                why.setdefault(number, reason)
+        members: dict[int, dict[str, None]] = {}
+        first: dict[int, tuple[str, int]] = {}
+        kept: dict[tuple[str, str], set[int]] = {}
+        for name, outs in watch.producers:
+            for position, number in enumerate(root[outs].tolist()):
+                if number in why:
+                    kept.setdefault((name, why[number]), set()).add(position)
+                else:
+                    members.setdefault(number, {})[name] = None
+                    first.setdefault(number, (name, position))
+        grouped: dict[tuple[str, ...], list[int]] = {}
+        for number, layers in members.items():
+            grouped.setdefault(tuple(layers), []).append(number)
+        bit = np.full(watch.count_numbers, KEPT)
+        groups: list[Group] = []
+        self.first: list[tuple[str, int]] = []  # of each bit: a layer that produces it, and where
+        for layers, heads in grouped.items():
+            if len(heads) == 1:  # it could never leave
+                kept.setdefault((layers[0], "a single filter"), set()).add(0)
+                continue
+            bit[heads] = np.arange(len(self.first), len(self.first) + len(heads))
+            inside = set(heads)
+            readers = dict.fromkeys(name for name, ins in watch.readers if inside & set(root[ins].tolist()))
+            groups.append(Group(layers[0], len(self.first), len(heads), layers, tuple(readers)))
+            self.first += [first[h] for h in heads]
+        if not groups:
+            reason = next((reason for _, reason in kept), "it has no convolution or linear layer")
+            raise UnsupportedModel(f"{type(self.model).__name__}: nothing can be pruned safely ({reason})")
+        self.bit_of = bit[root]
+        return self.assembled(watch, tuple(groups), kept)
+
+    def assembled(self, watch: Watch, groups: tuple[Group, ...], kept: dict[tuple[str, str], set[int]]) -> Layout:
+        """The layout with its tensors, widths and calls, from the bit of each number."""
+        shared: dict[bytes, np.ndarray] = {}
+
+        def bits(numbers: np.ndarray | None) -> np.ndarray:
+            """Bits of numbers; equal vectors are one object, so that their kept positions are found once."""
+            vector = self.bit_of[np.zeros(1, int) if numbers is None else numbers]
+            return shared.setdefault(vector.tobytes(), vector)
+
+        cuts = {
+            key: tuple((d, bits(v)) for d, v in watch.numbers(t).items() if (self.bit_of[v] != KEPT).any())
+            for key, (t, _) in watch.places.items()
+        }
+        tensors = [
+            Owned(tuple(places), tuple(t.shape), isinstance(t, nn.Parameter), cuts[key])
+            for key, (t, places) in watch.places.items()
+        ]
+        counts = [Width(*key, bits(v), divisor) for key, (v, divisor) in watch.counts.items()]
+        calls = []
+        for name, outs, ins, total, positions in watch.calls:
+            size = (1 if outs is None else len(outs)) * (1 if ins is None else len(ins))
+            calls.append(Call(name, bits(outs), None if ins is None else bits(ins), total // size // watch.images, positions))
+        x = self.example
+        return Layout(
+            groups=groups,
+            tensors=tuple(tensors),
+            widths=tuple(w for w in [*counts, *widths(self.model, tensors)] if (w.bits != KEPT).any()),
+            calls=tuple(calls),
+            kept=tuple((name, len(positions), why) for (name, why), positions in kept.items()),
+            example=tuple(x.shape[1:]),
+            integers=not (x.is_floating_point() or x.is_complex()),
+            bit_of=self.bit_of,
+            choices=tuple(self.choices.items()),
+        )
+
+
+WIDTHS = {  # attributes of torch's layers: the tensor and the dimension that they count
+    "out_channels": ("weight", 0), "in_channels": ("weight", 1), "out_features": ("weight", 0), "in_features": ("weight", 1),
+    "num_channels": ("weight", 0), "num_parameters": ("weight", 0), "embedding_dim": ("weight", 1),
+}  # fmt: skip
+
+
+def widths(model: nn.Module, tensors: Iterable[Owned]) -> Iterable[Width]:
+    """The attributes of layers that count the positions of their cut tensors."""
+    modules = dict(model.named_modules(remove_duplicate=False))
+    for owned in tensors:
+        for place, name in owned.places:
+            for attribute, (tensor, dim) in WIDTHS.items():
+                dim = 1 - dim if getattr(modules[place], "transposed", False) and dim < 2 else dim
+                bits = dict(owned.cuts).get(dim)
+                if tensor == name and bits is not None and getattr(modules[place], attribute, None) == len(bits):
+                    yield Width(place, attribute, bits)

@@ -1,0 +1,292 @@
+"""What each operation does to the numbers of filters: a table from its name to a rule, open to operations of your own.
+
+A tensor's *numbers* say, for each dimension along which filters lie, which filter each position belongs to: {dimension: int
+[size]}. 0 stands for a position that is always kept. A rule looks at one operation that has just run and returns the numbers
+of its output, or a list of them for several outputs. On the way it unites filters that can only leave together
+(``watch.unite``, ``watch.meet``) and freezes those that must stay (``watch.freeze``). What has no rule freezes all it reads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .operations import Op
+
+if TYPE_CHECKING:
+    from .watching import Watch
+
+Numbers = dict[int, np.ndarray]
+Rule = Callable[["Watch", Op], Numbers | list[Numbers]]
+RULES: dict[str, Rule] = {}
+
+
+def rule(*names: str) -> Callable[[Rule], Rule]:
+    """Registers a rule for operations by their names, such as ``aten::convolution`` or ``mylib::gate``; the last one counts.
+
+    The rule is called as ``rule(watch, op)``; ``op.args``, ``op.argument("dim")``, ``op.out`` are those of the call, and
+    ``watch.numbers(tensor)`` what is known of a tensor. Source: ours.
+    """
+
+    def register(function: Rule) -> Rule:
+        RULES.update(dict.fromkeys((name if "::" in name else f"aten::{name}" for name in names), function))
+        return function
+
+    return register
+
+
+def rule_for(op: Op) -> Rule | None:
+    """The rule of an operation; torch itself marks those that work element by element."""
+    return RULES.get(op.name) or (pointwise if torch.Tag.pointwise in op.func.tags else None)
+
+
+# ---- element by element ---------------------------------------------------------------------------------------------------
+@rule("copy_", "masked_fill", "masked_fill_", "_prelu_kernel", "fill_", "zero_", "dropout", "native_dropout", "normal_")
+def pointwise(watch: Watch, op: Op) -> Numbers:
+    """Filters that meet at one position leave together; a value shared by all of them stays."""
+    found: Numbers = {}
+    for dim, size in enumerate(op.outputs[0].shape):
+        back = dim - op.outputs[0].ndim  # shapes are aligned from the right
+        here = [t for t in op.tensors if t.ndim >= -back and t.shape[back] == size > 1]
+        vectors = [watch.numbers(t).get(back + t.ndim) for t in here]
+        known = [v for v in vectors if v is not None]
+        for vector in known[1:]:
+            watch.unite(known[0], vector)
+        if known and len(known) < len(vectors):
+            watch.freeze(known[0], f"{op} meets a tensor of fixed width")
+        if known:
+            found[dim] = known[0]
+    return found
+
+
+@rule("new_zeros", "new_ones", "new_empty", "new_full", "new_empty_strided")
+def new(watch: Watch, op: Op) -> Numbers:
+    """A tensor of its own, whose size is written down somewhere."""
+    return {}
+
+
+@rule("clone", "alias", "detach", "_to_copy", "lift_fresh", "contiguous", "zeros_like", "ones_like", "empty_like", "full_like")
+@rule("rand_like", "randn_like", "bernoulli")
+def same(watch: Watch, op: Op) -> Numbers:
+    """Every position stays where it is."""
+    return watch.numbers(op.tensors[0])
+
+
+@rule("as_strided", "as_strided_")
+def strided(watch: Watch, op: Op) -> Numbers | list[Numbers]:
+    """Known where there are no pixels, so that only strides of size 1 can differ: a pool of channels-last images writes such."""
+    size = op.args[1]
+    for dim, vector in watch.numbers(op.args[0]).items():
+        if len(size) <= dim or size[dim] != len(vector) or any(n > 1 for d, n in enumerate(size) if d not in (0, dim)):
+            return watch.unknown(op)
+    return watch.numbers(op.args[0])
+
+
+# ---- layers: they produce filters and read those before them ---------------------------------------------------------------
+@rule("convolution")
+def convolution(watch: Watch, op: Op) -> Numbers:
+    """Inputs leave with the weight's reading dimension, outputs with its producing one."""
+    x, weight, bias, *_, transposed, _, groups = op.args
+    name, read, produced = watch.layer_of(weight), int(not transposed), int(transposed)
+    w, ins = watch.numbers(weight), watch.numbers(x).get(1)
+    macs, positions = (x if transposed else op.out).numel() * weight[0].numel(), op.out[0, 0].numel()
+    if groups == 1:
+        ins, outs = watch.meet(w.get(read), ins, op), w.get(produced)
+        watch.call(name, outs, ins, macs, positions)
+    else:
+        outs, inside = grouped(watch, op, ins, w, groups, name)
+        watch.call(name, outs, inside, macs, positions)
+    if isinstance(bias, Tensor):
+        outs = watch.meet(outs, watch.numbers(bias).get(0), op)
+    if outs is None:
+        return {}
+    watch.produce(name, outs, ins)
+    return {1: outs}
+
+
+def grouped(
+    watch: Watch, op: Op, ins: np.ndarray | None, w: Numbers, groups: int, name: str
+) -> tuple[np.ndarray | None, np.ndarray | None]:
+    """Numbers of the outputs of a grouped convolution, and those that the MACs of each output grow with.
+
+    Either a channel group leaves as a whole (depthwise convolution: one channel each), or all groups lose the same of
+    their channels; whichever leaves more to choose from, unless the proof found it wrong.
+    """
+    transposed = op.args[6]
+    per_in, per_out = op.args[0].shape[1] // groups, op.out.shape[1] // groups
+    first, second = w.get(0), w.get(1)  # outputs and inputs of a group; transposed: inputs and outputs of a group
+    if ins is None or first is None:
+        for vector in (ins, first, second):
+            watch.freeze(vector, f"{op} has channel groups that begin at the input")
+        return first if not transposed else None, None
+    outs = np.repeat(first[::per_in], per_out) if transposed else first
+    options = [(groups, "whole"), (min(per_in, per_out), "inside")]
+    if transposed or min(per_in, per_out) == 1:
+        options.pop()
+    match watch.choose(np.concatenate([ins, first]), options):
+        case "whole":
+            for block_in, block_out in zip(np.split(ins, groups), np.split(outs, groups), strict=True):
+                watch.unite(block_in[:1], block_in)
+                watch.unite(block_in[:1], block_out)
+            if transposed:
+                watch.unite(ins, first)
+            watch.freeze(second, f"inside a channel group of {name}")
+            watch.count("groups", ins, per_in)
+            watch.count("in_channels", ins)
+            return outs, None
+        case "inside":
+            watch.unite(np.tile(ins[:per_in], groups), ins)
+            watch.unite(np.tile(outs[:per_out], groups), outs)
+            watch.count("in_channels", ins)
+            return outs, watch.meet(second, ins[:per_in], op)
+    for vector in (ins, first, second):
+        watch.freeze(vector, f"channel groups of {name}")
+    return outs, None
+
+
+@rule("mm", "bmm", "addmm", "baddbmm")
+def product(watch: Watch, op: Op) -> Numbers:
+    """Matrix products; linear layers are some. What is summed over leaves on both sides."""
+    *shift, a, b = [t for t in op.args if isinstance(t, Tensor)]
+    na, nb, last = watch.numbers(a), watch.numbers(b), op.out.ndim - 1
+    for batch in [n[0] for n in (na, nb) if last == 2 and 0 in n]:
+        watch.freeze(batch, f"{op} works on each by itself")
+    inner, rows, columns = watch.meet(na.get(last), nb.get(last - 1), op), na.get(last - 1), nb.get(last)
+    for t in shift:
+        for dim, vector in watch.numbers(t).items():
+            met = watch.meet(columns if dim == t.ndim - 1 else rows, vector, op)
+            rows, columns = (rows, met) if dim == t.ndim - 1 else (met, columns)
+    weight, outs = (a, rows) if watch.constant(a) and not watch.constant(b) else (b, columns)
+    name = watch.layer_of(weight)
+    if rows is not None and columns is not None and inner is not None:
+        watch.freeze(rows, f"{op} has filters in all of its dimensions")
+    other = inner if inner is not None else rows if outs is columns else columns
+    macs = op.out.numel() * a.shape[-1]
+    watch.call(name, outs, other, macs, op.out.numel() // (1 if outs is None else len(outs)) // watch.images)
+    if outs is not None and watch.constant(weight):
+        watch.produce(name, outs, inner)
+    return {dim: v for dim, v in ((last - 1, rows), (last, columns)) if v is not None}
+
+
+@rule("embedding")
+def embedding(watch: Watch, op: Op) -> Numbers:
+    """Each row of the table is a word's; columns are filters."""
+    table, name = watch.numbers(op.args[0]), watch.layer_of(op.args[0])
+    watch.freeze(table.get(0), f"words of {name}")
+    watch.produce(name, table[1], None)
+    return {op.out.ndim - 1: table[1]}
+
+
+# ---- norms ------------------------------------------------------------------------------------------------------------------
+@rule("native_batch_norm", "_native_batch_norm_legit", "_native_batch_norm_legit_no_training", "_batch_norm_no_update")
+@rule("cudnn_batch_norm", "miopen_batch_norm", "_batch_norm_with_update")
+def batch_norm(watch: Watch, op: Op) -> Numbers:
+    """Each channel by itself, with parameters of its own."""
+    found = dict(watch.numbers(op.args[0]))
+    for t in op.args[1:5]:
+        if isinstance(t, Tensor):
+            channels = watch.meet(found.get(1), watch.numbers(t).get(0), op)
+            found |= {} if channels is None else {1: channels}
+    watch.count("num_features", found.get(1))
+    return found
+
+
+@rule("native_group_norm")
+def group_norm(watch: Watch, op: Op) -> Numbers:
+    """Statistics run over a group of channels, so it leaves as a whole."""
+    x, weight, bias, _, channels, _, groups, _ = op.args
+    found = dict(watch.numbers(x))
+    vector, size = found.get(1), channels // groups
+    if vector is not None and groups == 1:
+        watch.freeze(vector, f"{op} takes statistics over all channels")
+    elif vector is not None:
+        watch.unite(np.repeat(vector[::size], size), vector)
+        watch.count("num_groups", vector, size)
+    for t in (weight, bias):
+        if isinstance(t, Tensor):
+            watch.meet(vector, watch.numbers(t).get(0), op)
+    return found
+
+
+@rule("native_layer_norm", "_fused_rms_norm")
+def layer_norm(watch: Watch, op: Op) -> Numbers:
+    """Statistics run over the last dimensions, whose mean would change if a part of them left."""
+    outside = op.args[0].ndim - len(op.args[1])
+    for t in op.tensors:
+        for dim, vector in watch.numbers(t).items():
+            if t is not op.args[0] or dim >= outside:
+                watch.freeze(vector, f"{op} takes statistics over all channels")
+    return {d: v for d, v in watch.numbers(op.args[0]).items() if d < outside}
+
+
+# ---- over dimensions ----------------------------------------------------------------------------------------------------------
+@rule("sum", "mean", "amax", "amin", "max", "min", "var", "std", "var_mean", "std_mean", "prod", "norm", "linalg_vector_norm")
+@rule("logsumexp", "any", "all", "argmax", "argmin", "median", "nansum", "nanmean", "aminmax")
+def reduced(watch: Watch, op: Op) -> list[Numbers]:
+    """Dimensions that are no longer there; a removed filter is a zero to a sum, but not to a mean or a maximum."""
+    x = op.tensors[0]
+    dims = op.argument("dim")
+    dims = range(x.ndim) if dims in (None, []) else dims if isinstance(dims, (list, tuple)) else [dims]
+    gone, found = {d % x.ndim for d in dims}, {}
+    zeros_do_nothing = op.name in ("aten::sum", "aten::linalg_vector_norm") and not watch.constant(x)
+    for dim, vector in watch.numbers(x).items():
+        if dim not in gone:
+            found[dim if op.argument("keepdim") else dim - sum(d < dim for d in gone)] = vector
+        elif not zeros_do_nothing:
+            watch.freeze(vector, f"{op} runs over all channels")
+    return [found] * len(op.outputs)
+
+
+@rule("_softmax", "_log_softmax", "cumsum", "sort", "logcumsumexp", "cumprod", "cummax")
+def along(watch: Watch, op: Op) -> list[Numbers]:
+    """Positions along one dimension depend on each other, so filters may lie along others only."""
+    x = op.tensors[0]
+    dim = op.argument("dim") % x.ndim
+    watch.freeze(watch.numbers(x).get(dim), f"{op} runs over all channels")
+    return [watch.numbers(x)] * len(op.outputs)
+
+
+SPATIAL = {
+    3: "avg_pool3d max_pool3d_with_indices _adaptive_avg_pool3d adaptive_max_pool3d reflection_pad3d replication_pad3d "
+    "upsample_nearest3d upsample_trilinear3d",
+    2: "avg_pool2d max_pool2d_with_indices _adaptive_avg_pool2d adaptive_max_pool2d reflection_pad2d replication_pad2d "
+    "upsample_nearest2d upsample_bilinear2d upsample_bicubic2d _upsample_bilinear2d_aa _upsample_bicubic2d_aa "
+    "_upsample_nearest_exact2d fractional_max_pool2d grid_sampler_2d",
+    1: "max_pool1d_with_indices reflection_pad1d replication_pad1d upsample_nearest1d upsample_linear1d adaptive_max_pool1d",
+}
+
+
+def spatial(pixels: int) -> Rule:
+    def per_channel(watch: Watch, op: Op) -> Numbers:
+        """Pixels of each channel by themselves."""
+        x, found = op.args[0], {}
+        for t in op.tensors:
+            for dim, vector in watch.numbers(t).items():
+                if t is x and dim < x.ndim - pixels:
+                    found[dim] = vector
+                else:
+                    watch.freeze(vector, f"{op} mixes positions")
+        return found
+
+    return per_channel
+
+
+for pixels, names in SPATIAL.items():
+    rule(*names.split())(spatial(pixels))
+
+
+@rule("constant_pad_nd")
+def padded(watch: Watch, op: Op) -> Numbers:
+    """Padded channels are no filters: always kept."""
+    x, pads, found = op.args[0], op.args[1], dict(watch.numbers(op.args[0]))
+    for k in range(len(pads) // 2):
+        dim, low, high = x.ndim - 1 - k, *pads[2 * k : 2 * k + 2]
+        if dim in found and min(low, high) < 0:
+            watch.freeze(found.pop(dim), f"{op} crops channels")
+        elif dim in found:
+            found[dim] = np.pad(found[dim], (low, high))
+    return found
