@@ -1,4 +1,4 @@
-"""The command line: ``python -m dpes run | train | where | show | front | rivals | restore | export``."""
+"""The command line: ``python -m dpes run | train | where | show | front | rivals | restore | export | arena``."""
 
 from __future__ import annotations
 
@@ -72,6 +72,14 @@ def parser() -> Parser:
     export.add_argument("run", help="its directory, or its name in the folder of runs")
     export.add_argument("--folder", default=None, help="folder of run directories")
     export.add_argument("--out", default=None, help="folder for the files (default: build/onnx/<run>)")
+    arena = commands.add_parser("arena", help="the tournament: every search and every simple method on one network, over seeds")
+    arena.add_argument("--only", default="", help="some methods, comma between them (default: all)")
+    arena.add_argument("--seeds", default="0-4", help="of the searches: 3, or 0-4 (default)")
+    arena.add_argument("--workers", type=int, default=1, help="processes at the same time, one thread each")
+    arena.add_argument("--folder", type=Path, default=Path("data/arena"), help="where rows lie (default: data/arena)")
+    arena.add_argument("--searches", action="store_true", help="search only, fine-tune nothing")
+    arena.add_argument("--fitness", action="store_true", help="judge what was fine-tuned by other kinds of fitness")
+    arena.add_argument("--left", action="store_true", help="only say what is left")
     return top
 
 
@@ -260,6 +268,14 @@ def front(arguments: argparse.Namespace) -> None:
         print(f"{arguments.plot}: {alt}")
 
 
+def arena(arguments: argparse.Namespace) -> None:
+    from .study import tournament
+
+    check_workers(arguments.workers)
+    options = {name: getattr(arguments, name) for name in ("folder", "only", "seeds", "workers", "searches", "left", "fitness")}
+    tournament.run(**options, say=lambda line: print(line, flush=True))
+
+
 def located(arguments: argparse.Namespace) -> Path:
     """A run named by its directory, or by its name in the folder of runs."""
     from .study.runs import runs_folder
@@ -308,7 +324,7 @@ def table(solutions: Any) -> str:
     return "\n".join(lines)
 
 
-COMMANDS = {function.__name__: function for function in (run, train, where, show, front, rivals, restore, export)}
+COMMANDS = {function.__name__: function for function in (run, train, where, show, front, rivals, restore, export, arena)}
 
 if __name__ == "__main__":
     sys.exit(main())

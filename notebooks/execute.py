@@ -54,9 +54,9 @@ class Chapter:
             for cell in json.loads(self.source.read_text(encoding="utf-8"))["cells"]
         ]
         digest = hashlib.sha256(json.dumps([cells, self.parameters], sort_keys=True).encode())
-        package, texts = self.root / "dpes", self.root / "notebooks" / "texts"
+        package, texts = self.root / "dpes", (self.root / "notebooks" / "texts").glob("*.md")
         code = [p for ending in ("py", "js", "css") for p in package.rglob(f"*.{ending}")]
-        for path in sorted([*code, *texts.glob("*.md")]):
+        for path in sorted([*code, *texts]):
             digest.update(path.relative_to(self.root).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
         return digest.hexdigest()
 

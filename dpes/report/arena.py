@@ -1,0 +1,145 @@
+"""The tournament's rows as tidy tables; nothing here trains or searches."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from ..coupling.genome import from_hex
+from ..strategy import pareto
+from ..study.methods import METHODS, seeded
+from ..study.rows import read_row, total
+from ..study.tuning import read_tuned
+from . import judgement
+
+SHARES = (0.8, 0.7, 0.6, 0.5)  # of the MACs, at which attained errors are read off
+USEFUL = 0.5  # an error above it is of no use to anyone
+
+
+def candidates(folder: Path | str) -> pd.DataFrame:
+    """All candidates of all finished rows, with their share of the MACs left."""
+    frames = []
+    for path in sorted(Path(folder).glob("*.jsonl")):
+        head, rows = read_row(path)
+        if rows and len(rows) >= total(head["method"]):
+            frame = pd.DataFrame(rows).assign(
+                method=head["method"], seed=head["seed"], index=range(len(rows))
+            )
+            frames.append(
+                frame.assign(
+                    macs_left=frame.macs / head["macs"],
+                    unpruned=[all_kept(g, head["n_bits"]) for g in frame.genome],
+                )
+            )
+    columns = ["method", "seed", "index", "error", "macs_left", "unpruned", "genome"]
+    return (
+        pd.concat(frames, ignore_index=True)[columns] if frames else pd.DataFrame(columns=columns)
+    )
+
+
+def all_kept(genome: str, n_bits: int) -> bool:
+    return bool(from_hex(genome, n_bits).all())
+
+
+def attained(errors: np.ndarray, macs_left: np.ndarray, share: float) -> float:
+    """The least search error with at most this share of the MACs; 1 where there is none."""
+    return float(errors[macs_left <= share].min(initial=1.0))
+
+
+def scores(frame: pd.DataFrame, evaluations: int | None = None) -> pd.DataFrame:
+    """A row for each method and seed: attained search errors, hypervolume against (1, 1), and that
+    of the useful region.
+
+    evaluations: count the first ones only (without the unpruned network).
+    """
+    rows = []
+    for (method, seed), row in frame.sort_values("index").groupby(["method", "seed"]):
+        row = row if evaluations is None else row.head(evaluations + int(row.unpruned.iloc[0]))
+        F = row[["error", "macs_left"]].to_numpy(float)
+        rows.append(
+            {"method": method, "seed": seed, "evaluations": len(row) - int(row.unpruned.iloc[0])}
+            | {f"error_{round(100 * s)}": attained(F[:, 0], F[:, 1], s) for s in SHARES}
+            | {
+                "hypervolume": pareto.hypervolume(F, (1, 1)),
+                "useful": pareto.hypervolume(F, (USEFUL, 1)),
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def tuned(folder: Path | str) -> pd.DataFrame:
+    """All fine-tuned networks: method, seed, share, training, macs, search_error, test_error (NaN:
+    it found none so light).
+    """
+    return tuned_entries(folder).drop(columns="genome")
+
+
+def tuned_entries(folder: Path | str) -> pd.DataFrame:
+    """``tuned`` with the genomes."""
+    columns = [
+        "method",
+        "seed",
+        "share",
+        "training",
+        "macs",
+        "found_error",
+        "search_error",
+        "test_error",
+        "seconds",
+        "genome",
+    ]
+    return pd.DataFrame(read_tuned(Path(folder))).reindex(columns=columns)
+
+
+def by_seed(frame: pd.DataFrame, column: str, method: str, seeds: Sequence[int]) -> np.ndarray:
+    """float [len(seeds)]: a method's value for each search seed, the mean over its training seeds;
+    NaN where there is none.
+
+    A method without a seed of its own has one value, which counts for all seeds.
+    """
+    mean = frame[frame.method == method].groupby("seed")[column].mean()
+    if not seeded(method):
+        return np.full(len(seeds), mean.iloc[0] if len(mean) else np.nan)
+    return mean.reindex(seeds).to_numpy(float)
+
+
+def summary(
+    frame: pd.DataFrame, columns: Sequence[str], scale: float = 1.0, digits: int = 3
+) -> pd.DataFrame:
+    """Interquartile mean over seeds [bootstrap interval] of each column, a row for each method."""
+    rows = {}
+    for method, rows_of in frame.groupby("method"):
+        values = rows_of.groupby("seed")[list(columns)].mean()
+        rows[method] = {
+            c: judgement.estimate(values[c].dropna()).text(scale, digits)
+            if values[c].notna().any()
+            else "-"
+            for c in columns
+        }
+        rows[method] |= {
+            "seeds": len(values),
+            "knowledge": "yes" if METHODS[method].knowledge else "no",
+        }
+    return pd.DataFrame(rows).T
+
+
+def test_table(tests: pd.DataFrame) -> pd.DataFrame:
+    """Test errors in percent, a row for each method and a column for each share of the MACs, least
+    errors at the lightest first.
+    """
+    parts = {}
+    for share, at in tests.groupby("share"):
+        table = summary(at, ["test_error"], 100, 2)
+        parts[f"{100 * share:.0f} % of the MACs"] = table.test_error
+    if not parts:
+        return pd.DataFrame()
+    missing = tests[tests.test_error.isna()].groupby("method").size()
+    table = pd.DataFrame(parts)
+    table["knowledge"] = ["yes" if METHODS[m].knowledge else "no" for m in table.index]
+    table["seeds"] = tests.groupby("method").seed.nunique()
+    table["networks not found"] = missing.reindex(table.index, fill_value=0)
+    order = tests.groupby(["method", "share"]).test_error.mean().unstack().mean(axis=1)
+    return table.loc[order.sort_values().index]

@@ -1,0 +1,176 @@
+"""Who wins the tournament: comparisons, the outcome in a sentence, what each part is worth."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from ..study import fidelity
+from . import judgement
+from .arena import by_seed, tuned_entries
+from .judgement import Estimate
+
+
+def comparisons(frame: pd.DataFrame, column: str, ours: str) -> pd.DataFrame:
+    """Ours against every other method, paired by seed: difference [interval], Holm's p, probability
+    of improvement.
+
+    Below zero ours is better. Seeds that one of the two lacks are left out; a method that found no
+    network is no rival there.
+    """
+    seeds = sorted(frame[frame.method == ours].seed.unique())
+    mine, rows, p = by_seed(frame, column, ours, seeds), [], {}
+    for method in frame.method.unique():
+        theirs = by_seed(frame, column, method, seeds)
+        both = ~np.isnan(mine) & ~np.isnan(theirs)
+        if method == ours or not both.any():
+            continue
+        a, b = mine[both], theirs[both]
+        p[method] = judgement.p_value(a, b)
+        rows.append(
+            {
+                "method": method,
+                "difference": judgement.paired(a, b),
+                "improvement": judgement.improvement(a, b),
+            }
+        )
+    corrected = judgement.holm(p)
+    table = pd.DataFrame(
+        [row | {"p_holm": corrected[row["method"]]} for row in rows],
+        columns=["method", "difference", "improvement", "p_holm"],
+    )
+    return table.sort_values(
+        "difference", key=lambda column: [d.value for d in column], ignore_index=True
+    )
+
+
+def leader(frame: pd.DataFrame, column: str = "useful") -> str:
+    """The search with the largest interquartile mean hypervolume of the useful region: chosen on
+    validation images alone.
+    """
+    searched = frame[frame.evaluations >= 100]
+    return str(searched.groupby("method")[column].agg(judgement.iqm).idxmax())
+
+
+def sentence(tests: pd.DataFrame, ours: str, share: float) -> str:
+    """The outcome in one sentence: our test error at a share of the MACs, and who it beats, with
+    intervals in points.
+    """
+    here = tests[(tests.share == share) & tests.test_error.notna()]
+    if ours not in set(here.method):
+        return f"No network of {ours} was fine-tuned at {100 * share:.0f} % of the MACs yet."
+    mine: Estimate = judgement.estimate(here[here.method == ours].groupby("seed").test_error.mean())
+    table = comparisons(here, "test_error", ours)
+    beaten = [
+        f"{r.method} ({r.difference.text(100)})"
+        for r in table.itertuples()
+        if r.difference.excludes_zero and r.difference.value < 0
+    ]
+    better = [
+        f"{r.method} ({r.difference.text(100)})"
+        for r in table.itertuples()
+        if r.difference.excludes_zero and r.difference.value > 0
+    ]
+    open_ = [r.method for r in table.itertuples() if not r.difference.excludes_zero]
+    text = f"At {100 * share:.0f} % of the MACs, after the same short fine-tuning, {ours} errs on "
+    text += f"{mine.text(100)} % of the test images"
+    text += (
+        f" ({mine.n} search seeds); it beats {', '.join(beaten)}"
+        if beaten
+        else f" ({mine.n} search seeds); it beats no one"
+    )
+    text += f"; it loses to {', '.join(better)}" if better else ""
+    return text + (f"; not told apart: {', '.join(open_)}." if open_ else ".")
+
+
+def forest(table: pd.DataFrame, ours: str, ax, title: str = "") -> str:
+    """Draw the differences of ``comparisons`` in points with their intervals on matplotlib's
+    ``ax``; returns the alt text.
+    """
+    rows = list(table.itertuples())[::-1]
+    for y, row in enumerate(rows):
+        d = row.difference
+        colour = "#888888" if not d.excludes_zero else "#1b7837" if d.value < 0 else "#762a83"
+        ax.plot([100 * d.low, 100 * d.high], [y, y], color=colour, lw=2)
+        ax.plot(100 * d.value, y, "o", color=colour)
+    ax.axvline(0, color="black", lw=0.8)
+    ax.set_yticks(range(len(rows)), [row.method for row in rows])
+    ax.set_xlabel(f"test error of {ours} minus theirs, points (left: {ours} is better)")
+    ax.set_title(title)
+    parts = [f"{row.method} {row.difference.text(100)}" for row in reversed(rows)]
+    return (
+        f"Forest plot: {ours} minus each rival, points of test error with 95 % intervals: "
+        + "; ".join(parts)
+        + "."
+    )
+
+
+def steps(
+    frame: pd.DataFrame,
+    changes: Sequence[tuple[str, str]],
+    columns: Sequence[str],
+    against: str | None = None,
+) -> pd.DataFrame:
+    """What each change is worth: a row for each (method, what changed), paired by seed, points of
+    error, below zero = it helps.
+
+    against: one method for all rows; else each row is compared with the one before it, the first
+    with none. Methods without rows yet are left out.
+    """
+    rows, before = [], against
+    for method, change in changes:
+        seeds = sorted(frame[frame.method == method].seed.unique())
+        if not seeds:
+            continue
+        row: dict[str, object] = {"method": method, "what changed": change, "seeds": len(seeds)}
+        for column in columns:
+            mine = by_seed(frame, column, method, seeds)
+            row[column] = f"{100 * judgement.iqm(mine):.1f}"
+            theirs = (
+                by_seed(frame, column, before, seeds) if before else np.full(len(seeds), np.nan)
+            )
+            both = ~np.isnan(mine) & ~np.isnan(theirs)
+            row[f"{column} gain"] = (
+                judgement.paired(mine[both], theirs[both]).text(100) if both.any() else "-"
+            )
+        rows.append(row)
+        before = against or method
+    return pd.DataFrame(rows, columns=list(rows[0]) if rows else ["method"]).set_index("method")
+
+
+def fidelities(folder: Path | str, resamples: int = 1000) -> pd.DataFrame:
+    """How far each kind of fitness orders fine-tuned networks of equal MACs as their test errors
+    do: Kendall's tau [interval].
+
+    A row for each share of the MACs and kind, with the networks and the median seconds of a
+    candidate. Interval: bootstrap over the networks. Test errors are means over training seeds.
+    """
+    tests = tuned_entries(folder)
+    rows = []
+    for share, at in tests.groupby("share"):
+        true = at.groupby("genome").test_error.mean()
+        measured = {
+            e["genome"]: e["kinds"]
+            for e in fidelity.read(Path(folder))
+            if e["share"] == share and e["genome"] in true.index
+        }
+        if len(measured) < 3:
+            continue
+        genomes = sorted(measured)
+        for kind in measured[genomes[0]]:
+            error = np.array([measured[g][kind]["error"] for g in genomes])
+            tau = judgement.rank_agreement(error, true[genomes].to_numpy(float), resamples)
+            seconds = float(np.median([measured[g][kind]["seconds"] for g in genomes]))
+            rows.append(
+                {
+                    "share": share,
+                    "fitness": kind,
+                    "networks": len(genomes),
+                    "tau": tau,
+                    "seconds": seconds,
+                }
+            )
+    return pd.DataFrame(rows, columns=["share", "fitness", "networks", "tau", "seconds"])

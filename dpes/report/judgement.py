@@ -1,0 +1,143 @@
+"""Is one method better than another? Estimates over seeds with intervals, for few seeds and many
+comparisons.
+
+Habits of Agarwal et al. 2021 ("Deep reinforcement learning at the edge of the statistical
+precipice"): interquartile means, bootstrap intervals and the probability of improvement, not one
+best run. Small values are good: errors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import stats
+
+LEVEL = 0.95
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A number with its interval; ``low`` and ``high`` equal it where a single value gives none."""
+
+    value: float
+    low: float
+    high: float
+    n: int
+
+    def text(self, scale: float = 1.0, digits: int = 1) -> str:
+        """``12.3 [11.9, 12.8]``; one run has no interval: ``12.3 (one run)``."""
+        if self.n < 2:
+            return f"{scale * self.value:.{digits}f} (one run)"
+        value, low, high = (f"{scale * x:.{digits}f}" for x in (self.value, self.low, self.high))
+        return f"{value} [{low}, {high}]"
+
+    @property
+    def excludes_zero(self) -> bool:
+        return self.n > 1 and (self.low > 0 or self.high < 0)
+
+
+def iqm(values: Sequence[float] | np.ndarray, axis: int = -1) -> np.ndarray | float:
+    """Interquartile mean: the mean without the lowest and the highest quarter (whole values), so
+    that one odd seed cannot decide.
+    """
+    return stats.trim_mean(np.asarray(values, dtype=float), 0.25, axis=axis)
+
+
+def estimate(
+    values: Sequence[float] | np.ndarray, statistic: Callable = iqm, resamples: int = 5000
+) -> Estimate:
+    """The statistic with its percentile bootstrap interval over the values (seeds), the same one
+    for the same values.
+    """
+    x = np.asarray(values, dtype=float)
+    value = float(statistic(x))
+    if len(x) < 2 or np.ptp(x) == 0:
+        return Estimate(value, value, value, len(x))
+    found = stats.bootstrap(
+        (x,),
+        statistic,
+        n_resamples=resamples,
+        confidence_level=LEVEL,
+        method="percentile",
+        rng=np.random.default_rng(0),
+    )
+    return Estimate(value, *map(float, found.confidence_interval), len(x))
+
+
+def paired(ours: Sequence[float], theirs: Sequence[float]) -> Estimate:
+    """Mean of ours - theirs over pairs (the same seed, the same start), with Student's interval:
+    below zero, ours is better.
+
+    A bootstrap of five differences would be too narrow; Student's interval holds if they are about
+    normal.
+    """
+    d = np.asarray(ours, dtype=float) - np.asarray(theirs, dtype=float)
+    mean = float(d.mean())
+    if len(d) < 2:
+        return Estimate(mean, mean, mean, len(d))
+    half = float(stats.t.ppf((1 + LEVEL) / 2, len(d) - 1) * d.std(ddof=1) / np.sqrt(len(d)))
+    return Estimate(mean, mean - half, mean + half, len(d))
+
+
+def p_value(ours: Sequence[float], theirs: Sequence[float]) -> float:
+    """Two-sided paired t-test; 1 for a single pair or for equal values."""
+    d = np.asarray(ours, dtype=float) - np.asarray(theirs, dtype=float)
+    if len(d) < 2 or not d.any():
+        return 1.0
+    return 0.0 if np.ptp(d) == 0 else float(stats.ttest_1samp(d, 0.0).pvalue)
+
+
+def holm(p_values: Mapping[str, float]) -> dict[str, float]:
+    """p values corrected for that many comparisons (Holm 1979): the k-th smallest of m times m - k
+    + 1, never falling, at most 1.
+    """
+    result, worst, m = {}, 0.0, len(p_values)
+    for k, name in enumerate(sorted(p_values, key=lambda name: p_values[name])):
+        worst = max(worst, min(1.0, (m - k) * p_values[name]))
+        result[name] = worst
+    return {name: result[name] for name in p_values}
+
+
+def improvement(ours: Sequence[float], theirs: Sequence[float]) -> float:
+    """Probability that ours is better (smaller) than theirs in a run of each drawn at random; equal
+    values count half.
+    """
+    a, b = np.asarray(ours, dtype=float)[:, None], np.asarray(theirs, dtype=float)[None, :]
+    return float(((a < b) + 0.5 * (a == b)).mean())
+
+
+def improvement_interval(
+    ours: Sequence[float], theirs: Sequence[float], resamples: int = 2000
+) -> Estimate:
+    """``improvement`` with its bootstrap interval, both methods drawn anew (percentile)."""
+    a, b, rng = (
+        np.asarray(ours, dtype=float),
+        np.asarray(theirs, dtype=float),
+        np.random.default_rng(0),
+    )
+    value = improvement(a, b)
+    if len(a) < 2:
+        return Estimate(value, value, value, len(a))
+    draws = [improvement(rng.choice(a, len(a)), rng.choice(b, len(b))) for _ in range(resamples)]
+    tail = 100 * (1 - LEVEL) / 2
+    return Estimate(
+        value, float(np.percentile(draws, tail)), float(np.percentile(draws, 100 - tail)), len(a)
+    )
+
+
+def rank_agreement(a: Sequence[float], b: Sequence[float], resamples: int = 1000) -> Estimate:
+    """Kendall's tau-b of two orders of the same things, with its percentile bootstrap interval; 1:
+    the same order, 0: chance.
+    """
+    a, b, rng = np.asarray(a, dtype=float), np.asarray(b, dtype=float), np.random.default_rng(0)
+    draws = []
+    for _ in range(resamples):
+        rows = rng.integers(len(a), size=len(a))
+        draws.append(np.nan_to_num(stats.kendalltau(a[rows], b[rows]).statistic))
+    tail = 100 * (1 - LEVEL) / 2
+    value = float(np.nan_to_num(stats.kendalltau(a, b).statistic))
+    return Estimate(
+        value, float(np.percentile(draws, tail)), float(np.percentile(draws, 100 - tail)), len(a)
+    )

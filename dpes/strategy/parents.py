@@ -1,0 +1,50 @@
+"""Who has offspring: the paper's three solutions, or the whole archive of non-dominated candidates,
+the lonely ones more often.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from . import es, pareto
+from .space import History, Space
+
+
+def three(space: Space, history: History, first: int, population: int) -> np.ndarray:
+    """bool [3, n_bits]: heavy, knee and light after all generations of the history, each selected
+    as the paper does.
+
+    first: how many candidates the start has; after them come generations of ``population``. The
+    unpruned network does not compete with its children.
+    """
+    if (history.genomes[:first].all(axis=1)).all():
+        state = es.start(history.F[0], space.n_bits)
+    else:
+        rows = list(es.select(history.F[:first]))
+        state = es.State(0, history.genomes[rows], history.F[rows])
+    for i in range(first, len(history), population):
+        state = es.tell(state, history.genomes[i : i + population], history.F[i : i + population])
+    return state.parents
+
+
+def archive(history: History, rng: np.random.Generator, n: int) -> np.ndarray:
+    """bool [n, n_bits]: n members of the non-dominated set, each the lonelier of two drawn at
+    random (Deb et al. 2002).
+    """
+    front = pareto.front(history.F)
+    distance = crowding(history.F[front])
+    pairs = rng.integers(len(front), size=(n, 2))
+    winner = np.where(distance[pairs[:, 0]] >= distance[pairs[:, 1]], pairs[:, 0], pairs[:, 1])
+    return history.genomes[front[winner]]
+
+
+def crowding(F: np.ndarray) -> np.ndarray:
+    """float [n]: crowding distance of the rows of a front that is sorted by error; the two ends are
+    infinitely lonely.
+    """
+    distance = np.full(len(F), np.inf)
+    if len(F) > 2:
+        scale = F.max(axis=0) - F.min(axis=0)
+        gaps = np.abs(F[2:] - F[:-2]) / np.where(scale > 0, scale, 1)
+        distance[1:-1] = gaps.sum(axis=1)
+    return distance

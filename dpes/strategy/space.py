@@ -1,0 +1,98 @@
+"""What a search knows of its problem: the coupled groups, what a genome costs, and what was
+evaluated so far.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+
+
+@dataclass(frozen=True, eq=False)
+class Space:
+    """The genomes of one network; no weights, no framework.
+
+    groups: int [n_bits], the coupled group of each bit, ascending. cost: genomes bool [n, n_bits]
+    -> the share of the MACs that each has left, float [n]. orders: name -> rank int [n_bits], each
+    filter's place in its group, 0 = the last to go; an order that was computed from weights is
+    knowledge, and variants that use one say so. scores: name -> float [n_bits], what an order was
+    made from.
+    """
+
+    groups: np.ndarray
+    cost: Callable[[np.ndarray], np.ndarray]
+    orders: Mapping[str, np.ndarray] = field(default_factory=dict)
+    scores: Mapping[str, np.ndarray] = field(default_factory=dict)
+
+    @property
+    def n_bits(self) -> int:
+        return len(self.groups)
+
+    @property
+    def starts(self) -> np.ndarray:
+        """int [n_groups]: the first bit of each group."""
+        return np.unique(self.groups, return_index=True)[1]
+
+    @property
+    def sizes(self) -> np.ndarray:
+        """int [n_groups]: how many filters each group has."""
+        return np.bincount(self.groups)
+
+    def widths(self, genomes: np.ndarray) -> np.ndarray:
+        """int [..., n_groups]: how many filters of each group are kept."""
+        return np.add.reduceat(genomes, self.starts, axis=-1, dtype=int)
+
+    def shares(self, genomes: np.ndarray) -> np.ndarray:
+        """float [..., n_groups] in (0, 1]: which part of each group is kept."""
+        return self.widths(genomes) / self.sizes
+
+    def genomes(self, widths: np.ndarray, rank: np.ndarray) -> np.ndarray:
+        """bool [..., n_bits]: of each group so many filters, those of least rank; widths are
+        clipped to 1 .. size.
+
+        rank: int [n_bits], or one for each row of widths.
+        """
+        return rank < np.clip(widths, 1, self.sizes)[..., self.groups]
+
+
+@dataclass(frozen=True, eq=False)
+class History:
+    """All evaluated candidates in their order: genomes bool [n, n_bits], F float [n, 2] (error,
+    share of the MACs), both minimised.
+    """
+
+    genomes: np.ndarray
+    F: np.ndarray
+
+    @classmethod
+    def empty(cls, n_bits: int) -> History:
+        return cls(np.zeros((0, n_bits), dtype=bool), np.zeros((0, 2)))
+
+    def __len__(self) -> int:
+        return len(self.genomes)
+
+    def first(self, n: int) -> History:
+        """The first ``n`` candidates."""
+        return History(self.genomes[:n], self.F[:n])
+
+
+def ranking(space: Space, scores: np.ndarray) -> np.ndarray:
+    """int [..., n_bits]: each filter's place in its group by falling score, 0 = highest; equal
+    scores by their order.
+    """
+    order = np.lexsort((-scores, np.broadcast_to(space.groups, scores.shape)), axis=-1)
+    place = np.arange(space.n_bits) - space.starts[space.groups]
+    rank = np.empty(scores.shape, dtype=int)
+    np.put_along_axis(rank, order, np.broadcast_to(place, scores.shape), axis=-1)
+    return rank
+
+
+def order_of(space: Space, name: str, seed: int) -> np.ndarray:
+    """int [n_bits]: the rank of each filter by an order of the space, or, named random, by one that
+    is drawn from the seed.
+    """
+    if name == "random":
+        return ranking(space, np.random.default_rng([seed, 3]).random(space.n_bits))
+    return space.orders[name]

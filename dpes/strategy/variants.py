@@ -1,0 +1,106 @@
+"""The strategy in parts: a variant says how genomes are encoded, where the search starts, who has
+offspring, and who is evaluated.
+
+A strategy is any function (space, history, seed) -> genomes bool [n, n_bits] to evaluate next, none
+when it has no more to say. It remembers nothing: whatever it needs it finds in the history, so a
+search resumes from its list of candidates alone.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from . import es, learned, parents, starts, surrogate
+from .space import History, Space, order_of
+
+
+@dataclass(frozen=True)
+class Variant:
+    """The parts of one search; calling it proposes the next generation."""
+
+    encoding: str = "widths"  # widths: how many filters each group keeps; bits: which ones
+    order: str = "l1"  # of a group's filters (widths): one of the space, random (by the seed), learned
+    start: str = "spread"  # spread, uniform, unpruned
+    parents: str = "archive"  # archive: non-dominated set by crowding; three: heavy, knee, light
+    proposals: str = "mutation"  # mutation; surrogate: screened by it; sample: no selection at all
+    p_mutation: float = 0.3  # of changing a group's width, or of flipping a bit
+    population: int = 15
+    first: int = 30  # candidates of the start
+    pool: int = 2000  # that the surrogate chooses from
+    evaluations: int = 150  # without that of the unpruned network
+    least: float | None = None  # share that offspring keep of every group (widths): no bottlenecks
+    criteria: tuple[str, ...] | None = (
+        None  # orders that a learned order begins with; none when unset
+    )
+
+    @property
+    def knowledge(self) -> bool:
+        """Whether it has looked at the weights."""
+        if self.order == "learned":
+            return bool(self.criteria)
+        return self.encoding == "widths" and self.order != "random"
+
+    def rank(self, space: Space, seed: int) -> np.ndarray | None:
+        """int [n_bits]: the order of the filters, or None where every set of filters can come up.
+        """
+        if self.order == "learned" and self.criteria:
+            return space.orders[self.criteria[0]]
+        return (
+            None
+            if self.encoding == "bits" or self.order == "learned"
+            else order_of(space, self.order, seed)
+        )
+
+    def __call__(self, space: Space, history: History, seed: int) -> np.ndarray:
+        rank, first = self.rank(space, seed), 1 if self.start == "unpruned" else self.first
+        if self.proposals == "sample":
+            return starts.spread(space, seed, rank, len(history), self.population)
+        if not len(history):
+            return self.begin(space, rank, seed)
+        rng = np.random.default_rng([seed, (len(history) - first) // self.population])
+        if self.parents == "three":
+            three = parents.three(space, history, first, self.population)
+            return self.mutated(space, three[rng.integers(3, size=self.population)], rank, rng)
+        if self.proposals == "surrogate":
+            return self.screened(space, history, rank, rng)
+        drawn = parents.archive(history, rng, 4 * self.population)
+        return surrogate.unseen(self.mutated(space, drawn, rank, rng), history.genomes)[
+            : self.population
+        ]
+
+    def screened(
+        self, space: Space, history: History, rank: np.ndarray | None, rng: np.random.Generator
+    ) -> np.ndarray:
+        """What the surrogate likes best among offspring of the archive and as many fresh samples."""
+        if self.order == "learned":
+            widths = learned.widths_to_try(space, history, self.p_mutation, self.pool, rng)
+            names = self.criteria or ()
+            return learned.propose(space, history, widths, self.population, rng, names)
+        old = self.mutated(space, parents.archive(history, rng, self.pool // 2), rank, rng)
+        new = starts.spread(space, int(rng.integers(2**32)), rank, 0, self.pool // 2)
+        pool = np.concatenate([old, new])
+        if self.least is not None and rank is not None:
+            floor = np.ceil(self.least * space.sizes).astype(int)
+            pool = space.genomes(np.maximum(space.widths(pool), floor), rank)
+        return surrogate.screen(space, history, pool, self.population, rng)
+
+    def begin(self, space: Space, rank: np.ndarray | None, seed: int) -> np.ndarray:
+        """The first generation."""
+        if self.start == "unpruned":
+            return starts.unpruned(space)
+        if self.start == "uniform":
+            return starts.uniform(space, seed, rank, self.first)
+        if self.order == "learned":
+            rank = learned.first_ranks(space, seed, 0, self.first, self.criteria or ())
+        return starts.spread(space, seed, rank, 0, self.first)
+
+    def mutated(
+        self, space: Space, genomes: np.ndarray, rank: np.ndarray | None, rng: np.random.Generator
+    ) -> np.ndarray:
+        """Offspring of the given parents, one each."""
+        if rank is None:
+            flips = rng.random(genomes.shape) < self.p_mutation
+            return es.repair(genomes ^ flips, space.groups)
+        return es.mutate_widths(genomes, rng, self.p_mutation, space.groups, rank)

@@ -1,0 +1,142 @@
+"""The arena: one network on which every search and every simple method is tried.
+
+A candidate's error depends on its genome alone: batch norm is re-estimated on the same augmented
+training images for all, errors are counted on the same images of the search split. So methods share
+the errors of networks that several of them ask for. The published weights of ResNet-20 were trained
+on all 50,000 images, those of the search split among them: errors of nearly whole networks are too
+low, for all methods alike; the test images were never seen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import torch
+from torch import nn
+
+from ..coupling import importance
+from ..coupling.cost import costs
+from ..coupling.layout import Layout
+from ..coupling.tracing import trace
+from ..strategy.settings import Search
+from ..strategy.space import Space, ranking
+from . import criteria, data
+from .baseline import load_baseline
+from .fitness import Fitness
+from .settings import Settings, Training
+
+
+@dataclass(frozen=True)
+class Arena:
+    """What all methods have in common: the network, the images, and one short fine-tuning."""
+
+    model: str = "resnet20"
+    dataset: str = "cifar10"
+    weights: str = "akamaster"
+    calibration_images: int = 500
+    search_images: int = 1000  # an error of .25 has a standard error of .014; see also ``fidelity``
+    tune_images: int = 20_000
+    tune_lr: float = 0.05
+    tune_precision: str | None = "bfloat16"  # a search's errors are float32
+
+    def recipe(self) -> Training:
+        """One fine-tuning for all."""
+        return Training(
+            epochs=1, images=self.tune_images, lr=self.tune_lr, precision=self.tune_precision
+        )
+
+
+class Computed(Mapping):
+    """A table whose entries are computed when they are first asked for; few methods need
+    Torch-Pruning.
+    """
+
+    def __init__(self, names: tuple[str, ...], make: Callable[[str], np.ndarray]):
+        self.made: dict[str, np.ndarray] = {}
+        self.names, self.make = names, make
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        if name not in self.names:
+            raise KeyError(name)
+        if name not in self.made:
+            self.made[name] = self.make(name)
+        return self.made[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.names)
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+
+@dataclass
+class Bench:
+    """The arena's network, images and space, loaded once; ``error`` is the fitness of a genome."""
+
+    arena: Arena
+    model: nn.Module
+    layout: Layout
+    dataset: data.Dataset
+
+    @cached_property
+    def fitness(self) -> Fitness:
+        """Recalibration without any training: the least that makes slim networks comparable."""
+        search = Search(
+            fitness="recalibrate",
+            calibration_images=self.arena.calibration_images,
+            search_images=self.arena.search_images,
+        )
+        return Fitness(self.model, self.layout, self.dataset, search, seed=0)
+
+    @cached_property
+    def whole(self) -> int:
+        """MACs of the unpruned network."""
+        return self.layout.macs(np.ones(self.layout.n_bits, dtype=bool))
+
+    @cached_property
+    def space(self) -> Space:
+        """Bits, costs, and the orders that use knowledge."""
+        score = Computed(("l1", *criteria.CRITERIA), self.score)
+        space = Space(self.layout.group_of_bit, self.shares, {}, score)
+        return Space(
+            space.groups,
+            space.cost,
+            Computed(tuple(score), lambda name: ranking(space, score[name])),
+            score,
+        )
+
+    def score(self, name: str) -> np.ndarray:
+        """float [n_bits]: the importance of each filter by one criterion."""
+        if name == "l1":
+            return importance.l1_norms(self.model, self.layout)
+        return criteria.scores(self.model, self.layout, name, *self.labelled())
+
+    def labelled(self, n: int = 250) -> tuple[torch.Tensor, torch.Tensor]:
+        """The first calibration images, normalised, and their classes: the criteria see what
+        recalibration sees.
+        """
+        n = min(n, len(self.fitness.calibration))
+        order = torch.randperm(len(self.dataset.train), generator=torch.Generator().manual_seed(0))[
+            :n
+        ]  # as Fitness draws them
+        return data.normalise(self.fitness.calibration[:n], self.dataset), self.dataset.train.y[
+            order
+        ]
+
+    def shares(self, genomes: np.ndarray) -> np.ndarray:
+        """float [n]: which part of the MACs each genome has left."""
+        return costs(self.layout, genomes) / self.whole
+
+
+def prepare(arena: Arena) -> Bench:
+    """Load the network and the images; one thread, so that equal processors give equal bits."""
+    torch.set_num_threads(1)
+    dataset = data.load(arena.dataset)
+    settings = Settings(
+        model=arena.model, dataset=arena.dataset, weights=arena.weights, profile="arena"
+    )
+    model = load_baseline(settings, dataset).eval()
+    return Bench(arena, model, trace(model, torch.zeros(1, dataset.channels, 32, 32)), dataset)

@@ -1,0 +1,119 @@
+"""Networks that no search has chosen: thinned uniformly, or by one criterion over all layers, at
+the same shares of the MACs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..strategy.space import History, Space, order_of, ranking
+from ..strategy.starts import GOLDEN
+
+CUTS = tuple(round(0.95 - 0.05 * i, 2) for i in range(15))  # .95, .90, ... .25 of the MACs
+
+
+def largest(space: Space, share: float, genome_of: Callable[[float], np.ndarray]) -> np.ndarray:
+    """The largest genome of a growing family, t in [0, 1] -> genome, that has at most this share of
+    the MACs; by bisection.
+    """
+    low, high = 0.0, 1.0
+    if space.cost(genome_of(high)[None])[0] <= share:
+        return genome_of(high)
+    for _ in range(40):
+        middle = (low + high) / 2
+        low, high = (
+            (middle, high) if space.cost(genome_of(middle)[None])[0] <= share else (low, middle)
+        )
+    return genome_of(low)
+
+
+@dataclass(frozen=True)
+class Uniform:
+    """The same share of every group (Li et al. 2017 with L1), once at each of ``CUTS``; order
+    random: drawn from the seed.
+    """
+
+    order: str = "l1"
+
+    @property
+    def knowledge(self) -> bool:
+        return self.order != "random"
+
+    @property
+    def evaluations(self) -> int:
+        return len(CUTS)
+
+    def rank(self, space: Space, seed: int) -> np.ndarray:
+        return order_of(space, self.order, seed)
+
+    def __call__(self, space: Space, history: History, seed: int) -> np.ndarray:
+        rank = self.rank(space, seed)
+        rounding = (
+            np.arange(len(space.sizes)) * GOLDEN % 1
+        )  # if all groups rounded at once, MACs would go in steps
+
+        def genome_of(t: float) -> np.ndarray:
+            return space.genomes(np.floor(t * space.sizes + rounding).astype(int), rank)
+
+        return np.array([largest(space, cut, genome_of) for cut in CUTS[len(history) :]]).reshape(
+            -1, space.n_bits
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Global:
+    """The filters of highest score over all groups at once, each group's best one always kept, once
+    at each of ``CUTS``.
+    """
+
+    order: str = "l2"
+
+    knowledge = True
+    evaluations = len(CUTS)
+
+    def rank(self, space: Space, seed: int) -> np.ndarray:
+        return order_of(space, self.order, seed)
+
+    def __call__(self, space: Space, history: History, seed: int) -> np.ndarray:
+        scores = space.scores[self.order]
+        falling = np.sort(scores)[::-1]
+        best = ranking(space, scores) == 0
+
+        def genome_of(t: float) -> np.ndarray:
+            n = int(round(t * len(scores)))
+            return best | (scores >= falling[n - 1] if n else np.zeros(len(scores), dtype=bool))
+
+        return np.array([largest(space, cut, genome_of) for cut in CUTS[len(history) :]]).reshape(
+            -1, space.n_bits
+        )
+
+
+def grown(space: Space, genome: np.ndarray, share: float, rank: np.ndarray) -> np.ndarray:
+    """The genome brought to a share of the MACs: every group regains the same part of what it lost,
+    in the given order.
+
+    Kept filters stay. What is left of the share then goes to single filters, one for each group
+    that has room, in the order of the groups. rank: int [n_bits].
+    """
+    order = np.where(genome, -1, rank)  # what is kept comes first
+    place = ranking(space, -order.astype(float))
+    widths, rounding = space.widths(genome), np.arange(len(space.sizes)) * GOLDEN % 1
+
+    def genome_of(t: float) -> np.ndarray:
+        lost = space.sizes - widths
+        return genome | (
+            place
+            < (widths + np.floor(np.minimum(t * lost + rounding * (t > 0), lost)).astype(int))[
+                space.groups
+            ]
+        )
+
+    result = largest(space, share, genome_of)
+    for group, width in enumerate(space.widths(result)):
+        one_more = result | ((space.groups == group) & (place == width))
+        if space.cost(one_more[None])[0] <= share:
+            result = one_more
+    return result

@@ -1,0 +1,91 @@
+"""Does the fitness tell the truth? Networks that the arena fine-tuned, judged by cheaper and dearer
+kinds of fitness.
+
+All networks at one cut have equal MACs, so MACs say nothing here: what a kind of fitness orders
+right, it knows from the network.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from ..coupling.genome import from_hex
+from ..disk import write_json
+from ..strategy.settings import Search
+from .arena import Arena, Bench
+from .fitness import Fitness
+from .tuning import read_tuned
+
+
+def kinds(arena: Arena) -> dict[str, Search]:
+    """Kinds of fitness by name, the cheapest first; the arena's own is ``recalibrated``."""
+    own = Search(
+        fitness="recalibrate",
+        calibration_images=arena.calibration_images,
+        search_images=arena.search_images,
+    )
+    brief = replace(own, fitness="partial-recalibrate", partial_epochs=1, partial_lr=0.01)
+    n = arena.calibration_images
+    return {
+        "cut": replace(own, fitness="none"),
+        "recalibrated on a fifth": replace(own, calibration_images=n // 5, batch_size=n // 5),
+        "recalibrated": own,
+        "recalibrated, judged on four times as many": replace(
+            own, search_images=4 * arena.search_images
+        ),
+        "8 steps, recalibrated": replace(brief, partial_images=8 * own.batch_size // 2),
+        "32 steps, recalibrated": replace(brief, partial_images=32 * own.batch_size // 2),
+    }
+
+
+def path_of(folder: Path, genome: str, share: float) -> Path:
+    """The file of one network."""
+    return (
+        folder
+        / "fidelity"
+        / f"m{round(100 * share)}-{hashlib.sha256(genome.encode()).hexdigest()[:12]}.json"
+    )
+
+
+def measure(bench: Bench, genome: str) -> dict[str, Any]:
+    """Kind -> error and seconds of this process's own time, one thread."""
+    bits, found = from_hex(genome, bench.layout.n_bits), {}
+    for name, search in kinds(bench.arena).items():
+        fitness = Fitness(bench.model, bench.layout, bench.dataset, search, seed=0)
+        start = time.process_time()
+        error = fitness(bits)
+        found[name] = {"error": error, "seconds": round(time.process_time() - start, 2)}
+    return found
+
+
+def missing(folder: Path) -> list[dict[str, Any]]:
+    """Fine-tuned networks that were not measured yet, each once."""
+    wanted = {
+        path_of(folder, e["genome"], e["share"]): e for e in read_tuned(folder) if "test_error" in e
+    }
+    return [entry for path, entry in wanted.items() if not path.exists()]
+
+
+def run(bench: Bench, folder: Path) -> None:
+    """Measure all fine-tuned networks of the arena."""
+    for entry in missing(folder):
+        path = path_of(folder, entry["genome"], entry["share"])
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_json(
+            path,
+            {
+                "genome": entry["genome"],
+                "share": entry["share"],
+                "kinds": measure(bench, entry["genome"]),
+            },
+        )
+
+
+def read(folder: Path) -> list[dict[str, Any]]:
+    """All measured networks."""
+    return [json.loads(path.read_text()) for path in sorted(folder.glob("fidelity/*.json"))]

@@ -1,0 +1,114 @@
+"""All methods of the tournament by name: variants of the strategy and their rivals, in one
+interface.
+
+A method is (space, history, seed) -> the next genomes, with ``evaluations``, ``knowledge`` (has it
+looked at weights?) and ``rank(space, seed)``, the order in which it would take filters back (None:
+any).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from ..errors import DpesError
+from ..fields import suggest
+from ..strategy.variants import Variant
+from .families import Global, Uniform
+from .nsga2 import NSGA2
+
+Method = Callable
+
+BITS = {"encoding": "bits", "p_mutation": 0.05}
+BLIND = {"order": "random"}
+SURROGATE = Variant(proposals="surrogate")
+
+CORE: dict[str, Method] = {  # the main methods, which get their seeds first
+    "surrogate-floor": replace(SURROGATE, least=0.3),
+    "surrogate-fpgm": replace(SURROGATE, least=0.3, order="fpgm"),
+    "random-widths": Variant(proposals="sample"),
+    "nsga2-widths": NSGA2(),
+    "uniform-l1": Uniform("l1"),
+    "uniform-random": Uniform("random"),
+    "deeppruning": Variant(**BITS, start="unpruned", parents="three"),
+    "surrogate": SURROGATE,
+    "global-fpgm": Global("fpgm"),
+    "global-taylor": Global("taylor"),
+    "global-group": Global("group"),
+    "surrogate-blind": replace(SURROGATE, **BLIND),
+}
+MORE: dict[str, Method] = {
+    "learned": replace(SURROGATE, order="learned", criteria=("l1", "fpgm", "taylor", "group")),
+    "random-bits": Variant(**BITS, proposals="sample"),
+    "random-fpgm": Variant(order="fpgm", proposals="sample"),
+    "global-l2": Global("l2"),
+    "global-bn": Global("bn"),
+    "learned-blind": replace(SURROGATE, order="learned"),
+    "archive": Variant(),
+    "nsga2-bits": NSGA2("bits"),
+    "random-blind": Variant(**BLIND, proposals="sample"),
+    "uniform-fpgm": Uniform("fpgm"),
+    "uniform-taylor": Uniform("taylor"),
+    "uniform-bn": Uniform("bn"),
+}
+PARTS: dict[str, Method] = {  # from the paper's way to ours, and back, one part at a time
+    "widths": Variant(start="unpruned", parents="three"),
+    "bits-spread": Variant(**BITS, parents="three"),
+    "bits-archive": Variant(**BITS),
+    "bits-archive-unpruned": Variant(**BITS, start="unpruned"),
+    "bits-surrogate": Variant(**BITS, proposals="surrogate"),
+    "surrogate-uniform": replace(SURROGATE, start="uniform"),
+    "surrogate-bn": replace(SURROGATE, order="bn"),
+    "surrogate-taylor": replace(SURROGATE, order="taylor"),
+    "archive-blind": Variant(**BLIND),
+    "surrogate-300": replace(SURROGATE, evaluations=300),
+    "random-widths-300": Variant(proposals="sample", evaluations=300),
+}
+METHODS: dict[str, Method] = CORE | MORE | PARTS
+
+# Comparisons of neighbours in which one part changes: (method, what changed since the one before).
+FROM_THE_PAPER = (
+    ("deeppruning", "the paper's way: bits, three parents, from the unpruned network"),
+    ("bits-spread", "a spread sample to start from"),
+    ("bits-archive", "the whole archive as parents"),
+    ("bits-surrogate", "a surrogate screens the offspring"),
+    ("surrogate", "widths, filters by L1 norm"),
+    ("learned", "an order learned from four criteria and the history"),
+)
+LEFT_OUT = (  # each against ``surrogate``
+    ("surrogate-floor", "no group below 30 % of its filters"),
+    ("archive", "no surrogate"),
+    ("surrogate-blind", "a random order instead of L1"),
+    ("learned-blind", "an order learned from nothing instead of L1"),
+    ("bits-surrogate", "any filters instead of L1 and widths"),
+    ("surrogate-uniform", "30 uniform fractions to start from"),
+    ("random-widths", "no selection at all"),
+)
+ADDED = (  # each against ``deeppruning``: which single change brings the paper's way most?
+    ("widths", "widths by L1 norm instead of bits"),
+    ("bits-spread", "a spread sample to start from"),
+    ("bits-archive-unpruned", "the whole archive as parents"),
+)
+
+
+class MethodError(DpesError):
+    """A method that does not exist."""
+
+
+def method(name: str) -> Method:
+    """The method of that name; raises ``MethodError``."""
+    if name not in METHODS:
+        raise MethodError(f"unknown method {name!r}: {suggest(name, METHODS)}")
+    return METHODS[name]
+
+
+def is_family(name: str) -> bool:
+    """Whether it is a family of networks at fixed shares of the MACs, not a search."""
+    return isinstance(METHODS[name], Uniform | Global)
+
+
+def seeded(name: str) -> bool:
+    """Whether its networks depend on the seed; those of the other families are the same for all
+    seeds.
+    """
+    return not is_family(name) or METHODS[name].order == "random"

@@ -1,0 +1,168 @@
+"""Rows of the tournament: one method on one seed in one file, a line for each candidate."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import filelock
+import numpy as np
+
+from ..coupling.genome import from_hex, to_hex
+from ..errors import RunError
+from ..fields import to_dict
+from ..strategy.space import History
+from .arena import Arena, Bench
+from .environment import environment
+from .methods import method
+
+
+def row_path(folder: Path, name: str, seed: int) -> Path:
+    return folder / f"{name}-s{seed}.jsonl"
+
+
+def header(bench: Bench, name: str, seed: int) -> dict[str, Any]:
+    """The first line of a row: what the method is, what was the same for all, and what errors
+    depend on beside that.
+    """
+    env = {
+        key: value
+        for key, value in environment("cpu").items()
+        if key in ("torch", "numpy", "device")
+    }
+    row = {
+        "method": name,
+        "seed": seed,
+        "parts": to_dict(method(name)),
+        "arena": to_dict(bench.arena),
+    }
+    return json.loads(
+        json.dumps(row | {"n_bits": bench.layout.n_bits, "macs": bench.whole, "env": env})
+    )
+
+
+def read_row(path: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """(header, candidates in order) of a row; a line that was cut off while it was written is left
+    out. Raises ``RunError``.
+    """
+    text = path.read_text()
+    lines = text.splitlines()
+    whole = lines if text.endswith("\n") else lines[:-1]
+    try:
+        entries = [json.loads(line) for line in whole]
+    except ValueError:
+        raise RunError(f"{path}: damaged; delete it, and it is made again") from None
+    return (entries[0], entries[1:]) if entries else ({}, [])
+
+
+def history_of(candidates: list[dict[str, Any]], bench: Bench) -> History:
+    """The candidates of a row as arrays."""
+    if not candidates:
+        return History.empty(bench.layout.n_bits)
+    genomes = np.array([from_hex(c["genome"], bench.layout.n_bits) for c in candidates])
+    return History(genomes, np.array([[c["error"], c["macs"] / bench.whole] for c in candidates]))
+
+
+def known_errors(folder: Path, arena: Arena) -> dict[str, float]:
+    """Genome (hex) -> error of all candidates of this arena so far, whoever asked for them."""
+    known: dict[str, float] = {}
+    for path in sorted(folder.glob("*.jsonl")):
+        head, candidates = read_row(path)
+        if head.get("arena") == to_dict(arena):
+            known |= {c["genome"]: c["error"] for c in candidates}
+    return known
+
+
+def total(name: str) -> int:
+    """How many candidates a finished row has; the unpruned network comes on top where a search
+    starts at it.
+    """
+    one = method(name)
+    return one.evaluations + (getattr(one, "start", "") == "unpruned")
+
+
+def finished(folder: Path, name: str, seed: int) -> bool:
+    path = row_path(folder, name, seed)
+    return path.exists() and len(read_row(path)[1]) >= total(name)
+
+
+def run_row(
+    bench: Bench,
+    folder: Path,
+    name: str,
+    seed: int,
+    known: dict[str, float],
+    tick: Callable[[float], None] = lambda seconds: None,
+) -> History:
+    """Make one row, or what is missing of it; returns its history. tick: called with the seconds of
+    each new evaluation.
+
+    The method is asked again for every generation, so a row that goes on is checked, candidate by
+    candidate, to be the same search. Raises ``RunError`` if it is not.
+    """
+    path, head = row_path(folder, name, seed), header(bench, name, seed)
+    stored, candidates = read_row(path) if path.exists() else ({}, [])
+    if stored and stored | {"env": 0} != head | {"env": 0}:
+        raise RunError(f"{path}: of another method or arena; delete it, or use another folder")
+    write_whole(path, [stored or head, *candidates])
+    one, n = method(name), 0
+    with path.open("a") as file:
+        while n < total(name):
+            genomes = one(bench.space, history_of(candidates[:n], bench), seed)[: total(name) - n]
+            if not len(genomes):
+                break
+            for genome in genomes:
+                text = to_hex(genome)
+                if n < len(candidates):
+                    if candidates[n]["genome"] != text:
+                        raise RunError(
+                            f"{path}: candidate {n} is another one here (other versions?); delete it"
+                        )
+                else:
+                    start = time.perf_counter()
+                    if text not in known:
+                        known[text] = bench.fitness(genome)
+                        tick(time.perf_counter() - start)
+                    candidates.append(
+                        {
+                            "genome": text,
+                            "error": known[text],
+                            "macs": bench.layout.macs(genome),
+                        }
+                    )
+                    file.write(json.dumps(candidates[-1]) + "\n")
+                    file.flush()
+                n += 1
+    return history_of(candidates, bench)
+
+
+def write_whole(path: Path, entries: list[dict[str, Any]]) -> None:
+    """A file of one JSON line each, whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f"{path.name}.{os.getpid()}.part")
+    part.write_text("".join(json.dumps(entry) + "\n" for entry in entries))
+    os.replace(part, path)
+
+
+@contextmanager
+def claimed(path: Path) -> Iterator[bool]:
+    """Whether this process may work on a file that others may be working on; use as a context
+    manager.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = filelock.FileLock(f"{path}.lock", timeout=0)
+    try:
+        lock.acquire()
+    except filelock.Timeout:
+        yield False
+        return
+    try:
+        yield True
+    finally:
+        lock.release()
+        Path(f"{path}.lock").unlink(missing_ok=True)

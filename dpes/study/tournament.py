@@ -1,0 +1,197 @@
+"""The tournament: all rows of the arena, in an order that leaves the most useful table whenever it
+stops.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..errors import SettingsError
+from . import arena, fidelity, rows, tuning
+from .methods import CORE, METHODS, MORE, PARTS, method, seeded
+
+SEARCH_SECONDS, TUNE_SECONDS = (
+    1.0,
+    40.0,
+)  # of a candidate, of a fine-tuning: first guesses, replaced by what is measured
+
+
+@dataclass(frozen=True)
+class Task:
+    """A row to search (``share`` 0), or one network of it to fine-tune."""
+
+    name: str
+    seed: int
+    share: float = 0.0
+    training: int = 0
+
+    def path(self, folder: Path) -> Path:
+        if self.share:
+            return tuning.tuned_path(folder, self.name, self.seed, self.share, self.training)
+        return rows.row_path(folder, self.name, self.seed)
+
+    def done(self, folder: Path) -> bool:
+        return (
+            self.path(folder).exists()
+            if self.share
+            else rows.finished(folder, self.name, self.seed)
+        )
+
+
+def plan(seeds: list[int], names: list[str] | None = None) -> list[Task]:
+    """All tasks: the main methods seed by seed, searched and fine-tuned at the tighter cut; then
+    the wider table, then the rest.
+    """
+    tight, loose = tuning.SHARES
+    tasks: list[Task] = []
+    for block in (seeds[:3], seeds[3:]):
+        for seed in block:
+            tasks += [Task(name, seed) for name in CORE] + [
+                Task(name, seed, tight) for name in CORE
+            ]
+        tasks += [Task(name, seed, loose) for seed in block for name in CORE]
+    others = [*MORE, *PARTS]
+    for seed in seeds:
+        tasks += [Task(name, seed) for name in others] + [
+            Task(name, seed, tight) for name in others
+        ]
+    tasks += [Task(name, seed, loose) for seed in seeds for name in others]
+    tasks += [
+        Task(name, seed, share, 1) for share in tuning.SHARES for seed in seeds for name in METHODS
+    ]
+    wanted = dict.fromkeys(t for t in tasks if names is None or t.name in names)
+    return [t for t in wanted if seeded(t.name) or t.seed == seeds[0]]
+
+
+class Forecast:
+    """Hours left, from the seconds of what was done in this sitting."""
+
+    def __init__(self) -> None:
+        self.seconds = {"search": [SEARCH_SECONDS], "tune": [TUNE_SECONDS]}
+
+    def tick(self, seconds: float, kind: str = "search") -> None:
+        self.seconds[kind] = [*self.seconds[kind], seconds][-300:]
+
+    def left(self, tasks: list[Task], workers: int) -> float:
+        """Hours; rows that are half done count as whole."""
+        mean = {kind: sum(s) / len(s) for kind, s in self.seconds.items()}
+        return (
+            sum(mean["tune"] if t.share else mean["search"] * rows.total(t.name) for t in tasks)
+            / 3600
+            / workers
+        )
+
+
+def work(
+    folder: Path, tasks: list[Task], workers: int = 1, say: Callable[[str], None] = print
+) -> None:
+    """Do all tasks that are not done and that no other process is at."""
+    bench = arena.prepare(arena.Arena())
+    known, forecast = rows.known_errors(folder, bench.arena), Forecast()
+    for task in waiting(tasks, folder):
+        with rows.claimed(task.path(folder)) as mine:
+            if not mine or task.done(folder):
+                continue
+            start = time.perf_counter()
+            if task.share:
+                if not rows.finished(folder, task.name, task.seed):
+                    continue
+                entry = tuning.tune(
+                    bench, folder, task.name, task.seed, task.share, task.training, known
+                )
+                forecast.tick(time.perf_counter() - start, "tune")
+                percent = 100 * entry.get("test_error", float("nan"))
+                outcome = f"at {task.share:.2f} of the MACs: test error {percent:.2f} %"
+            else:
+                history = rows.run_row(bench, folder, task.name, task.seed, known, forecast.tick)
+                least = [
+                    "-"
+                    if (row := tuning.chosen(history, s)) is None
+                    else f"{100 * history.F[row, 0]:.1f}"
+                    for s in (0.8, 0.7, 0.6, 0.5)
+                ]
+                outcome = f"search error % at .8 .7 .6 .5 of the MACs: {' '.join(least)}"
+        left = [t for t in tasks if not t.done(folder)]
+        say(
+            f"{time.strftime('%H:%M:%S')} {task.name} seed {task.seed} {outcome}; "
+            f"{time.perf_counter() - start:.0f} s, {len(left)} of {len(tasks)} left, "
+            f"{forecast.left(left, workers):.1f} h"
+        )
+
+
+def waiting(tasks: list[Task], folder: Path) -> Iterator[Task]:
+    """The tasks that are not done when their turn comes."""
+    return (task for task in tasks if not task.done(folder))
+
+
+def chosen(only: str, seeds: str, searches: bool) -> list[Task]:
+    """The tasks of the command's options; raises ``SettingsError`` for seeds that are no numbers,
+    ``MethodError`` for unknown names.
+    """
+    names = [name for name in only.split(",") if name] or None
+    for name in names or ():
+        method(name)
+    low, _, high = seeds.partition("-")
+    if not low.isdigit() or not (high or low).isdigit() or int(high or low) < int(low):
+        raise SettingsError(
+            f"seeds = {seeds!r}: must be a number such as 3, or a range such as 0-4"
+        )
+    return [
+        task
+        for task in plan(list(range(int(low), int(high or low) + 1)), names)
+        if not (searches and task.share)
+    ]
+
+
+def run(
+    folder: Path,
+    only: str = "",
+    seeds: str = "0-4",
+    workers: int = 1,
+    searches: bool = False,
+    left: bool = False,
+    fitness: bool = False,
+    say: Callable[[str], None] = print,
+) -> None:
+    """All tasks of the options, by so many processes; see ``python -m dpes arena --help``."""
+    if fitness:
+        say(
+            f"{len(fidelity.missing(folder))} networks to judge by other kinds of fitness"
+        )
+        return None if left else fidelity.run(arena.prepare(arena.Arena()), folder)
+    tasks = chosen(only, seeds, searches)
+    missing = [task for task in tasks if not task.done(folder)]
+    say(
+        f"{len(missing)} of {len(tasks)} tasks left, "
+        f"about {Forecast().left(missing, workers):.1f} h"
+    )
+    if left or not missing:
+        return
+    words = [
+        sys.executable,
+        "-m",
+        "dpes",
+        "arena",
+        "--folder",
+        str(folder),
+        "--only",
+        only,
+        "--seeds",
+        seeds,
+    ]
+    words += ["--searches"] if searches else []
+    others = [subprocess.Popen(words) for _ in range(workers - 1)]
+    try:
+        work(folder, tasks, workers, say)
+    except BaseException:
+        for process in others:
+            process.terminate()
+        raise
+    finally:
+        for process in others:
+            process.wait()

@@ -1,0 +1,280 @@
+"""The tournament's rows: the same however often they are stopped, refused when they are others,
+brought to equal MACs by rule.
+"""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from dpes import trace
+from dpes.coupling import importance
+from dpes.coupling.genome import to_hex
+from dpes.errors import RunError
+from dpes.strategy.space import History
+from dpes.study import arena, criteria, data, fidelity, models, rows, tournament, tuning
+from dpes.study.methods import CORE, METHODS
+
+tp = pytest.importorskip("torch_pruning")
+
+
+@pytest.fixture(scope="module")
+def bench():
+    """A tiny untrained network on digits."""
+    small = arena.Arena(
+        "resnet8",
+        "digits",
+        "train",
+        calibration_images=32,
+        search_images=60,
+        tune_images=128,
+        tune_precision=None,
+    )
+    model = models.build("resnet8", 10, 1).eval()
+    return arena.Bench(small, model, trace(model, torch.zeros(1, 1, 32, 32)), data.load("digits"))
+
+
+@pytest.fixture
+def short(monkeypatch):
+    """Searches of 40 evaluations."""
+    from dataclasses import replace
+
+    for name in ("surrogate", "random-widths", "deeppruning"):
+        monkeypatch.setitem(METHODS, name, replace(METHODS[name], evaluations=40, pool=100))
+
+
+@pytest.mark.parametrize("name", ["surrogate", "random-widths", "deeppruning", "uniform-l1"])
+def test_a_row_that_was_stopped_goes_on_to_the_same_bytes(bench, short, tmp_path, name):
+    rows.run_row(bench, tmp_path, name, 1, known := {})
+    path = rows.row_path(tmp_path, name, 1)
+    whole = path.read_bytes()
+    assert rows.finished(tmp_path, name, 1) and len(whole.splitlines()) == 1 + rows.total(name)
+    for cut in (len(whole) - 30, len(whole) // 2, len(whole.splitlines(True)[0]) + 5, 10):
+        path.write_bytes(whole[:cut])
+        assert not rows.finished(tmp_path, name, 1)
+        rows.run_row(bench, tmp_path, name, 1, {} if cut > len(whole) - 31 else known)
+        assert path.read_bytes() == whole
+
+
+def test_a_finished_row_costs_nothing_and_errors_are_shared(bench, short, tmp_path):
+    ticks: list[float] = []
+    known: dict[str, float] = {}
+    rows.run_row(bench, tmp_path, "random-widths", 0, known, ticks.append)
+    drawn = len(ticks)
+    assert 30 < drawn == len(known) <= 40
+    rows.run_row(bench, tmp_path, "random-widths", 0, {}, ticks.append)
+    assert len(ticks) == drawn
+    assert rows.known_errors(tmp_path, bench.arena) == known
+    rows.run_row(bench, tmp_path, "surrogate", 0, known, ticks.append)
+    assert 0 < len(ticks) - drawn <= 10  # they start at the same 30 networks
+    assert rows.known_errors(tmp_path, arena.Arena()) == {}
+
+
+def test_rows_of_others_are_refused(bench, short, tmp_path):
+    rows.run_row(bench, tmp_path, "random-widths", 0, {})
+    path = rows.row_path(tmp_path, "random-widths", 0)
+    lines = path.read_text().splitlines(True)
+    path.write_text(lines[0].replace('"seed": 0', '"seed": 9') + "".join(lines[1:]))
+    with pytest.raises(RunError, match="of another method or arena"):
+        rows.run_row(bench, tmp_path, "random-widths", 0, {})
+    path.write_text("".join([lines[0], lines[2], lines[1], *lines[3:20]]))
+    with pytest.raises(RunError, match="candidate 0 is another one"):
+        rows.run_row(bench, tmp_path, "random-widths", 0, {})
+    path.write_text("no json\n")
+    with pytest.raises(RunError, match="damaged; delete it"):
+        rows.read_row(path)
+
+
+def test_the_network_at_a_cut_is_that_of_least_search_error_and_ties_go_to_the_lighter():
+    history = History(
+        np.ones((5, 3), bool),
+        np.array([[0.1, 0.9], [0.3, 0.6], [0.2, 0.7], [0.2, 0.65], [np.inf, 0.1]]),
+    )
+    assert [tuning.chosen(history, s) for s in (1, 0.7, 0.62, 0.5)] == [0, 3, 1, None]
+
+
+def test_a_network_is_brought_to_equal_macs_trained_once_and_written(bench, short, tmp_path):
+    rows.run_row(bench, tmp_path, "uniform-l1", 0, known := {})
+    entry = tuning.tune(bench, tmp_path, "uniform-l1", 0, 0.5, 0, known)
+    assert (
+        0.45 < entry["macs"] / bench.whole <= 0.5
+        and entry["macs"] >= entry["found_macs"] * bench.whole - 1
+    )
+    assert 0 <= entry["test_error"] <= 1 and entry["search_error"] == known[entry["genome"]]
+    assert (
+        tuning.tune(bench, tmp_path, "uniform-l1", 0, 0.5, 0, {})
+        == entry
+        == tuning.read_tuned(tmp_path)[0]
+    )
+    again = tuning.trained(
+        bench,
+        np.unpackbits(np.frombuffer(bytes.fromhex(entry["genome"]), np.uint8))[
+            : bench.layout.n_bits
+        ]
+        > 0,
+        0,
+    )
+    assert again["test_error"] == entry["test_error"]
+    assert (
+        tuning.same_network(tmp_path, entry["genome"], entry)["test_error"] == entry["test_error"]
+    )
+    assert tuning.same_network(tmp_path, "00", entry) is None
+
+
+def test_fine_tuned_networks_are_judged_by_other_kinds_of_fitness(bench, short, tmp_path):
+    from dpes.report import contest
+
+    rows.run_row(bench, tmp_path, "uniform-l1", 0, known := {})
+    rows.run_row(bench, tmp_path, "global-l2", 0, known)
+    rows.run_row(bench, tmp_path, "uniform-random", 0, known)
+    entries = [
+        tuning.tune(bench, tmp_path, name, 0, 0.5, 0, known)
+        for name in ("uniform-l1", "global-l2", "uniform-random")
+    ]
+    assert len(fidelity.missing(tmp_path)) == 3
+    fidelity.run(bench, tmp_path)
+    assert not fidelity.missing(tmp_path)
+    measured = {e["genome"]: e["kinds"] for e in fidelity.read(tmp_path)}
+    assert all(measured[e["genome"]]["recalibrated"]["error"] == e["search_error"] for e in entries)
+    table = contest.fidelities(tmp_path, 20)
+    assert list(table.fitness) == list(fidelity.kinds(bench.arena)) and set(table.networks) == {3}
+
+
+def test_a_search_without_a_network_so_light_says_so(bench, short, tmp_path):
+    rows.run_row(bench, tmp_path, "deeppruning", 0, {})
+    entry = tuning.tune(bench, tmp_path, "deeppruning", 0, 0.05, 0, {})
+    assert "test_error" not in entry and tuning.read_tuned(tmp_path) == [entry]
+
+
+def test_the_plan_takes_main_methods_first_and_each_task_once():
+    tasks = tournament.plan([0, 1, 2, 3, 4])
+    assert len(tasks) == len(set(tasks))
+    searches = [t for t in tasks if not t.share]
+    assert [t.name for t in searches[: len(CORE)]] == [*CORE]
+    assert {t.name for t in tasks} == set(METHODS)
+    assert [t.seed for t in searches if t.name == "uniform-l1"] == [0]
+    for task in tasks:
+        if task.share:  # fine-tuned only after its search
+            assert tasks.index(tournament.Task(task.name, task.seed)) < tasks.index(task)
+
+
+def test_the_command_names_what_is_wrong_in_one_line(capsys, tmp_path):
+    from dpes.__main__ import main
+
+    place = ["--folder", str(tmp_path)]
+    assert main(["arena", "--only", "surogate", *place]) == 2
+    assert capsys.readouterr().err.startswith(
+        "dpes: unknown method 'surogate': did you mean 'surrogate'?"
+    )
+    assert main(["arena", "--seeds", "4-2", *place]) == 2
+    assert "must be a number such as 3, or a range such as 0-4" in capsys.readouterr().err
+    assert main(["arena", "--only", "random-widths", "--seeds", "1", "--left", *place]) == 0
+    assert capsys.readouterr().out.startswith("5 of 5 tasks left")
+    assert (
+        main(["arena", "--only", "random-widths", "--seeds", "1-2", "--left", "--searches", *place])
+        == 0
+    )
+    assert capsys.readouterr().out.startswith("2 of 2 tasks left")
+
+
+def test_the_work_is_done_in_the_order_of_the_plan_and_only_once(
+    bench, short, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(tournament.arena, "prepare", lambda _: bench)
+    lines: list[str] = []
+    tasks = tournament.plan([0], ["uniform-l1"])[:2]
+    tournament.work(tmp_path, tasks, say=lines.append)
+    assert (
+        len(lines) == 2
+        and "search error % at" in lines[0]
+        and "test error" in lines[1]
+        and "0 of 2 left" in lines[1]
+    )
+    tournament.work(tmp_path, tasks, say=lines.append)
+    assert len(lines) == 2
+    with rows.claimed(tmp_path / "x.jsonl") as mine, rows.claimed(tmp_path / "x.jsonl") as theirs:
+        assert mine and not theirs
+
+
+# ---- criteria -------------------------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("criterion", criteria.CRITERIA)
+def test_criteria_rank_as_torch_prunings_own_pruner_does(bench, criterion):
+    """Its pruner removes, group by group, the filters that our order removes: the same number from
+    each.
+    """
+    x, y = bench.labelled(32)
+    scores = criteria.scores(bench.model, bench.layout, criterion, x, y)
+    assert (
+        scores.shape == (bench.layout.n_bits,) and np.isfinite(scores).all() and (scores >= 0).all()
+    )
+    import copy
+
+    model = copy.deepcopy(bench.model).eval()
+    torch.nn.functional.cross_entropy(model(x), y).backward()
+    measure = {
+        "l2": lambda: tp.importance.GroupMagnitudeImportance(p=2, group_reduction="first"),
+        "group": lambda: tp.importance.GroupMagnitudeImportance(p=2), "bn": tp.importance.BNScaleImportance,
+        "taylor": tp.importance.GroupTaylorImportance, "fpgm": tp.importance.FPGMImportance,
+    }[criterion]()  # fmt: skip
+    pruner = tp.pruner.BasePruner(
+        model, x[:1], importance=measure, pruning_ratio=0.5, ignored_layers=[model.fc]
+    )
+    gone = np.zeros(bench.layout.n_bits, dtype=bool)
+    owner = {layer: group for group in bench.layout.groups for layer in group.members}
+    names = {module: name for name, module in model.named_modules()}
+    for coupled in pruner.step(interactive=True):
+        group = owner[names[coupled[0].dep.target.module]]
+        gone[group.start + np.array(coupled[0].idxs)] = True
+    for group in bench.layout.groups:
+        if criterion == "l2" and len(group.members) > 1:
+            continue  # the pruner takes another one of the coupled layers for the first
+        worst = np.sort(scores[group.bits])[: gone[group.bits].sum()]
+        assert gone[group.bits].sum() == group.size // 2
+        assert np.allclose(np.sort(scores[group.bits][gone[group.bits]]), worst)
+
+
+def test_l2_is_the_squared_norm_of_the_filters_over_the_mean_of_the_group(bench):
+    x, y = bench.labelled(32)
+    scores = criteria.scores(bench.model, bench.layout, "l2", x, y)
+    group = bench.layout.groups[1]
+    norms = (
+        bench.model.get_submodule(group.name)
+        .weight.detach()
+        .flatten(1)
+        .double()
+        .pow(2)
+        .sum(1)
+        .numpy()
+    )
+    assert np.allclose(scores[group.bits], norms / norms.mean(), rtol=1e-5)
+
+
+def test_the_space_of_the_bench_has_all_orders_and_true_costs(bench):
+    space = bench.space
+    assert (
+        space.orders["l1"]
+        == importance.ranks(bench.layout, importance.l1_norms(bench.model, bench.layout))
+    ).all()
+    assert space.cost(np.ones((1, space.n_bits), bool)).tolist() == [1.0]
+    assert {"l1", *criteria.CRITERIA} == set(space.orders) == set(space.scores)
+
+
+def test_an_unknown_criterion_is_named(bench):
+    with pytest.raises(criteria.CriterionError, match="did you mean 'taylor'"):
+        criteria.scores(bench.model, bench.layout, "tailor", torch.zeros(1, 1, 32, 32))
+
+
+def test_the_header_of_a_row_is_readable_by_itself(bench, short, tmp_path):
+    rows.run_row(bench, tmp_path, "uniform-l1", 0, {})
+    head, candidates = rows.read_row(rows.row_path(tmp_path, "uniform-l1", 0))
+    assert (
+        head["macs"] == bench.whole
+        and head["n_bits"] == bench.layout.n_bits
+        and head["parts"] == {"order": "l1"}
+    )
+    assert set(candidates[0]) == {"genome", "error", "macs"}
+    assert json.loads(json.dumps(head)) == head
+    assert len(candidates[0]["genome"]) == len(to_hex(np.ones(bench.layout.n_bits, bool)))

@@ -1,0 +1,169 @@
+"""Statistics of the tournament against known values and SciPy's own tests."""
+
+from __future__ import annotations
+
+import matplotlib
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+
+from dpes.report import arena as report
+from dpes.report import contest, judgement
+
+matplotlib.use("agg")
+
+
+def test_interquartile_mean_leaves_out_the_outer_quarters():
+    assert judgement.iqm([0, 1, 2, 3, 4, 5, 6, 100]) == 3.5
+    assert judgement.iqm([1, 2, 3, 4, 1000]) == 3
+
+
+def test_bootstrap_interval_covers_about_as_often_as_it_says():
+    rng = np.random.default_rng(0)
+    hits = 0
+    for _ in range(60):
+        e = judgement.estimate(rng.normal(0, 1, 40), np.mean, resamples=400)
+        hits += e.low <= 0 <= e.high
+    assert 50 <= hits <= 60
+
+
+def test_an_estimate_of_one_value_or_of_equal_values_has_no_width():
+    assert judgement.estimate([0.3]) == judgement.Estimate(0.3, 0.3, 0.3, 1)
+    assert judgement.estimate([0.3, 0.3]).low == 0.3
+    assert not judgement.paired([0.1], [0.3]).excludes_zero
+    assert judgement.paired([0.1], [0.3]).text(100) == "-20.0 (one run)"
+    assert judgement.Estimate(0.123, 0.119, 0.128, 5).text(100) == "12.3 [11.9, 12.8]"
+
+
+def test_same_values_same_interval():
+    assert judgement.estimate([1, 2, 3, 4, 6]) == judgement.estimate([1, 2, 3, 4, 6])
+
+
+def test_paired_interval_is_students():
+    a, b = np.array([1.0, 2, 3.5, 4]), np.array([1.5, 2.9, 3.6, 5])
+    e, theirs = judgement.paired(a, b), stats.ttest_rel(a, b).confidence_interval(0.95)
+    assert np.allclose([e.low, e.high], theirs) and e.excludes_zero == (
+        judgement.p_value(a, b) < 0.05
+    )
+    assert judgement.p_value(a, b) == pytest.approx(stats.ttest_rel(a, b).pvalue)
+    assert judgement.p_value([1], [2]) == judgement.p_value([1, 2], [1, 2]) == 1
+
+
+def test_holm_by_hand():
+    assert judgement.holm({"a": 0.01, "b": 0.04, "c": 0.03, "d": 0.005}) == pytest.approx(
+        {"a": 0.03, "b": 0.06, "c": 0.06, "d": 0.02}
+    )
+    assert judgement.holm({"a": 0.9, "b": 0.8}) == {"a": 1.0, "b": 1.0}
+
+
+def test_probability_of_improvement_is_mann_whitneys():
+    a, b = [1.0, 2, 3, 3], [2.0, 3, 4]
+    u = stats.mannwhitneyu(b, a).statistic
+    assert judgement.improvement(a, b) == pytest.approx(u / 12)
+    assert judgement.improvement(a, b) + judgement.improvement(b, a) == pytest.approx(1)
+    e = judgement.improvement_interval(a, b)
+    assert 0 <= e.low <= e.value <= e.high <= 1
+
+
+def made_up(differences: dict[str, float]) -> pd.DataFrame:
+    rng = np.random.default_rng(0)
+    rows = []
+    for seed in range(5):
+        base = 0.2 + rng.normal(0, 0.02)
+        for method, d in differences.items():
+            if method == "uniform-l1" and seed:
+                continue
+            for training in (0, 1):
+                rows.append(
+                    {
+                        "method": method,
+                        "seed": seed,
+                        "share": 0.5,
+                        "training": training,
+                        "test_error": base + d + rng.normal(0, 0.001),
+                    }
+                )
+    return pd.DataFrame(rows)
+
+
+def test_comparisons_are_paired_by_seed_and_say_who_is_beaten():
+    tests = made_up(
+        {
+            "surrogate": 0.0,
+            "random-widths": 0.02,
+            "archive": -0.02,
+            "nsga2-widths": 0.0,
+            "uniform-l1": 0.2,
+        }
+    )
+    table = contest.comparisons(tests, "test_error", "surrogate").set_index("method")
+    assert table.loc["random-widths", "difference"].value == pytest.approx(
+        -0.02, abs=0.002
+    )  # far smaller than the noise of one seed
+    assert (
+        table.loc["random-widths", "p_holm"] < 0.01 and table.loc["nsga2-widths", "p_holm"] > 0.05
+    )
+    assert list(table.index) == sorted(table.index, key=lambda m: table.loc[m, "difference"].value)
+    text = contest.sentence(tests, "surrogate", 0.5)
+    assert (
+        "beats uniform-l1 (" in text
+        and "loses to archive (2.0 [" in text
+        and "not told apart: nsga2-widths" in text
+    )
+    assert "(5 search seeds)" in text and "yet" in contest.sentence(tests, "surrogate", 0.7)
+
+
+def test_the_figure_describes_itself():
+    import matplotlib.pyplot as plt
+
+    tests = made_up({"surrogate": 0.0, "random-widths": 0.02})
+    figure, ax = plt.subplots()
+    text = contest.forest(contest.comparisons(tests, "test_error", "surrogate"), "surrogate", ax)
+    plt.close(figure)
+    assert "random-widths -2.0 [" in text and ax.get_xlabel()
+
+
+def test_attained_errors_and_hypervolumes_by_hand():
+    F = [(0.1, 0.75), (0.3, 0.55), (0.6, 0.3), (0.0, 1.0)]
+    frame = pd.DataFrame([
+        {"method": "archive", "seed": 0, "index": i, "error": e, "macs_left": m, "unpruned": False, "genome": str(i)}
+        for i, (e, m) in enumerate(F)
+    ])  # fmt: skip
+    (row,) = report.scores(frame).to_dict("records")
+    assert [row[f"error_{s}"] for s in (80, 70, 60, 50)] == [0.1, 0.3, 0.3, 0.6]
+    assert row["hypervolume"] == pytest.approx(0.25 * 0.2 + 0.45 * 0.3 + 0.7 * 0.4)
+    assert row["useful"] == pytest.approx(0.25 * 0.2 + 0.45 * 0.2)
+    (first,) = report.scores(frame, evaluations=1).to_dict("records")
+    assert first["error_50"] == 1.0 and first["evaluations"] == 1
+
+
+def test_steps_compare_each_change_with_the_one_before_or_with_one():
+    tests = made_up({"deeppruning": 0.1, "bits-spread": 0.06, "surrogate": 0.0})
+    changes = [
+        ("deeppruning", "as it is"),
+        ("bits-spread", "start"),
+        ("archive", "no rows yet"),
+        ("surrogate", "all"),
+    ]
+    chain = contest.steps(tests, changes, ["test_error"])
+    assert (
+        list(chain.index) == ["deeppruning", "bits-spread", "surrogate"]
+        and chain["test_error gain"].iloc[0] == "-"
+    )
+    assert chain["test_error gain"].iloc[1].startswith("-4.") or chain["test_error gain"].iloc[
+        1
+    ].startswith("-3.9")
+    one = contest.steps(tests, changes[1:], ["test_error"], against="deeppruning")
+    assert one["test_error gain"].iloc[1].startswith(("-10.", "-9.9"))
+
+
+def test_rank_agreement_is_kendalls():
+    a, b = np.arange(12.0), np.array([0, 1, 3, 2, 4, 5, 6, 8, 7, 9, 10, 11.0])
+    e = judgement.rank_agreement(a, b, 200)
+    assert (
+        e.value == pytest.approx(stats.kendalltau(a, b).statistic)
+        and e.low <= e.value <= e.high <= 1
+    )
+    assert judgement.rank_agreement(a, -a, 50).value == pytest.approx(-1)
+    assert judgement.rank_agreement(a, np.ones(12), 50).value == 0

@@ -1,0 +1,262 @@
+"""Laws of the strategy's parts: what they propose is valid, a function of the history, and better
+than chance.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dpes.coupling.genome import to_hex
+from dpes.strategy import es, loop, parents, starts, surrogate
+from dpes.strategy.settings import Search
+from dpes.strategy.space import History, Space, order_of, ranking
+from dpes.study import families
+from dpes.study.methods import METHODS, MethodError, is_family, method, seeded
+
+SIZES = np.array([16, 20, 32, 24, 16, 32, 8, 16])
+PRICE = np.array(
+    [3.0, 1.0, 0.5, 1.0, 1.0, 0.5, 2.0, 1.0]
+)  # of a kept filter; the first group is dear
+WORTH = np.array([0.4, 2.0, 0.3, 0.8, 0.1, 1.0, 0.2, 0.5])  # of a group's share to the error
+
+
+def made_up() -> Space:
+    groups = np.repeat(np.arange(len(SIZES)), SIZES)
+    scores = {
+        name: np.random.default_rng(k).random(len(groups))
+        for k, name in enumerate(("l1", "l2", "bn", "taylor", "fpgm", "group"))
+    }
+    plain = Space(groups, lambda genomes: (genomes @ PRICE[groups] / (PRICE @ SIZES)) ** 2)
+    return Space(
+        groups, plain.cost, {name: ranking(plain, s) for name, s in scores.items()}, scores
+    )
+
+
+SPACE = made_up()
+
+
+def error(genomes: np.ndarray) -> np.ndarray:
+    """A smooth error of the shares, with a little of single filters."""
+    lost = (1 - SPACE.shares(genomes)) ** 1.5 @ WORTH
+    return np.clip(0.05 + lost / 2 + 0.02 * (~genomes[:, ::5]).mean(1), 0, 0.9)
+
+
+def run(one, seed: int, n: int, history: History | None = None) -> History:
+    history = History.empty(SPACE.n_bits) if history is None else history
+    while len(history) < n and len(genomes := one(SPACE, history, seed)):
+        F = np.stack([error(genomes), SPACE.cost(genomes)], axis=1)
+        history = History(
+            np.concatenate([history.genomes, genomes]), np.concatenate([history.F, F])
+        )
+    return history
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_valid_deterministic_and_resumed_from_the_history_alone(name):
+    one, n = METHODS[name], 60
+    history = run(one, 5, n)
+    assert len(history) >= min(n, one.evaluations)
+    assert (SPACE.widths(history.genomes) >= 1).all()
+    again = run(one, 5, n, history.first(len(one(SPACE, History.empty(SPACE.n_bits), 5))))
+    assert (again.genomes == history.genomes).all()
+    other = run(one, 6, n)
+    assert (other.genomes[: len(history)] != history.genomes[: len(other)]).any() == seeded(name)
+
+
+ELSEWHERE = (
+    "deeppruning",
+    "widths",
+    "bits-archive-unpruned",
+    "surrogate-uniform",
+)  # begin at other networks
+
+
+@pytest.mark.parametrize("name", [n for n in METHODS if n not in ELSEWHERE and not is_family(n)])
+def test_searches_from_a_spread_start_begin_at_the_same_widths(name):
+    first = METHODS[name](SPACE, History.empty(SPACE.n_bits), 2)[:15]
+    assert (SPACE.widths(first) == starts.spread_widths(SPACE, 2, 0, 15)).all()
+
+
+def test_the_papers_way_is_todays_search_bit_by_bit(layout_like):
+    history = run(METHODS["deeppruning"], 3, 61)
+    told = []
+    loop.search(
+        layout_like, lambda jobs: (float(error(g[None])[0]) for g, _ in jobs), Search(population=15, generations=4, p_mutation=0.05),
+        3, history=[], record=lambda c, s: told.append(c), checkpoint=lambda s: None,
+    )  # fmt: skip
+    assert [c.genome for c in told] == [to_hex(g) for g in history.genomes]
+
+
+@pytest.fixture
+def layout_like(monkeypatch):
+    """As much of a layout as the search looks at, with the costs of the made-up space."""
+    from dpes.coupling import cost
+
+    class Like:
+        n_bits, group_of_bit = SPACE.n_bits, SPACE.groups
+
+        def macs(self, genome: np.ndarray) -> float:
+            return float(SPACE.cost(genome[None])[0])
+
+        def params(self, genome: np.ndarray) -> int:
+            return 0
+
+    monkeypatch.setitem(cost.COSTS, "macs", Like.macs)
+    return Like()
+
+
+@given(st.integers(0, 2**31), st.integers(0, 50), st.integers(1, 20))
+def test_a_sample_is_the_same_however_it_is_cut_into_pieces(seed, first, n):
+    whole = starts.spread(SPACE, seed, None, 0, first + n)
+    assert (whole[first:] == starts.spread(SPACE, seed, None, first, n)).all()
+
+
+@given(st.lists(st.integers(0, 40), min_size=8, max_size=8), st.integers(0, 2**31))
+def test_widths_and_genomes_are_inverse(widths, seed):
+    rank = order_of(SPACE, "random", seed)
+    genome = SPACE.genomes(np.array(widths), rank)
+    assert (SPACE.widths(genome) == np.clip(widths, 1, SIZES)).all()
+    kept, gone = rank[genome], rank[~genome]
+    for g in range(len(SIZES)):
+        inside = SPACE.groups == g
+        assert genome[inside].all() or rank[inside & genome].max() < rank[inside & ~genome].min()
+    assert len(kept) + len(gone) == SPACE.n_bits
+
+
+@given(st.integers(0, 2**31))
+def test_a_ranking_orders_each_group_by_falling_score(seed):
+    scores = np.random.default_rng(seed).integers(0, 5, (3, SPACE.n_bits)).astype(float)
+    rank = ranking(SPACE, scores)
+    for row, places in zip(scores, rank, strict=True):
+        for g in range(len(SIZES)):
+            inside = np.flatnonzero(SPACE.groups == g)
+            expected = inside[np.argsort(-row[inside], kind="stable")]
+            assert (places[expected] == np.arange(len(inside))).all()
+
+
+def test_the_surrogate_predicts_better_than_chance_and_finds_better_networks_than_a_sample():
+    known, fresh = starts.spread(SPACE, 0, None, 0, 60), starts.spread(SPACE, 1, None, 0, 200)
+    predicted = surrogate.fit(SPACE.shares(known), error(known)).predict(SPACE.shares(fresh))
+    assert np.corrcoef(predicted, surrogate.logit(error(fresh)))[0, 1] > 0.9
+    gains = []
+    for seed in range(3):
+        found, drawn = (run(METHODS[name], seed, 90).F for name in ("surrogate", "random-widths"))
+        gains += [
+            found[found[:, 1] <= s, 0].min() - drawn[drawn[:, 1] <= s, 0].min() for s in (0.5, 0.7)
+        ]
+    assert np.mean(gains) < 0 and max(gains) < 0.02
+
+
+def test_the_surrogates_choice_covers_the_levels_and_repeats_nothing():
+    history = run(METHODS["surrogate"], 0, 90)
+    assert len({g.tobytes() for g in history.genomes}) == 90
+    cost = history.F[30:45, 1]
+    assert cost.min() < 0.5 and cost.max() > 0.85
+
+
+def test_logit_is_finite_at_both_ends_and_for_failures():
+    values = surrogate.logit(np.array([0.0, 0.5, 1.0, np.inf, np.nan]))
+    assert np.isfinite(values).all() and values[1] == 0 and values[3] == values[2] == values[4]
+
+
+def test_archive_parents_are_non_dominated_and_the_lonely_ones_come_more_often():
+    F = np.array([[0.1, 0.9], [0.2, 0.8], [0.21, 0.79], [0.22, 0.78], [0.5, 0.3], [0.6, 0.9]])
+    genomes = np.eye(6, SPACE.n_bits, dtype=bool)
+    drawn = parents.archive(History(genomes, F), np.random.default_rng(0), 3000).argmax(axis=1)
+    counts = np.bincount(drawn, minlength=6)
+    assert counts[5] == 0 and (counts[[0, 4]] > 1.5 * counts[2]).all()
+    assert parents.crowding(F[:2]).tolist() == [np.inf, np.inf]
+
+
+def test_three_parents_are_those_of_the_papers_selection():
+    history = run(METHODS["bits-spread"], 0, 30)
+    rows = es.select(history.F)
+    assert (parents.three(SPACE, history, 30, 15) == history.genomes[list(rows)]).all()
+
+
+@given(st.integers(0, 2**31), st.floats(0.2, 1.0))
+def test_a_genome_grows_to_its_share_and_loses_nothing(seed, share):
+    genome = starts.spread(SPACE, seed, None, 0, 1)[0]
+    before = SPACE.cost(genome[None])[0]
+    rank = order_of(SPACE, "random", seed)
+    after = families.grown(SPACE, genome, max(share, before), rank)
+    assert (after >= genome).all()
+    cost = SPACE.cost(after[None])[0]
+    assert cost <= max(share, before) + 1e-12
+    assert after.all() or cost > max(share, before) - 2.5 * PRICE.max() / (PRICE @ SIZES)
+    for g in range(len(SIZES)):  # filters return in the order of the rank
+        back, gone = after & ~genome & (SPACE.groups == g), ~after & (SPACE.groups == g)
+        assert not back.any() or not gone.any() or rank[back].max() < rank[gone].min()
+
+
+@pytest.mark.parametrize("name", ["uniform-l1", "uniform-random", "global-l2"])
+def test_families_come_just_below_their_cuts(name):
+    genomes = METHODS[name](SPACE, History.empty(SPACE.n_bits), 0)
+    gaps = np.array(families.CUTS) - SPACE.cost(genomes)
+    assert (gaps >= -1e-12).all() and gaps.max() < 0.1
+    assert (np.diff(SPACE.cost(genomes)) <= 0).all()
+
+
+def test_a_global_criterion_keeps_the_highest_scores():
+    genomes = METHODS["global-l2"](SPACE, History.empty(SPACE.n_bits), 0)
+    scores, best = SPACE.scores["l2"], SPACE.orders["l2"] == 0
+    for genome in genomes:
+        assert genome[best].all()
+        assert scores[genome & ~best].min(initial=np.inf) > scores[~genome].max(initial=-np.inf)
+
+
+def test_nsga2_competes_from_the_spread_sample_and_improves_on_it():
+    history = run(METHODS["nsga2-widths"], 0, 150)
+    assert (history.genomes[:30] == starts.spread(SPACE, 0, SPACE.orders["l1"], 0, 30)).all()
+    for one, encoding in ((history, True), (run(METHODS["nsga2-bits"], 0, 90), False)):
+        if encoding:  # widths: only sets that the order allows
+            assert (
+                one.genomes == SPACE.genomes(SPACE.widths(one.genomes), SPACE.orders["l1"])
+            ).all()
+        at = [one.first(n).F for n in (30, len(one))]
+        assert at[1][at[1][:, 1] <= 0.7, 0].min() < at[0][at[0][:, 1] <= 0.7, 0].min()
+
+
+def test_who_has_knowledge():
+    assert {n for n, one in METHODS.items() if not one.knowledge} == {
+        "deeppruning", "random-bits", "random-blind", "surrogate-blind", "nsga2-bits", "uniform-random", "bits-spread", "bits-archive",
+        "bits-archive-unpruned", "bits-surrogate", "archive-blind", "learned-blind",
+    }  # fmt: skip
+
+
+def test_an_unknown_method_is_named_with_its_cure():
+    with pytest.raises(MethodError, match="did you mean 'surrogate'"):
+        method("surogate")
+
+
+def test_a_learned_order_finds_the_filters_that_matter():
+    """Hidden worth of each filter; after 90 evaluations the learned order knows more of it than
+    chance, and a criterion helps.
+    """
+    from dpes.strategy import learned
+
+    worth = np.random.default_rng(7).random(SPACE.n_bits)
+
+    def hidden(genomes: np.ndarray) -> np.ndarray:
+        return 1 / (1 + np.exp(3.0 - 8 * (~genomes @ worth) / worth.sum()))
+
+    known = Space(
+        SPACE.groups,
+        SPACE.cost,
+        {"l1": ranking(SPACE, worth + np.random.default_rng(1).normal(0, 0.2, SPACE.n_bits))},
+    )
+    genomes = starts.spread(SPACE, 0, None, 0, 120)
+    history = History(genomes, np.stack([hidden(genomes), SPACE.cost(genomes)], axis=1))
+    centred = worth - (np.bincount(SPACE.groups, worth) / SIZES)[SPACE.groups]
+    blind = np.corrcoef(-learned.Belief(SPACE, history).mean, centred)[0, 1]
+    told = np.corrcoef(-learned.Belief(known, history, ("l1",)).mean, centred)[0, 1]
+    assert 0.3 < blind < told
+
+
+def test_a_floor_leaves_no_bottleneck_among_the_offspring():
+    history = run(METHODS["surrogate-floor"], 0, 90)
+    assert (SPACE.widths(history.genomes[30:]) >= np.ceil(0.3 * SIZES)).all()
+    assert (SPACE.shares(run(METHODS["surrogate"], 0, 90).genomes[30:]) < 0.25).any()
