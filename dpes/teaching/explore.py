@@ -11,7 +11,13 @@ import numpy as np
 
 import dpes
 
-SCRIPT, STYLE = (Path(__file__).with_name(f"explore.{kind}") for kind in ("js", "css"))
+PAGE = Path(__file__).with_name("page")
+SCRIPTS = (
+    "shared.js",
+    "run.js",
+    "toy.js",
+    "start.js",
+)  # one function around all, as none loads another
 COMMAND = """import numpy as np
 import dpes
 
@@ -37,12 +43,17 @@ class Explorer:
             f'<div class="dpes-explore" id="dpes-{self.kind}-{digest}">'
             f'<script type="application/json">{text}</script>'
             "<noscript>This needs JavaScript; the picture beside it does not.</noscript></div>"
-            f"<style>{STYLE.read_text(encoding='utf-8')}</style>"
-            f"<script>{SCRIPT.read_text(encoding='utf-8')}</script>"
+            f"<style>{part('style.css')}</style>"
+            f'<script>(() => {{ "use strict";\n{"".join(map(part, SCRIPTS))}}})();</script>'
         )
 
     def __repr__(self) -> str:
         return f"an interactive figure ({self.kind})"
+
+
+def part(name: str) -> str:
+    """The text of a file in ``page/``."""
+    return (PAGE / name).read_text(encoding="utf-8")
 
 
 def genomes(run: dpes.Run) -> np.ndarray:
