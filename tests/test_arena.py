@@ -16,7 +16,7 @@ from dpes.coupling.genome import to_hex
 from dpes.errors import RunError
 from dpes.strategy.space import History
 from dpes.study import arena, criteria, data, fidelity, models, rows, tournament, tuning
-from dpes.study.methods import CORE, METHODS
+from dpes.study.methods import METHODS, TOP, seeded
 
 tp = pytest.importorskip("torch_pruning")
 
@@ -151,14 +151,16 @@ def test_a_search_without_a_network_so_light_says_so(bench, short, tmp_path):
 
 def test_the_plan_takes_main_methods_first_and_each_task_once():
     tasks = tournament.plan([0, 1, 2, 3, 4])
-    assert len(tasks) == len(set(tasks))
+    assert len(tasks) == len(set(tasks)) and {t.name for t in tasks} == set(METHODS)
     searches = [t for t in tasks if not t.share]
-    assert [t.name for t in searches[: len(CORE)]] == [*CORE]
-    assert {t.name for t in tasks} == set(METHODS)
+    assert [t.name for t in searches[: len(TOP)]] == [*TOP]
     assert [t.seed for t in searches if t.name == "uniform-l1"] == [0]
     for task in tasks:
-        if task.share:  # fine-tuned only after its search
+        if task.share:  # fine-tuned only after its search, by the search's seed or the family's
             assert tasks.index(tournament.Task(task.name, task.seed)) < tasks.index(task)
+            assert task.training % tuning.SECOND == task.seed or not seeded(task.name)
+    trained = {t.training for t in tasks if t.name == "uniform-l1" and t.share == 0.5}
+    assert trained == {0, 1, 2, 3, 4, 100, 101, 102, 103, 104}
 
 
 def test_the_command_names_what_is_wrong_in_one_line(capsys, tmp_path):

@@ -24,6 +24,7 @@ from .methods import method
 from .rows import history_of, read_row, row_path
 
 SHARES = (0.5, 0.7)  # of the MACs, at most
+SECOND = 100  # what the seed of a second training has more than that of the first
 
 
 def tuned_path(folder: Path, name: str, seed: int, share: float, training: int) -> Path:
