@@ -5,6 +5,7 @@ brought to equal MACs by rule.
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ import torch
 
 from dpes import trace
 from dpes.coupling import importance
-from dpes.coupling.genome import to_hex
+from dpes.coupling.genome import from_hex, to_hex
 from dpes.errors import RunError
 from dpes.strategy.space import History
 from dpes.study import arena, criteria, data, fidelity, models, rows, tournament, tuning
@@ -40,8 +41,6 @@ def bench():
 @pytest.fixture
 def short(monkeypatch):
     """Searches of 40 evaluations."""
-    from dataclasses import replace
-
     for name in ("surrogate", "random-widths", "deeppruning"):
         monkeypatch.setitem(METHODS, name, replace(METHODS[name], evaluations=40, pool=100))
 
@@ -71,6 +70,19 @@ def test_a_finished_row_costs_nothing_and_errors_are_shared(bench, short, tmp_pa
     rows.run_row(bench, tmp_path, "surrogate", 0, known, ticks.append)
     assert 0 < len(ticks) - drawn <= 10  # they start at the same 30 networks
     assert rows.known_errors(tmp_path, arena.Arena()) == {}
+
+
+def test_a_method_may_judge_by_another_fitness_and_shares_no_errors_then(
+    bench, tmp_path, monkeypatch
+):
+    brief = replace(METHODS["surrogate-brief"], evaluations=4, first=3)
+    monkeypatch.setitem(METHODS, "surrogate-brief", brief)
+    rows.run_row(bench, tmp_path, "surrogate-brief", 0, known := {})
+    assert len(known) == 4 and all(name.endswith(" 8 steps, recalibrated") for name in known)
+    assert rows.known_errors(tmp_path, bench.arena) == known
+    first = rows.read_row(rows.row_path(tmp_path, "surrogate-brief", 0))[1][0]
+    genome = from_hex(first["genome"], bench.layout.n_bits)
+    assert first["error"] == bench.fitness_of("8 steps, recalibrated")(genome)
 
 
 def test_rows_of_others_are_refused(bench, short, tmp_path):
@@ -140,7 +152,7 @@ def test_fine_tuned_networks_are_judged_by_other_kinds_of_fitness(bench, short, 
     measured = {e["genome"]: e["kinds"] for e in fidelity.read(tmp_path)}
     assert all(measured[e["genome"]]["recalibrated"]["error"] == e["search_error"] for e in entries)
     table = contest.fidelities(tmp_path, 20)
-    assert list(table.fitness) == list(fidelity.kinds(bench.arena)) and set(table.networks) == {3}
+    assert list(table.fitness) == list(bench.arena.kinds()) and set(table.networks) == {3}
 
 
 def test_a_search_without_a_network_so_light_says_so(bench, short, tmp_path):

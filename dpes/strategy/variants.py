@@ -31,6 +31,7 @@ class Variant:
     pool: int = 2000  # that the surrogate chooses from
     evaluations: int = 150  # without that of the unpruned network
     least: float | None = None  # share that offspring keep of every group (widths): no bottlenecks
+    fitness: str | None = None  # of its candidates; the tournament's own when unset
     criteria: tuple[str, ...] | None = (
         None  # orders that a learned order begins with; none when unset
     )

@@ -39,7 +39,9 @@ CORE: dict[str, Method] = {
     "global-taylor": Global("taylor"),
     "surrogate-blind": replace(SURROGATE, **BLIND),
 }
+BRIEF = {"fitness": "8 steps, recalibrated", "evaluations": 50, "first": 20, "population": 10}
 MORE: dict[str, Method] = {
+    "surrogate-brief": Variant(proposals="surrogate", least=0.3, order="fpgm", **BRIEF),
     "nsga2-fpgm": NSGA2(order="fpgm"),
     "surrogate": SURROGATE,
     "learned": replace(SURROGATE, order="learned", criteria=("l1", "fpgm", "taylor", "group")),
