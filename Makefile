@@ -6,7 +6,7 @@ SHELL := bash
 PYTHON ?= python3
 VENV ?= .venv
 PIP_FLAGS ?=
-SETS ?= quick-*
+SETS ?= learn-* quick-*
 SPHINX ?=
 MODELS ?= resnet56 densenet22 vgg16
 ARGS ?=
@@ -17,7 +17,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' Makefile
 
-book: $(ENV) ## execute the notebooks that changed (SETS="quick-*"), then build the book
+book: $(ENV) ## execute the notebooks that changed (SETS="learn-* quick-*"), then build the book
 	@$(BIN)/python notebooks/execute.py $(foreach set,$(SETS),'$(set)')
 	@$(BIN)/jupyter-book build $(SPHINX) .
 	@echo "the book: _build/html/index.html"
@@ -33,11 +33,11 @@ test: $(ENV) ## all tests, then every notebook by nbval (ARGS="-m 'not slow'" fo
 lint: $(ENV) ## ruff
 	@$(BIN)/ruff check .
 
-study: $(ENV) ## the runs of the profile cpu on CIFAR-10 and their controls, two at a time: hours, many if a network is trained first
+study: $(ENV) ## the runs of the profile cpu on CIFAR-10 and their rivals, two at a time: hours, many if a network is trained first
 	@for model in $(MODELS); do \
 	  $(BIN)/python -m dpes train --profile cpu --model $$model --threads 2 && \
 	  $(BIN)/python -m dpes run --profile cpu --model $$model --threads 1 --workers 2 && \
-	  $(BIN)/python -m dpes controls "$$($(BIN)/python -m dpes where --profile cpu --model $$model)" \
+	  $(BIN)/python -m dpes rivals "$$($(BIN)/python -m dpes where --profile cpu --model $$model)" \
 	    $$([ $$model != resnet56 ] || echo --widths --masks 9) --threads 1 --workers 2 || exit; \
 	done
 

@@ -41,8 +41,8 @@ from dpes.coupling.genome import to_hex
 from dpes.coupling.layout import Layout, stays
 from dpes.coupling.tracing import trace
 from dpes.strategy import es, judging, workers
-from dpes.strategy.history import Candidate
-from dpes.strategy.loop import search
+from dpes.strategy.history import Candidate, History
+from dpes.strategy.loop import Task, search
 from dpes.strategy.settings import Search
 from dpes.study import data, models, train
 from dpes.study import fitness as fitnesses
@@ -321,23 +321,16 @@ def strategy(generations: int = 20, name: str = "vgg16") -> list[dict]:
             state.save(Path(folder) / "state.npz")
             stamps.append(time.process_time())
 
-        search(
-            layout,
-            lambda jobs: (rng.random() for _ in jobs),
-            Search(population=30, generations=generations),
-            0,
-            history=[],
-            record=record,
-            checkpoint=checkpoint,
-        )
+        settings = Search(population=30, generations=generations)
+        search(Task(layout, lambda some: (rng.random() for _ in some), settings, 0), History(write=record), checkpoint=checkpoint)
         state, groups, spent = es.start([0.1, 1.0], layout.n_bits), layout.group_of_bit, []
         for turn in range(generations):
             F = rng.random((30, 2))
             start = time.process_time()
-            genomes, parents = es.ask(state, np.random.default_rng([0, turn]), population=30, p_mutation=0.1, groups=groups)
+            genomes, parents = es.ask(state, np.random.default_rng([0, turn]), settings, groups)
             for i, genome in enumerate(genomes):
                 record(Candidate(turn, i, es.ROLES[parents[i]], to_hex(genome), *F[i], 0), 0.0)
-            state = es.tell(state, genomes, F)
+            state = es.tell(state, genomes, F, settings)
             spent.append(time.process_time() - start)
     return [
         measure(f"ask, tell and 30 lines, {layout.n_bits:,} bits", [1000 * s for s in spent], "ms", at_most=20),
@@ -349,7 +342,7 @@ def two_processes(rounds: int = 4, calibration: int = 125, judged: int = 250) ->
     """Two processes of one thread against one process of two threads, by the wall clock."""
     model, layout = network("resnet56")
     fitness = Fitness(model, layout, cifar(), Search(calibration_images=calibration, search_images=judged))
-    jobs = [(genome,) for genome in halves(layout, 6)]
+    jobs = halves(layout, 6)
     with workers.processes(fitnesses.build, fitness.parts(), 2) as errors:
 
         def threads(_: int) -> list[float]:
@@ -374,9 +367,9 @@ def one_search(images: int, keep: bool) -> None:
     model, layout = network("resnet56")
     fitness = Fitness(model, layout, cifar(), settings)
     found: list[float] = []
-    options = {"history": [], "record": lambda candidate, _: found.append(candidate.error), "checkpoint": lambda _: None}
+    history = History(write=lambda candidate, _: found.append(candidate.error))
     start = time.process_time()
-    search(layout, lambda jobs: workers.serial(fitness, jobs), settings, 0, **options)
+    search(Task(layout, lambda genomes: workers.serial(fitness, genomes), settings, 0), history)
     seconds, status = time.process_time() - start, Path("/proc/self/status")
     if status.exists():  # in Linux ru_maxrss also counts the process that started this one
         peak = next(int(line.split()[1]) for line in status.read_text().splitlines() if line.startswith("VmHWM")) * 1024
@@ -519,13 +512,24 @@ def cut_padded(tree: nn.Module, model: nn.Module, layout: Layout, genome: np.nda
     return tree
 
 
+def rounded_to(step: int, layout: Layout, genome: np.ndarray) -> np.ndarray:
+    """Each group at the nearest multiple of so many filters, never none: its first filters return, or its last ones go."""
+    genome = genome.copy()
+    for group in layout.groups:
+        bits = genome[group.bits]  # a view
+        target = min(max(step, round(bits.sum() / step) * step), group.size)
+        bits[:] = bits & (np.cumsum(bits) <= target)
+        bits[np.flatnonzero(~bits)[: target - bits.sum()]] = True
+    return genome
+
+
 def widths(rounds: int = 5, n: int = 250) -> list[dict]:
     """Odd widths as they are, against rounded ones and against zeros in the empty places; building is part of the time."""
     measures, xs = [], inputs(n)
     for name in ("resnet56", "vgg16", "densenet22"):
         model, layout = network(name)
         tree, genomes = copy.deepcopy(model), halves(layout, rounds)
-        rounded = [es.repair(g, layout.group_of_bit, round_to=8) for g in genomes]
+        rounded = [rounded_to(8, layout, g) for g in genomes]
         ways: dict[str, Callable[[int], Tensor]] = {
             "odd": lambda r: logits(cut(tree, model, layout, layout.checked(genomes[r])), xs),  # noqa: B023
             "rounded": lambda r: logits(cut(tree, model, layout, layout.checked(rounded[r])), xs),  # noqa: B023
@@ -792,7 +796,7 @@ PAYING
 - **Batch size** is compared with 250 images.
 - **Folded norms**: a batch norm that directly follows a convolution becomes a part of its weights; the folding of every candidate is in
   the time. DenseNet has its norms before the convolutions, so nothing can be folded.
-- **Widths**: random genomes leave odd widths. Rounding (`round_to=8`) makes another network, so its outputs are not compared. Padding
+- **Widths**: random genomes leave odd widths. Rounding makes another network, so its outputs are not compared. Padding
   leaves the function as it is and fills each group up to a multiple with filters whose weights, norm weights and shifts are zero; they
   are multiplied all the same. Building is in the time.
 - **Freed memory kept**: torch asks the C library for the memory of every layer's result and frees it again. glibc gives large freed

@@ -115,9 +115,9 @@ class Study:
             if name in row:
                 continue
             error, taken = timed(lambda fitness=fitness: fitness.error(genome))
-            row[name] = {"search": error, "test": train.error_rate(fitness.bench, self.dataset.test.first(JUDGED), self.dataset)} | taken
+            row[name] = {"search": error, "test": train.error_rate(fitness.scratch, self.dataset.test.first(JUDGED), self.dataset)} | taken
             if name == "recalibrated":
-                row[name]["search_loss"] = loss_of(fitness.bench, fitness.judged, self.dataset)
+                row[name]["search_loss"] = loss_of(fitness.scratch, fitness.judged, self.dataset)
         return row
 
     def finetune(self, row: dict, genome: np.ndarray) -> dict:

@@ -38,6 +38,7 @@ from dpes.coupling import cost
 from dpes.coupling.cutting import cut
 from dpes.coupling.layout import Layout
 from dpes.strategy import es, judging
+from dpes.strategy.settings import Search
 from dpes.strategy.workers import processes
 from dpes.study import data, models, train
 from dpes.study.fitness import Fitness, build
@@ -167,7 +168,7 @@ def measure_net(name: str, dataset: data.Dataset) -> dict[str, Any]:
     whole = np.ones((1, layout.n_bits), dtype=bool)
     candidate = random_genome(layout, 0.7, seed=3)
     state = es.start(np.array([0.1, float(layout.macs(whole[0]))]), layout.n_bits)
-    children, _ = es.ask(state, np.random.default_rng([0, 0]), population=8, p_mutation=0.1, groups=layout.group_of_bit)
+    children, _ = es.ask(state, np.random.default_rng([0, 0]), Search(population=8), layout.group_of_bit)
 
     fitness, rates = Fitness(model, layout, dataset, GENERATION.search), Rates(model, layout, dataset)
     one, generation = [], []
@@ -213,7 +214,7 @@ def measure_start(dataset: data.Dataset) -> float:
     search = plain(fitness="none", search_images=1).search
     started = time.perf_counter()
     with processes(build, Fitness(model, layout, dataset, search).parts(), 1) as errors:
-        list(errors([(np.ones(layout.n_bits, dtype=bool), float("inf"))]))
+        list(errors([np.ones(layout.n_bits, dtype=bool)]))
         return time.perf_counter() - started
 
 
@@ -554,7 +555,7 @@ Where the bottleneck moves:
   from storage. With 16 cores a GPU three epochs on all images take <SIXTEEN> of search on 100 GPUs; with 4 cores <FOUR>, with 2 <TWO>.
   Smaller candidates need fewer MACs but as many images, so the further a search gets, the more loading counts.
 - **Slim rate.** At half of the full rate, <SIXTEEN> would be <HALF>. On these processors the rate is in the first table; on a GPU it is
-  not known here. Setting `round_to` keeps widths that suit the hardware.
+  not known here.
 
 Written by `python benchmarks/scaling.py --page` from `benchmarks/scaling.json`.
 """

@@ -1,16 +1,9 @@
 """dpes: filter pruning of deep CNNs by a multi-objective evolution strategy (DeepPruningES, Fernandes & Yen 2021)."""
 
-from .coupling.cutting import mask, slim
-from .coupling.genome import repair
-from .coupling.layout import Layout
-from .coupling.slimfile import load, save
-from .coupling.tracing import UnsupportedModel, macs, trace
+from .coupling import Layout, UnsupportedModel, load, macs, mask, repair, save, slim, trace
 from .errors import DpesError, RunError
-from .strategy.pruning import Front, prune
-from .strategy.settings import Search
-from .study.profiles import make_settings
-from .study.runs import Run, load_runs, open_run, run, where
-from .study.settings import Settings, Training
+from .strategy import Front, Search, prune
+from .study import Run, Settings, Training, load_runs, make_settings, open_run, run, where
 
 __version__ = "0.1.0"
 __all__ = [

@@ -1,4 +1,4 @@
-"""The command line: ``python -m dpes run | train | where | show | front | controls | restore | export | arena``."""
+"""The command line: ``python -m dpes run | train | where | show | front | rivals | restore | export | arena``."""
 
 from __future__ import annotations
 
@@ -46,24 +46,24 @@ def parser() -> Parser:
                 about = "evaluate candidates on a Dask cluster instead: its scheduler's address or file, or local:N for N processes"
                 command.add_argument("--scheduler", metavar="ADDRESS|FILE|local:N", default=None, help=about)
             command.add_argument("--quiet", action="store_true", help="no progress")
-    show = commands.add_parser("show", help="list all finished runs with their three solutions, and their controls")
+    show = commands.add_parser("show", help="list all finished runs with their three solutions, and their rivals")
     show.add_argument("--folder", default=None, help="folder of run directories")
     front = commands.add_parser("front", help="print, and plot, the front of a finished run")
     front.add_argument("run", help="its directory, or its name in the folder of runs")
     front.add_argument("--folder", default=None, help="folder of run directories")
     front.add_argument("--plot", metavar="FILE", help="draw it, too; the ending says how: png, svg or pdf")
-    controls = commands.add_parser("controls", help="train rivals of a finished run at its knee's MACs: random masks and uniform L1")
-    controls.add_argument("run", help="its directory, or its name in the folder of runs")
-    controls.add_argument("--folder", default=None, help="folder of run directories")
+    rivals = commands.add_parser("rivals", help="train rivals of a finished run at its knee's MACs: random masks and uniform L1")
+    rivals.add_argument("run", help="its directory, or its name in the folder of runs")
+    rivals.add_argument("--folder", default=None, help="folder of run directories")
     about = "how many random masks (default: 3); being ahead of all n of them is luck once in n + 1 times"
-    controls.add_argument("--masks", type=int, default=3, help=about)
-    controls.add_argument(
+    rivals.add_argument("--masks", type=int, default=3, help=about)
+    rivals.add_argument(
         "--widths", action="store_true", help="also what a search on widths finds (uses L1 norms), which takes as long as the run's own"
     )
     restore = commands.add_parser("restore", help="train again the weights that a finished run lacks because they are too large to publish")
     restore.add_argument("run", help="its directory, or its name in the folder of runs")
     restore.add_argument("--folder", default=None, help="folder of run directories")
-    for command in (controls, restore):
+    for command in (rivals, restore):
         command.add_argument("--device", default="cpu", help="torch device, such as cpu or cuda")
         command.add_argument("--threads", type=int, default=None, help="threads of torch on the CPU; one is best beside other work")
         command.add_argument("--workers", type=int, default=1, help="processes, of one thread each, that train them")
@@ -99,19 +99,19 @@ def add_settings(command: argparse.ArgumentParser) -> None:
         else:
             if "choices" in f.metadata:
                 about += f": {', '.join(f.metadata['choices'])}"
-            reads = fields.TYPES[kind]
+            reads: Callable[[str], Any] = fields.TYPES[kind]
             if f.type.endswith(" | None"):
                 about, reads = f"{about}; none leaves it unset", or_none(reads)
             command.add_argument(flag, type=reads, default=argparse.SUPPRESS, help=about, metavar=kind.upper())
 
 
-def or_none(kind: type) -> Callable[[str], Any]:
+def or_none(read_value: Callable[[str], Any]) -> Callable[[str], Any]:
     """Reads a value of a setting that may be unset, such as one that a profile sets."""
 
     def read(text: str) -> Any:
-        return None if text.lower() == "none" else kind(text)
+        return None if text.lower() == "none" else read_value(text)
 
-    read.__name__ = kind.__name__  # argparse puts it into its message
+    read.__name__ = read_value.__name__  # argparse puts it into its message
     return read
 
 
@@ -217,20 +217,21 @@ def show(arguments: argparse.Namespace) -> None:
         print(f"no finished run in {runs.runs_folder(arguments.folder)}; make one with: python -m dpes run")
     for name, rows in frame.groupby("run", sort=False):
         print(f"{name}\n{table(rows)}")
-        controls = rivals.read_controls(runs.open_run(runs.runs_folder(arguments.folder) / name))
-        if controls is not None:
-            print("  at the knee's MACs:\n" + "\n".join(table(controls[1:]).splitlines()[1:]))
+        frame = rivals.read_rivals(runs.open_run(runs.runs_folder(arguments.folder) / name))
+        if frame is not None:
+            print("  at the knee's MACs:\n" + "\n".join(table(frame[1:]).splitlines()[1:]))
 
 
-def controls(arguments: argparse.Namespace) -> None:
-    from .study import rivals, runs
+def rivals(arguments: argparse.Namespace) -> None:
+    from .study import rivals as rival_runs
+    from .study import runs
 
     if arguments.masks < 0:
         raise SettingsError(f"masks = {arguments.masks}: must be at least 0")
     check_workers(arguments.workers)
     finished = runs.open_run(located(arguments))
     how = {"progress": not arguments.quiet, "workers": arguments.workers, "widths": arguments.widths}
-    print(table(rivals.controls(finished, arguments.masks, arguments.device, **how)))
+    print(table(rival_runs.train_rivals(finished, arguments.masks, arguments.device, **how)))
 
 
 def restore(arguments: argparse.Namespace) -> None:
@@ -323,7 +324,7 @@ def table(solutions: Any) -> str:
     return "\n".join(lines)
 
 
-COMMANDS = {function.__name__: function for function in (run, train, where, show, front, controls, restore, export, arena)}
+COMMANDS = {function.__name__: function for function in (run, train, where, show, front, rivals, restore, export, arena)}
 
 if __name__ == "__main__":
     sys.exit(main())

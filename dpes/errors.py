@@ -22,6 +22,11 @@ class CandidateFailed(DpesError):
     """One candidate of a search cannot be evaluated; it counts as worst, and the search goes on."""
 
 
+def first_line(problem: BaseException) -> str:
+    """What an error says, without what follows in further lines."""
+    return (str(problem).strip() or type(problem).__name__).splitlines()[0]
+
+
 def suggest(name: str, known: Iterable[str]) -> str:
     """The end of an error message: the nearest known name, and all of them."""
     known = sorted(known)

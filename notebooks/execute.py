@@ -54,9 +54,21 @@ class Chapter:
             for cell in json.loads(self.source.read_text(encoding="utf-8"))["cells"]
         ]
         digest = hashlib.sha256(json.dumps([cells, self.parameters], sort_keys=True).encode())
-        for path in sorted((self.root / "dpes").rglob("*.py")):
+        package, texts = self.root / "dpes", (self.root / "notebooks" / "texts").glob("*.md")
+        code = [p for ending in ("py", "js", "css") for p in package.rglob(f"*.{ending}")]
+        for path in sorted([*code, *texts]):
             digest.update(path.relative_to(self.root).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
         return digest.hexdigest()
+
+    def own_texts(self) -> dict[str, str]:
+        """What the page says of its family of networks alone: name of a part -> Markdown, from notebooks/texts/."""
+        if "model" not in self.parameters:
+            return {}
+        from dpes.study.models import MODELS
+
+        family = MODELS[self.parameters["model"]].family
+        parts = PART.split((self.root / "notebooks" / "texts" / f"{family}.md").read_text(encoding="utf-8"))
+        return {name: text.strip() for name, text in zip(parts[1::2], parts[2::2], strict=True)}
 
     def state(self) -> str:
         """``fresh``, ``stale`` or ``missing``."""
@@ -131,7 +143,7 @@ def execute(chapter: Chapter, publish: bool = True) -> bool:
         print(f"{chapter.name}: {what}; see {relative(chapter.draft)}{kept}", file=sys.stderr, flush=True)
         return False
     seconds = round(time.perf_counter() - start, 1)
-    strip(chapter.draft, {"digest": digest, "set": chapter.name})
+    strip(chapter.draft, {"digest": digest, "set": chapter.name}, chapter.own_texts())
     if publish:
         chapter.page.parent.mkdir(parents=True, exist_ok=True)
         os.replace(chapter.draft, chapter.page)
@@ -140,13 +152,17 @@ def execute(chapter: Chapter, publish: bool = True) -> bool:
 
 
 PLACEHOLDER = "CHAPTER"  # in labels of a notebook's figures and exercises: several chapters of one book are made from it
+PART = re.compile(r"^<!-- ([a-z]+) -->\n", re.M)  # heads a part of a file in notebooks/texts/
 NOISE = ("papermill", "execution")  # metadata that differs from run to run
 ADDRESS = re.compile(r" at 0x[0-9a-f]{6,}(?=>)")  # in the name of an object: <Styler at 0x7f39435a8990>
 CELL_FILE = re.compile(r"\S*ipykernel_\d+/\d+\.py")  # in a warning: the kernel's number and a hash
 
 
-def strip(path: Path, origin: dict[str, Any]) -> None:
-    """Remove what differs from run to run, keep the outputs, note the origin: executing twice gives the same bytes."""
+def strip(path: Path, origin: dict[str, Any], own: dict[str, str]) -> None:
+    """Remove what differs from run to run, keep the outputs, note the origin: executing twice gives the same bytes.
+
+    own: Markdown in place of the cells that are tagged ``own-NAME``.
+    """
     import nbformat
 
     nb = nbformat.read(path, as_version=4)
@@ -155,6 +171,9 @@ def strip(path: Path, origin: dict[str, Any]) -> None:
     nb.metadata["dpes"] = origin
     for i, cell in enumerate(nb.cells):
         cell["id"] = f"cell-{i}"  # papermill draws new ones for the cells that it injects
+        for tag in [tag for tag in cell.metadata.get("tags", []) if tag.startswith("own-")]:
+            cell.source = own.get(tag.removeprefix("own-"), cell.source)
+            cell.metadata["tags"].remove(tag)
         if cell.cell_type == "markdown":
             cell.source = cell.source.replace(PLACEHOLDER, origin["set"])
         if figure := cell.metadata.get("mystnb", {}).get("figure"):

@@ -91,13 +91,13 @@ def finished(weights_folder, tmp_path_factory):
 
 
 @pytest.fixture
-def controls(finished):
-    """Controls with errors made up."""
-    from dpes.study import rivals
+def rivals(finished):
+    """Rivals with errors made up."""
+    from dpes.study.rivals import frame
 
     rows = [finished.result["knee"] | {"solution": name, "error": 0.1 + k / 100} for k, name in enumerate(("l1", "random0", "random1"))]
     done = {row["solution"]: row for row in rows}
-    return rivals.frame(finished, done)
+    return frame(finished, done)
 
 
 @pytest.fixture

@@ -68,8 +68,7 @@ SETTINGS = [  # arguments of `run`, words of the message that name the problem a
     (["--partial-lr", "0"], "partial_lr = 0.0: must be above 0"),
     (["--batch-size", "1"], "batch_size = 1: must be at least 2"),
     (["--error-ceiling", "2"], "error_ceiling = 2.0: must be above 0 and at most 1"),
-    (["--round-to", "1"], "round_to = 1: must be at least 2"),
-    (["--patience", "0"], "patience = 0: must be at least 1"),
+    (["--partial-images", "1"], "partial_images = 1: must be at least 2"),
     (["--seed", "-1"], "seed = -1: must be at least 0"),
     (["--seed", str(2**63)], "must be at least 0 and at most"),
     (["--finetune-images", "1"], "images = 1: must be at least 2"),
@@ -255,20 +254,20 @@ def test_weights_that_are_missing_are_restored(capsys, finished):
     assert "not a run directory" in refused(capsys, "restore", finished.path / "nowhere")
 
 
-def test_controls_are_listed_beside_the_knee(capsys, finished):
-    code, out, _ = call(capsys, "controls", finished.path, "--masks", 1, "--quiet")
+def test_rivals_are_listed_beside_the_knee(capsys, finished):
+    code, out, _ = call(capsys, "rivals", finished.path, "--masks", 1, "--quiet")
     assert code == 0 and [line.split()[0] for line in out.splitlines()] == ["solution", "knee", "l1", "random0"]
     _, shown, _ = call(capsys, "show", "--folder", finished.path.parent)
     assert [line.split()[0] for line in shown.splitlines()[-7:]] == ["baseline", "heavy", "knee", "light", "at", "l1", "random0"]
-    assert "workers = 0" in refused(capsys, "controls", finished.path, "--workers", 0)
-    assert "masks = -1" in refused(capsys, "controls", finished.path, "--masks", -1)
-    assert "not a run directory" in refused(capsys, "controls", finished.path / "nowhere")
-    assert "cannot be used here" in refused(capsys, "controls", finished.path, "--device", "nonsense")
+    assert "workers = 0" in refused(capsys, "rivals", finished.path, "--workers", 0)
+    assert "masks = -1" in refused(capsys, "rivals", finished.path, "--masks", -1)
+    assert "not a run directory" in refused(capsys, "rivals", finished.path / "nowhere")
+    assert "cannot be used here" in refused(capsys, "rivals", finished.path, "--device", "nonsense")
     assert "cannot be used here" in refused(capsys, "train", "--profile", "smoke", "--device", "nonsense")
-    file = finished.path / "controls.json"
+    file = finished.path / "rivals.json"
     for text in ("[]", '{"l1": {}}', "{"):
         file.write_text(text)
-        assert "controls.json: " in refused(capsys, "controls", finished.path)
+        assert "rivals.json: " in refused(capsys, "rivals", finished.path)
         assert file.read_text() == text
     file.unlink()
 

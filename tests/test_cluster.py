@@ -42,7 +42,7 @@ def fitness():
 def jobs(fitness):
     rng = np.random.default_rng(0)
     genomes = rng.random((8, fitness.layout.n_bits)) < 0.7
-    return [(genome, float("inf")) for genome in es.repair(genomes, fitness.layout.group_of_bit)]
+    return list(es.repair(genomes, fitness.layout.group_of_bit))
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +61,6 @@ def threads():
 def test_processes_give_the_bits_of_serial_even_when_all_die(fitness, jobs, expected):
     with cluster.dask(build, fitness.parts(), "local:2") as errors:
         assert list(errors(jobs)) == expected
-        assert list(errors(genome for genome, _ in jobs)) == expected  # bare genomes
         answers = errors(jobs)
         first = next(answers)
         for pid in default_client().run(os.getpid).values():
@@ -73,14 +72,14 @@ def test_processes_give_the_bits_of_serial_even_when_all_die(fitness, jobs, expe
 def poisoned(poison, *parts):
     """Ends the process of every worker that evaluates this genome."""
     error = build(*parts)
-    return lambda genome, limit: os._exit(1) if (genome == poison).all() else error(genome, limit)
+    return lambda genome: os._exit(1) if (genome == poison).all() else error(genome)
 
 
 @pytest.mark.slow
 def test_a_candidate_that_kills_its_workers_fails_and_no_other(fitness, jobs, expected):
     alone = {"distributed.scheduler.allowed-failures": 0}
-    with dask.config.set(alone), cluster.dask(poisoned, (jobs[1][0], *fitness.parts()), "local:1") as errors:
-        with pytest.warns(UserWarning, match="counts as worst: worker after worker died"):
+    with dask.config.set(alone), cluster.dask(poisoned, (jobs[1], *fitness.parts()), "local:1") as errors:
+        with pytest.warns(UserWarning, match="counts as worst: its worker died twice"):
             assert list(errors(jobs[:3])) == [expected[0], workers.FAILED, expected[2]]
 
 
@@ -146,14 +145,14 @@ def test_what_a_killed_client_left_is_removed(fitness, threads):
 
 
 def test_a_failed_candidate_is_worst_and_said_here(fitness, jobs, expected, threads, monkeypatch):
-    whole = Fitness.error
+    whole = Fitness.__call__
 
-    def error(self, genome, limit):
-        if (genome == jobs[0][0]).all():
+    def error(self, genome):
+        if (genome == jobs[0]).all():
             raise RuntimeError("out of memory\nand more")
-        return whole(self, genome, limit)
+        return whole(self, genome)
 
-    monkeypatch.setattr(Fitness, "error", error)
+    monkeypatch.setattr(Fitness, "__call__", error)
     with (
         cluster.dask(build, fitness.parts(), threads.scheduler_address) as errors,
         pytest.warns(UserWarning, match="counts as worst: out of memory$"),

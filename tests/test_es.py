@@ -7,9 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dpes.coupling import GenomeError
 from dpes.errors import DpesError
 from dpes.strategy import es, pareto
 from dpes.strategy.es import State, StrategyError
+from dpes.strategy.settings import Search
 
 NAN, INF = np.nan, np.inf
 GROUPS = np.repeat(np.arange(4), [1, 3, 8, 20])
@@ -52,11 +54,11 @@ def toy(genomes: np.ndarray) -> np.ndarray:
     return np.stack([(~genomes & USEFUL).sum(axis=1) / USEFUL.sum(), genomes.sum(axis=1)], axis=1)
 
 
-def generation(state: State, seed: int = 0, p_mutation: float = 0.1, **options) -> tuple[State, np.ndarray]:
+def generation(state: State, seed: int = 0, **options) -> tuple[State, np.ndarray]:
     """One generation on the toy problem: the next state and the offspring's objectives."""
-    rng = np.random.default_rng([seed, state.generation])
-    genomes, _ = es.ask(state, rng, population=30, p_mutation=p_mutation, groups=TOY_GROUPS)
-    return es.tell(state, genomes, toy(genomes), **options), toy(genomes)
+    rng, settings = np.random.default_rng([seed, state.generation]), Search(population=30, p_mutation=0.1, **options)
+    genomes, _ = es.ask(state, rng, settings, TOY_GROUPS)
+    return es.tell(state, genomes, toy(genomes), settings), toy(genomes)
 
 
 def toy_start() -> State:
@@ -88,79 +90,60 @@ def test_coincident_names_the_roles_of_equal_genomes():
 
 # ---- repair ---------------------------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize(
-    ("genome", "round_to", "expected"),
+    ("genome", "expected"),
     [
         #   1  3   8        20
-        ("0 000 00000000 00000000000000000000", None, "1 100 10000000 10000000000000000000"),
-        ("0 001 00010000 00000000000000000001", None, "1 001 00010000 00000000000000000001"),
-        ("1 111 11111111 11111111111111111111", None, "1 111 11111111 11111111111111111111"),
-        ("0 000 00000000 00000000000000000000", 4, "1 111 11110000 11110000000000000000"),
-        ("1 010 00000001 00000000000000000111", 4, "1 111 11100001 10000000000000000111"),
-        ("1 111 00111110 00001111111110000000", 4, "1 111 00111100 00001111111100000000"),  # 5 -> 4 and 9 -> 8
-        ("1 111 01010111 01010101010101010101", 4, "1 111 01010110 11110101010101010101"),  # 5 -> 4 and 10 -> 12: halves go up
-        ("1 000 01010101 11111111111111111110", 8, "1 111 11111111 11111111111111110000"),  # 4 -> 8, and 19 -> 16, for 24 > 20
-        ("1 001 01010100 00000001001000000000", 2, "1 101 11010100 00000001001000000000"),
+        ("0 000 00000000 00000000000000000000", "1 100 10000000 10000000000000000000"),
+        ("0 001 00010000 00000000000000000001", "1 001 00010000 00000000000000000001"),
+        ("1 111 11111111 11111111111111111111", "1 111 11111111 11111111111111111111"),
     ],
 )
-def test_repair_by_hand(genome, round_to, expected):
+def test_repair_by_hand(genome, expected):
     genomes = bits(genome)
     before = genomes.copy()
-    repaired = es.repair(genomes, GROUPS, round_to)
+    repaired = es.repair(genomes, GROUPS)
     assert text(repaired) == [expected.replace(" ", "")]
     assert repaired.dtype == bool
     np.testing.assert_array_equal(genomes, before)  # a copy
-    np.testing.assert_array_equal(es.repair(genomes[0], GROUPS, round_to), repaired[0])  # one genome alone
+    np.testing.assert_array_equal(es.repair(genomes[0], GROUPS), repaired[0])  # one genome alone
 
 
-@given(genomes_and_groups(), st.integers(2, 9))
-def test_repair_leaves_every_group_alive_and_round(case, round_to):
+@given(genomes_and_groups())
+def test_repair_leaves_every_group_alive(case):
     genomes, groups = case
-    plain, rounded = es.repair(genomes, groups), es.repair(genomes, groups, round_to)
+    plain = es.repair(genomes, groups)
     for group in np.unique(groups):
         before = genomes[:, groups == group]
-        size, kept = before.shape[1], before.sum(axis=1)
+        kept = before.sum(axis=1)
         alone = plain[:, groups == group]
         np.testing.assert_array_equal(alone[kept > 0], before[kept > 0])
         assert alone[kept == 0].sum() == alone[kept == 0, 0].sum() == (kept == 0).sum()
-
-        after = rounded[:, groups == group]
-        allowed = np.arange(round_to, size + 1, round_to) if size >= round_to else np.array([size])
-        for b, k, a in zip(before, kept, after, strict=True):
-            distance = abs(allowed - k)
-            assert a.sum() == allowed[distance == distance.min()].max()
-            assert (a >= b).all() or (a <= b).all()  # filters only return or only leave
-            changed = np.flatnonzero(a != b)
-            of_kind = np.flatnonzero(b != (a.sum() > k))  # all pruned ones if some return, all kept ones if some leave
-            assert changed.tolist() == (of_kind[: len(changed)] if a.sum() > k else of_kind[len(of_kind) - len(changed) :]).tolist()
-    for r, g in ((None, plain), (round_to, rounded)):
-        np.testing.assert_array_equal(es.repair(g, groups, r), g)
+    np.testing.assert_array_equal(es.repair(plain, groups), plain)
 
 
 @pytest.mark.parametrize("groups", [[0, 1, 0, 1], [1, 1, 0, 0], [0, 0, 1], [0, 0, 1, 1, 1]])
 def test_repair_refuses_groups_that_do_not_fit(groups):
-    with pytest.raises(StrategyError, match="groups of 4 bits: must be as many numbers, ascending"):
+    with pytest.raises(GenomeError, match="groups of 4 bits: must be as many numbers, ascending"):
         es.repair(bits("1010"), np.array(groups))
 
 
 # ---- ask ------------------------------------------------------------------------------------------------------------------------
-@given(st.integers(0, 1000), st.sampled_from([0.01, 0.5, 1.0]), st.sampled_from([None, 4]))
-def test_ask_never_returns_an_empty_group(seed, p, round_to):
+@given(st.integers(0, 1000), st.sampled_from([0.01, 0.5, 1.0]))
+def test_ask_never_returns_an_empty_group(seed, p):
     state = es.start([0.1, 100], len(GROUPS))
-    genomes, parent_of = es.ask(state, np.random.default_rng(seed), population=7, p_mutation=p, groups=GROUPS, round_to=round_to)
+    genomes, parent_of = es.ask(state, np.random.default_rng(seed), Search(population=7, p_mutation=p), GROUPS)
     assert genomes.shape == (7, len(GROUPS)) and genomes.dtype == bool
     assert parent_of.shape == (7,) and set(parent_of) <= {0, 1, 2}
     assert np.logical_or.reduceat(genomes, [0, 1, 4, 12], axis=1).all()
-    if p == 1 and round_to is None:
+    if p == 1:
         assert (genomes.sum(axis=1) == 4).all()  # all bits of the all-ones genome flip, four groups get one back
-    if round_to:
-        assert (genomes[:, 12:].sum(axis=1) % 4 == 0).all()
 
 
 def test_ask_draws_each_parent_equally_and_flips_both_ways():
     """20,000 children of three parents; bounds are 5 standard deviations."""
     n, p, n_bits = 20_000, 0.2, 12
     state = state_of("1" * n_bits, "1" * 6 + "0" * 6, "0" * 11 + "1", F=[[0, 2], [1, 1], [2, 0]])
-    genomes, parent_of = es.ask(state, np.random.default_rng(3), population=n, p_mutation=p, groups=np.zeros(n_bits, dtype=int))
+    genomes, parent_of = es.ask(state, np.random.default_rng(3), Search(population=n, p_mutation=p), np.zeros(n_bits, dtype=int))
     shares = np.bincount(parent_of, minlength=3) / n
     assert abs(shares - 1 / 3).max() < 5 * np.sqrt(2 / 9 / n)
     flipped = genomes != state.parents[parent_of]
@@ -172,7 +155,7 @@ def test_ask_draws_each_parent_equally_and_flips_both_ways():
 def test_ask_takes_all_randomness_from_the_generator_and_leaves_the_state():
     state = toy_start()
     asked = [
-        es.ask(state, np.random.default_rng(seed), population=30, p_mutation=0.1, groups=TOY_GROUPS) for seed in ([0, 1], [0, 1], [0, 2])
+        es.ask(state, np.random.default_rng(seed), Search(population=30, p_mutation=0.1), TOY_GROUPS) for seed in ([0, 1], [0, 1], [0, 2])
     ]
     np.testing.assert_array_equal(asked[0][0], asked[1][0])
     np.testing.assert_array_equal(asked[0][1], asked[1][1])
@@ -187,7 +170,7 @@ def test_one_generation_without_selection_keeps_p_plus_1_minus_2p_k(p, k):
     n_bits = 3000
     parent = np.arange(n_bits) < k * n_bits
     state = State(1, np.stack([parent] * 3), np.zeros((3, 2)))
-    genomes, _ = es.ask(state, np.random.default_rng(0), population=100, p_mutation=p, groups=np.zeros(n_bits, dtype=int))
+    genomes, _ = es.ask(state, np.random.default_rng(0), Search(population=100, p_mutation=p), np.zeros(n_bits, dtype=int))
     assert abs(genomes.mean() - (p + (1 - 2 * p) * k)) < 5 * np.sqrt(p * (1 - p) / genomes.size)
 
 
@@ -281,7 +264,7 @@ def test_tell_hands_its_knee_and_ceiling_on(knee):
     state = es.start([0.0, 100], 4)
     offspring = bits("1110", "1100", "1000", "0100", "0010", "0001")
     chosen = list(es.select(F_DRAWN, knee, 0.89))
-    after = es.tell(state, offspring, F_DRAWN, knee=knee, error_ceiling=0.89)
+    after = es.tell(state, offspring, F_DRAWN, Search(knee=knee, error_ceiling=0.89))
     np.testing.assert_array_equal(after.parents, offspring[chosen])
     np.testing.assert_array_equal(after.F, np.array(F_DRAWN)[chosen])
 
@@ -290,7 +273,7 @@ def test_unpruned_network_competes_only_when_it_is_kept():
     start, offspring = es.start([0.05, 100], 4), bits("1110", "0110", "0010")
     F = [[0.1, 75], [0.2, 40], [0.9, 25]]
     assert text(es.tell(start, offspring, F).parents) == ["1110", "0110", "0010"]
-    kept = es.tell(start, offspring, F, keep_unpruned=True)
+    kept = es.tell(start, offspring, F, Search(keep_unpruned=True))
     assert text(kept.parents) == ["1111", "0110", "0010"] and kept.F[0].tolist() == [0.05, 100]
 
 
@@ -298,14 +281,14 @@ def test_later_parents_always_compete_and_unpruned_offspring_never_unless_kept()
     state = state_of("1110", "0110", "0010", F=[[0.1, 75], [0.2, 40], [0.9, 25]])
     offspring, F = bits("1111", "0100"), [[0.01, 100], [0.95, 30]]
     assert same(es.tell(state, offspring, F), State(2, state.parents, state.F))
-    assert text(es.tell(state, offspring, F, keep_unpruned=True).parents) == ["1111", "0110", "0010"]
+    assert text(es.tell(state, offspring, F, Search(keep_unpruned=True)).parents) == ["1111", "0110", "0010"]
 
 
 @pytest.mark.parametrize("keep", [False, True])
 def test_failed_generation_leaves_the_parents(keep):
     failed = [[INF, 10], [NAN, NAN], [0.1, INF]]
     for state in (es.start([0.1, 100], 4), state_of("1110", "0110", "0010", F=[[0.1, 75], [0.2, 40], [0.9, 25]], generation=3)):
-        after = es.tell(state, bits("1000", "0100", "0001"), failed, keep_unpruned=keep)
+        after = es.tell(state, bits("1000", "0100", "0001"), failed, Search(keep_unpruned=keep))
         assert same(after, State(state.generation + 1, state.parents, state.F))
     # the unpruned network does not slip in later because the first generation failed
     lost = es.tell(es.start([0.0, 100], 4), bits("1000"), [[INF, INF]])
@@ -429,11 +412,3 @@ def test_load_refuses_what_is_no_state(tmp_path):
     refused("ValueError")
     path.unlink()
     refused("FileNotFoundError")
-
-
-def test_limit_is_the_least_error_of_a_competing_parent_that_costs_no_more():
-    parents = np.array([[True, True], [True, False], [False, True]])
-    state = es.State(1, parents, np.array([[0.1, 9.0], [0.2, 5.0], [0.4, 2.0]]))
-    assert [es.limit(state, cost) for cost in (10.0, 5.0, 4.0, 2.0, 1.0)] == [0.2, 0.2, 0.4, 0.4, np.inf]
-    assert es.limit(state, 10.0, keep_unpruned=True) == 0.1
-    assert es.limit(es.start([0.1, 9.0], 2), 10.0) == np.inf

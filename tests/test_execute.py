@@ -205,3 +205,28 @@ def test_list_executes_nothing(root, capsys):
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].split()[:2] == ["good", "missing"] and len(lines) == 3
     assert not (root / "book").exists()
+
+
+def test_a_page_says_what_is_true_of_its_family_alone(root):
+    """Cells that are tagged take their texts from notebooks/texts/; no tag stays."""
+    (root / "notebooks" / "texts").mkdir()
+    (root / "notebooks" / "texts" / "resnet.md").write_text("<!-- title -->\n# Additions\n\n<!-- end -->\nThat is all.\n")
+    cells = [nbformat.v4.new_markdown_cell(text, metadata={"tags": [f"own-{text}"]}) for text in ("title", "other")]
+    parameters = nbformat.v4.new_code_cell('model: str = ""', metadata={"tags": ["parameters"]})
+    notebook = nbformat.v4.new_notebook(cells=[*cells, parameters], metadata={"kernelspec": KERNELSPEC})
+    nbformat.write(notebook, root / "notebooks" / "a.ipynb")
+    (root / "notebooks" / "runs.yml").write_text("a.ipynb:\n  good: {model: resnet8}\n")
+    assert execute.main(["good"], root) == 0
+    title, other, *_ = nbformat.read(page(root, "good"), 4).cells
+    assert (title.source, other.source) == ("# Additions", "other") and not {"tags"} & {*title.metadata, *other.metadata}
+    assert execute.chapters(root)["good"].state() == "fresh"
+    (root / "notebooks" / "texts" / "resnet.md").write_text("<!-- title -->\n# Sums\n")
+    assert execute.chapters(root)["good"].state() == "stale"
+
+
+def test_every_family_has_all_texts():
+    notebooks = Path(execute.__file__).parent
+    cells = json.loads((notebooks / "network.ipynb").read_text())["cells"]
+    tags = {t.removeprefix("own-") for c in cells for t in c["metadata"].get("tags", []) if t.startswith("own-")}
+    for name in ("quick-cnn", "quick-resnet", "quick-densenet"):
+        assert set(execute.chapters(notebooks.parent)[name].own_texts()) == tags

@@ -45,8 +45,8 @@ def test_steps_go_from_the_unpruned_to_the_tested_error(finished):
     assert "fine-tuning" in alt
 
 
-def test_rivals_are_told_apart_without_colour(controls):
-    figure, alt = figures.rivals(controls, 10_000)
+def test_rivals_are_told_apart_without_colour(rivals):
+    figure, alt = figures.beside_rivals(rivals, 10_000)
     lines = figure.axes[0].lines
     _, named = figure.axes[0].get_legend_handles_labels()
     assert named == ["knee", "uniform L1", "random masks"]
@@ -55,12 +55,12 @@ def test_rivals_are_told_apart_without_colour(controls):
     below = figure.axes[1]
     assert [label.get_text() for label in below.get_yticklabels()] == ["knee", "uniform L1", "random mask 1", "random mask 2"]
     bars = [bar.lines[2][0].get_segments()[0][:, 0] for bar in below.containers]
-    p, q = controls.error[:2]
+    p, q = rivals.error[:2]
     noise = 200 * ((p * (1 - p) + q * (1 - q)) / 10_000) ** 0.5
     assert np.ptp(bars[0]) == 0 and bars[1] == pytest.approx([100 * (q - p) - noise, 100 * (q - p) + noise])
 
 
-def test_overview_draws_what_each_network_loses(finished, other, controls):
+def test_overview_draws_what_each_network_loses(finished, other, rivals):
     reports = pd.DataFrame(
         {
             "model": ["resnet8", "resnet8", "vgg16"],
@@ -69,7 +69,7 @@ def test_overview_draws_what_each_network_loses(finished, other, controls):
             "macs_left_percent": 40,
         }
     )
-    figure, alt = figures.overview([finished, other], [controls, None], reports)
+    figure, alt = figures.overview([finished, other], [rivals, None], reports)
     first, second = figure.axes
     places = {c.get_label(): tuple(c.get_offsets()[0]) for c in first.collections}
     whole = finished.result["baseline"]
@@ -82,8 +82,8 @@ def test_overview_draws_what_each_network_loses(finished, other, controls):
     assert last.get_title() == "resnet20"
 
 
-def test_the_strategy_on_widths_is_drawn_by_name(controls):
-    _, alt = figures.rivals(controls.assign(solution=controls.solution.replace("l1", "widths")), 10_000)
+def test_the_strategy_on_widths_is_drawn_by_name(rivals):
+    _, alt = figures.beside_rivals(rivals.assign(solution=rivals.solution.replace("l1", "widths")), 10_000)
     assert "strategy on widths 10.0" in alt
 
 

@@ -11,23 +11,20 @@ import subprocess
 import sys
 import threading
 import time
-from functools import partial
 
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 
 from dpes import make_settings
 from dpes.coupling.cutting import slim
 from dpes.coupling.genome import to_hex
 from dpes.coupling.tracing import trace
 from dpes.strategy import es, judging, workers
-from dpes.strategy.history import Candidate
-from dpes.strategy.loop import search
+from dpes.strategy.history import Candidate, History
+from dpes.strategy.loop import Task, search
 from dpes.study import data, models, train
-from dpes.study.fitness import Fitness, above, build, genome_seed
+from dpes.study.fitness import Fitness, build, genome_seed
 
 
 @pytest.fixture(scope="module")
@@ -47,14 +44,10 @@ def draws(layout, n):
     return es.repair(rng.random((n, layout.n_bits)) < 0.7, layout.group_of_bit)
 
 
-def unlimited(genomes):
-    return [(genome, float("inf")) for genome in genomes]
-
-
 @pytest.mark.parametrize("kind", ["recalibrate", "partial", "partial-recalibrate", "none"])
 def test_errors_depend_on_nothing_but_the_genome(kind, setting):
     changes = {"fitness": kind, "partial_epochs": 1, "partial_images": 100}
-    jobs = unlimited(draws(setting[1], 5))
+    jobs = draws(setting[1], 5)
     forwards = list(workers.serial(fitness(setting, **changes), jobs))
     backwards = list(workers.serial(fitness(setting, **changes), jobs[::-1]))[::-1]
     assert forwards == backwards and len(set(forwards)) > 1
@@ -62,7 +55,7 @@ def test_errors_depend_on_nothing_but_the_genome(kind, setting):
 
 @pytest.mark.parametrize("kind", ["recalibrate", "partial", "partial-recalibrate", "none"])
 def test_half_precision_changes_few_errors(kind, setting):
-    jobs = unlimited(draws(setting[1], 4))
+    jobs = draws(setting[1], 4)
     changes = {"fitness": kind, "partial_epochs": 1, "partial_images": 200, "search_images": 300}
     single, half = (np.array(list(workers.serial(fitness(setting, precision=p, **changes), jobs))) for p in (None, "bfloat16"))
     assert np.abs(single - half).max() <= 0.03
@@ -87,7 +80,7 @@ def test_partial_training_has_a_stream_for_each_seed_and_genome(setting):
     for seed in (0, 0, 1):
         one = Fitness(*setting, settings, seed)
         one(a)
-        weights.append(next(one.bench.parameters()).detach().clone())  # of the candidate that was evaluated last
+        weights.append(next(one.scratch.parameters()).detach().clone())  # of the candidate that was evaluated last
     assert torch.equal(weights[0], weights[1]) and not torch.equal(weights[0], weights[2])
 
 
@@ -96,16 +89,16 @@ def test_brief_training_is_judged_by_statistics_of_the_cut_network(setting):
     changes = {"fitness": "partial-recalibrate", "partial_epochs": 1, "partial_images": 100, "partial_lr": 0.01}
     one, genome = fitness(setting, **changes), draws(setting[1], 1)[0]
     one(genome)
-    trained = {k: v.clone() for k, v in one.bench.state_dict().items()}
-    judging.recalibrate(one.bench, one.calibration_batches())
-    assert all(torch.equal(v, trained[k]) for k, v in one.bench.state_dict().items() if "running" in k)
+    trained = {k: v.clone() for k, v in one.scratch.state_dict().items()}
+    judging.recalibrate(one.scratch, one.calibration_batches())
+    assert all(torch.equal(v, trained[k]) for k, v in one.scratch.state_dict().items() if "running" in k)
     start = fitness(setting, **changes | {"fitness": "recalibrate"})
     start(genome)
-    assert not torch.equal(next(start.bench.parameters()), next(one.bench.parameters()))
+    assert not torch.equal(next(start.scratch.parameters()), next(one.scratch.parameters()))
 
 
 def test_processes_give_the_same_bits_even_when_one_dies(setting):
-    one, jobs = fitness(setting), unlimited(draws(setting[1], 12))
+    one, jobs = fitness(setting), draws(setting[1], 12)
     expected = list(workers.serial(one, jobs))
     with workers.processes(build, one.parts(), 2) as errors:
         assert list(errors(jobs)) == expected
@@ -117,7 +110,7 @@ def test_processes_give_the_same_bits_even_when_one_dies(setting):
 
 @pytest.mark.parametrize("seconds", [0.0, 1.0])
 def test_a_process_that_is_killed_as_it_is_born_is_replaced(seconds, setting):
-    one, jobs = fitness(setting), unlimited(draws(setting[1], 4))
+    one, jobs = fitness(setting), draws(setting[1], 4)
 
     def kill_one():
         while not (born := multiprocessing.active_children()):
@@ -144,7 +137,7 @@ def test_processes_leave_nothing_behind(tmp_path):
         "    layout = trace(net, torch.zeros(1, 1, 32, 32))\n"
         "    one = Fitness(net, layout, data.load('digits'), Search(calibration_images=20, search_images=20, batch_size=20))\n"
         "    with workers.processes(build, one.parts(), 2) as errors:\n"
-        "        print(len(list(errors([(np.ones(layout.n_bits, dtype=bool),)] * 2))))\n"
+        "        print(len(list(errors([np.ones(layout.n_bits, dtype=bool)] * 2))))\n"
     )
     done = subprocess.run([sys.executable, tmp_path / "script.py"], capture_output=True, text=True)
     assert (done.stdout, done.stderr) == ("2\n", "")
@@ -194,7 +187,7 @@ def test_the_order_in_which_weights_lie_changes_nothing(setting):
     cuts = []
     for order in (torch.contiguous_format, torch.channels_last):
         one = Fitness(copy.deepcopy(network).to(memory_format=order), layout, digits, search)
-        cuts.append([one(genome), *(p.clone() for p in one.bench.parameters())])
+        cuts.append([one(genome), *(p.clone() for p in one.scratch.parameters())])
     assert cuts[0][0] == cuts[1][0] and all(torch.equal(a, b) for a, b in zip(cuts[0][1:], cuts[1][1:], strict=True))
     last = copy.deepcopy(network).to(memory_format=torch.channels_last)
     assert all(
@@ -224,7 +217,7 @@ def test_a_failed_candidate_is_worst_and_said(setting, monkeypatch):
     one = fitness(setting)
     monkeypatch.setattr(judging, "recalibrate", fail)
     with pytest.warns(UserWarning, match="counts as worst: out of memory$"):
-        assert one(draws(setting[1], 1)[0]) == float("inf")
+        assert list(workers.serial(one, draws(setting[1], 1))) == [float("inf")]
 
 
 def test_a_failed_candidate_is_never_a_parent(setting):
@@ -232,16 +225,13 @@ def test_a_failed_candidate_is_never_a_parent(setting):
     layout, settings = setting[1], make_settings("smoke", population=8, generations=3).search
     failed = {}
 
-    def some(jobs):
-        for genome, _ in jobs:
+    def some(genomes):
+        for genome in genomes:
             failed[to_hex(genome)] = bool(genome[1]) and not genome.all()
             yield workers.FAILED if failed[to_hex(genome)] else float(genome.mean())
 
-    history, ends = [], []
-    for known in ([], history):
-        ends.append(
-            search(layout, some, settings, 0, history=list(known), record=lambda c, s: history.append(c), checkpoint=lambda s: None)
-        )
+    history, task = [], Task(layout, some, settings, 0)
+    ends = [search(task, History(known, lambda c, _: history.append(c))) for known in ([], history)]
     assert 0 < sum(failed.values()) < len(failed)
     assert not any(failed[to_hex(p)] for p in ends[0].parents) and np.isfinite(ends[0].F).all()
     again = [Candidate(**json.loads(c.line())) for c in history]
@@ -259,7 +249,7 @@ def test_workers_end_with_a_parent_that_is_killed(setting, tmp_path):
         "layout = trace(network, torch.zeros(1, 1, 32, 32))\n"
         "one = Fitness(network, layout, digits, make_settings('smoke').search)\n"
         "with workers.processes(build, one.parts(), 2) as errors:\n"
-        "    print(next(errors([(np.ones(layout.n_bits, dtype=bool), 1.0)] * 2)), flush=True)\n"
+        "    print(next(errors([np.ones(layout.n_bits, dtype=bool)] * 2)), flush=True)\n"
         "    os.kill(os.getpid(), signal.SIGKILL)"
     )
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, start_new_session=True) as parent:
@@ -276,80 +266,13 @@ def test_search_reevaluates_nothing(setting):
     layout, settings = setting[1], make_settings("smoke", population=8, generations=3, p_mutation=0.02).search
     asked, history = [], []
 
-    def errors(jobs):
-        for genome, limit in jobs:
-            assert limit == float("inf")  # nothing races unless asked
+    def errors(genomes):
+        for genome in genomes:
             asked.append(to_hex(genome))
             yield float(genome.mean())
 
-    arguments = {"checkpoint": lambda s: None}
-    first = search(layout, errors, settings, 0, history=[], record=lambda c, s: history.append(c), **arguments)
+    first = search(Task(layout, errors, settings, 0), History(write=lambda c, _: history.append(c)))
     assert len(asked) == len(set(asked)) and len(history) == 1 + 8 * 3
     asked.clear()
-    second = search(layout, errors, settings, 0, history=history, record=lambda c, s: None, **arguments)
+    second = search(Task(layout, errors, settings, 0), History(history))
     assert not asked and np.array_equal(first.parents, second.parents)
-
-
-# ---- races ----------------------------------------------------------------------------------------------------------------------
-@given(answers=st.lists(st.booleans(), min_size=1, max_size=60), limit=st.floats(0, 1), batch=st.integers(1, 20))
-def test_a_race_without_risk_stops_only_what_ends_above_its_limit(answers, limit, batch):
-    for seen in range(batch, len(answers) + batch, batch):
-        if above(limit, sum(answers[:seen]), min(seen, len(answers)), len(answers), risk=0.0):
-            assert sum(answers) / len(answers) > limit
-            assert sum(answers[:seen]) / min(seen, len(answers)) > limit  # so the error that is written down is dominated, too
-
-
-@pytest.mark.parametrize("risk", [0.01, 0.1, 0.4])
-def test_the_risk_of_one_look_is_not_exceeded(risk):
-    """A candidate exactly at its limit is stopped wrongly by chance; draws without replacement, 500 of 1,000 images."""
-    rng, limit = np.random.default_rng(0), 0.3
-    answers = np.arange(1000) < 300
-    wrongly = [above(limit, int(rng.permutation(answers)[:500].sum()), 500, 1000, risk) for _ in range(2000)]
-    assert np.mean(wrongly) <= risk
-    assert above(limit, 300, 500, 1000, risk) and not above(limit, 300, 500, 1000, 0.0)
-
-
-def test_a_race_without_risk_ends_with_the_same_three_and_counts_less(setting, monkeypatch):
-    network, layout, digits = setting
-    counted, missed = [], judging.missed
-
-    def counting(forward, x, y):
-        counted.append(len(y))
-        return missed(forward, x, y)
-
-    for place in (judging, train):
-        monkeypatch.setattr(place, "missed", counting)
-    ends, histories, images = [], [], []
-    for racing in (None, 0.0):
-        settings = make_settings("smoke", population=8, generations=4, search_images=300, batch_size=25, racing=racing).search
-        one, history = Fitness(network, layout, digits, settings), []
-        counted.clear()
-        arguments = {"record": lambda c, s, h=history: h.append(c), "checkpoint": lambda s: None}
-        ends.append(search(layout, partial(workers.serial, one), settings, 0, history=[], **arguments))
-        histories.append(history)
-        images.append(sum(counted))
-    assert np.array_equal(ends[0].parents, ends[1].parents) and np.array_equal(ends[0].F, ends[1].F)
-    assert [c.genome for c in histories[0]] == [c.genome for c in histories[1]]
-    assert not any(c.stopped for c in histories[0]) and any(c.stopped for c in histories[1])
-    assert all(a.error == b.error for a, b in zip(*histories, strict=True) if not b.stopped)
-    assert images[1] < images[0]
-
-
-def test_a_stopped_candidate_that_returns_goes_on_unless_still_dominated(setting):
-    """A known error of a part of the images must not pass for the whole."""
-    layout, settings = setting[1], make_settings("smoke", population=4, generations=2, p_mutation=0.01, racing=0.0).search
-    asked = []
-
-    def errors(jobs):
-        for genome, limit in jobs:
-            asked.append((to_hex(genome), limit))
-            yield float(genome.mean())
-
-    arguments = {"record": lambda c, s: None, "checkpoint": lambda s: None}
-    search(layout, errors, settings, 0, history=[], **arguments)
-    again, limit = asked[-1]
-    history = [Candidate(1, 9, "heavy", again, error, 1, 1, stopped=True) for error in (0.0, 1.0)]
-    for known, evaluated in ((history[0], True), (history[1], limit == float("inf"))):
-        asked.clear()
-        search(layout, errors, settings, 0, history=[known], **arguments)
-        assert (again in dict(asked)) == evaluated

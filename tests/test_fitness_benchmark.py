@@ -91,7 +91,7 @@ def test_row_holds_the_errors_of_the_fitness(small):
     study = small()
     row = study.cheap(0, study.genomes[0], 0.5)
     assert row["recalibrated"]["search"] == study.fitness["recalibrated"](study.genomes[0])
-    bench = study.fitness["recalibrated"].bench
+    bench = study.fitness["recalibrated"].scratch
     assert row["recalibrated"]["test"] == error_rate(bench, study.dataset.test.first(50), study.dataset)
     judged = study.dataset.search.first(50)
     with torch.no_grad():

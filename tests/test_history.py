@@ -19,7 +19,7 @@ def line(**changes):
     return json.dumps({k: v for k, v in (ENTRIES | changes).items() if v is not ...})
 
 
-WHOLE = [line(generation=0, parent=""), line(), line(index=1, error=float("inf")), line(generation=2, cost=0.5, stopped=True)]
+WHOLE = [line(generation=0, parent=""), line(), line(index=1, error=float("inf")), line(generation=2, cost=0.5)]
 
 
 @pytest.fixture
@@ -61,7 +61,6 @@ def test_whole_lines_are_read(write, tmp_path):
     (line(macs=-1), "macs is -1, not a whole number"),
     (line(params="5"), "params is '5', not a whole number"),
     (line(cost="5"), "cost is '5', not a number"),
-    (line(stopped=1), "stopped is 1, not true or false"),
     (line(parent="father"), "parent is 'father', not empty or one of heavy, knee, light"),
     (line(parent=["knee"]), "parent is ['knee'], not empty"),
     (line(parent=""), "parent is '' in generation 1"),

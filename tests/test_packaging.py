@@ -152,3 +152,9 @@ def test_a_reported_number_has_a_source():
         assert row["solution"] in ("baseline", "heavy", "knee", "light")
         for column in ("error_percent", "flops_reduction_percent"):
             assert not row[column] or (row["source"] and 0 <= float(row[column]) <= 100)
+
+
+def test_the_engine_imports_quickly():
+    """Neither pandas nor what only the study or its pages need is loaded before it is used."""
+    code = "import sys, dpes; print(*sorted({'pandas', 'sklearn', 'torchvision', 'matplotlib', 'distributed', 'yaml'} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "\n"

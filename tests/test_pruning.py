@@ -107,13 +107,6 @@ def test_folder_continues_and_refuses_other_settings(tmp_path, data):
         dpes.prune(model, data[0][:1], folder=tmp_path, **arguments | {"settings": dpes.Search(**vars(SEARCH) | {"population": 6})})
 
 
-def test_patience_stops_early(data):
-    """A constant error leaves only the cost to improve; bits flip to and fro around one half, so the archive soon stands still."""
-    patient = dpes.Search(**vars(SEARCH) | {"generations": 60, "patience": 2, "p_mutation": 0.5})
-    found = dpes.prune(Own(norm=False).eval(), data[0][:1], evaluate=lambda n: 0.5, settings=patient, progress=False)
-    assert 3 <= found.history.generation.max() < 60
-
-
 def test_failed_candidates_are_survived(data):
     with pytest.warns(UserWarning, match="counts as worst: out of memory"):
         found = dpes.prune(Own(norm=False).eval(), data[0][:1], evaluate=_odd(), settings=SEARCH, progress=False)
@@ -140,7 +133,7 @@ def _odd():
         ({"evaluate": lambda n: 7.0, "calibration": torch.zeros(4, 1, 16, 16)}, "evaluate returned 7.0"),
         ({"data": (torch.zeros(3, 1, 16, 16), torch.zeros(2, dtype=torch.int64))}, "3 images and 2 labels"),
         ({"evaluate": lambda n: 0.1, "settings": dpes.Search(fitness="partial")}, "train inside your evaluate"),
-        ({"evaluate": lambda n: 0.1, "settings": dpes.Search(racing=0.0)}, "racing needs the images of a study"),
+        ({"evaluate": lambda n: 0.1, "settings": dpes.Search(precision="bfloat16")}, "precision needs the images of a study"),
         ({"evaluate": lambda n: 0.1, "calibration": torch.zeros(4, 1, 16, 16), "cost": "flops"}, "unknown cost 'flops'"),
     ],
 )

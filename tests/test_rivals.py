@@ -17,8 +17,9 @@ from dpes.coupling.tracing import trace
 from dpes.disk import locked
 from dpes.errors import SettingsError
 from dpes.strategy import es
-from dpes.strategy.history import read_history
-from dpes.strategy.loop import search
+from dpes.strategy.history import History, read_history
+from dpes.strategy.loop import Task, search
+from dpes.strategy.settings import Search
 from dpes.study import data, models, rivals, runs
 from dpes.study.baseline import load_baseline
 from dpes.study.finetune import Work
@@ -85,21 +86,18 @@ def test_uniform_keeps_the_largest_norms_of_each_group_in_equal_shares(resnet):
 
 
 # ---- the strategy on widths -----------------------------------------------------------------------------------------------------
-@pytest.mark.parametrize("round_to", [None, 4])
-def test_widths_mutate_and_the_highest_ranks_stay(round_to, resnet):
+def test_widths_mutate_and_the_highest_ranks_stay(resnet):
     model, layout = resnet
     rank, groups = importance.ranks(layout, importance.l1_norms(model, layout)), layout.group_of_bit
     state = es.start([0.1, 1.0], layout.n_bits)
-    arguments = {"population": 200, "p_mutation": 0.3, "groups": groups, "rank": rank, "round_to": round_to}
-    genomes, _ = es.ask(state, np.random.default_rng(0), **arguments)
+    genomes, _ = es.ask(state, np.random.default_rng(0), Search(population=200, p_mutation=0.3), groups, rank)
     widths = np.array([[g[group.bits].sum() for group in layout.groups] for g in genomes])
     for group in layout.groups:
         ordered = genomes[:, group.bits][:, np.argsort(rank[group.bits])]
         assert (np.diff(ordered.astype(int), axis=1) <= 0).all() and ordered[:, 0].all()
     sizes = np.array([g.size for g in layout.groups])
-    assert (widths >= 1).all() and (round_to is None or (widths % round_to == 0).all())
-    if round_to is None:  # from full width half of the steps shrink a group, less those that round to nothing
-        assert 0.1 < (widths < sizes).mean() < 0.16
+    # from full width half of the steps shrink a group, less those that round to nothing
+    assert (widths >= 1).all() and 0.1 < (widths < sizes).mean() < 0.16
 
 
 def test_widths_change_as_told_one_group_at_a_time():
@@ -107,7 +105,7 @@ def test_widths_change_as_told_one_group_at_a_time():
     sizes, parents = [1, 4, 40], np.ones((300, 45), dtype=bool)
     parents[150:, 5:42] = False  # the second half starts narrow, with three filters in the last group
     groups, rank = np.repeat(range(3), sizes), np.concatenate([np.random.default_rng(1).permutation(n) for n in sizes])
-    genomes = es.resized(parents, np.random.default_rng(0), 0.7, groups, rank)
+    genomes = es.mutate_widths(parents, np.random.default_rng(0), 0.7, groups, rank)
     rng = np.random.default_rng(0)
     normal, uniform = rng.normal(0, 0.15, (300, 3)), rng.random((300, 3))
     for child in range(300):
@@ -123,22 +121,21 @@ def test_a_search_on_widths_reaches_only_prefixes_of_the_ranking(resnet):
     rank = importance.ranks(layout, importance.l1_norms(model, layout))
     settings = make_settings("smoke", population=8, generations=4, encoding="widths", p_mutation=0.3).search
 
-    def errors(jobs):
-        for genome, _ in jobs:
+    def errors(genomes):
+        for genome in genomes:
             yield float(1 - genome.mean())
 
-    history = []
-    arguments = {"record": lambda c, s: history.append(c), "checkpoint": lambda s: None}
-    end = search(layout, errors, settings, 0, history=[], rank=rank, **arguments)
+    history = History()
+    end = search(Task(layout, errors, settings, 0, rank), history)
     for parent in end.parents:
         for group in layout.groups:
             assert parent[group.bits].sum() == rank[group.bits][parent[group.bits]].max() + 1
-    assert len({c.genome for c in history}) > 15
+    assert len(history.known) > 15
 
 
-def test_a_study_on_widths_and_with_races(tmp_path):
+def test_a_study_on_widths(tmp_path):
     """From the command line's settings to three solutions that keep the filters of largest norm."""
-    run = runs.run(make_settings("smoke", encoding="widths", p_mutation=0.5, racing=0.0, finetune_epochs=0), tmp_path)
+    run = runs.run(make_settings("smoke", encoding="widths", p_mutation=0.5, finetune_epochs=0), tmp_path)
     network = load_baseline(run.settings, data.load("digits"))
     layout = trace(network, torch.zeros(1, 1, 32, 32))
     norms = importance.l1_norms(network, layout)
@@ -149,7 +146,7 @@ def test_a_study_on_widths_and_with_races(tmp_path):
             assert kept.all() or scores[kept].min() >= scores[~kept].max()
 
 
-def test_controls_are_trained_like_the_knee_and_continue(tmp_path, monkeypatch):
+def test_rivals_are_trained_like_the_knee_and_continue(tmp_path, monkeypatch):
     run = runs.run(make_settings("smoke"), tmp_path)
     before = {p.name: p.read_bytes() for p in run.path.iterdir()}
     finetuned = Work.finetuned
@@ -159,31 +156,31 @@ def test_controls_are_trained_like_the_knee_and_continue(tmp_path, monkeypatch):
             raise KeyboardInterrupt
         return finetuned(self, name, genome, error)
 
-    assert rivals.read_controls(run) is None
+    assert rivals.read_rivals(run) is None
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(Work, "finetuned", stop_at_the_second)
-        rivals.controls(run, masks=2)
-    table = rivals.controls(run, masks=2, workers=2).set_index("solution")
+        rivals.train_rivals(run, masks=2)
+    table = rivals.train_rivals(run, masks=2, workers=2).set_index("solution")
     assert list(table.index) == ["knee", "l1", "random0", "random1"]
     assert (table.macs <= table.macs["knee"]).all() and (table.macs > 0.85 * table.macs["knee"]).all()
     assert table.error.between(0, 1).all() and len(set(table.genome)) == 4
-    stored = json.loads((run.path / "controls.json").read_text())["l1"]
+    stored = json.loads((run.path / "rivals.json").read_text())["l1"]
     assert run.result["knee"]["log"][0].keys() == stored["log"][0].keys() and stored["env"].items() <= run.env.items()
     n = len(data.load("digits").test)
     for row in table.drop(index="knee").itertuples():  # both errors, less what both get wrong
         assert row.wrong_alone - row.knee_wrong_alone == pytest.approx(n * (row.error - table.error["knee"]))
         assert 0 <= row.wrong_alone <= n * row.error and row.wrong_alone + row.knee_wrong_alone > 0
     files = {p.name: p.read_bytes() for p in run.path.iterdir()}
-    assert set(files) - set(before) == {"controls.json"} and all(files[name] == content for name, content in before.items())
+    assert set(files) - set(before) == {"rivals.json"} and all(files[name] == content for name, content in before.items())
     with locked(run.path):  # what is there is read whoever holds the run
-        assert rivals.controls(run, masks=2).equals(rivals.read_controls(runs.open_run(run.path)))
+        assert rivals.train_rivals(run, masks=2).equals(rivals.read_rivals(runs.open_run(run.path)))
     assert {p.name: p.read_bytes() for p in run.path.iterdir()}.items() >= files.items()
-    (run.path / "controls.json").unlink()
+    (run.path / "rivals.json").unlink()
     assert rivals.knee_is_here(run)
     other = replace(run, result=run.result | {"knee": run.result["knee"] | {"error": 0.123}})  # restored to other bits
     assert not rivals.knee_is_here(other)
     (run.path / "knee.safetensors").unlink()  # large ones are not published
-    assert rivals.controls(run, masks=0).error.tolist() == table.error[:2].tolist() and "wrong_alone" not in rivals.read_controls(run)
+    assert rivals.train_rivals(run, masks=0).error.tolist() == table.error[:2].tolist() and "wrong_alone" not in rivals.read_rivals(run)
 
 
 def test_proportions_are_kept_at_every_size(resnet):
@@ -207,7 +204,7 @@ def test_proportions_are_kept_at_every_size(resnet):
 def test_what_a_search_on_widths_finds_is_a_rival_of_equal_cost(tmp_path):
     """As many candidates as the run's own search; the proportions of its knee, at the MACs of the run's."""
     run = runs.run(make_settings("smoke"), tmp_path)
-    table = rivals.controls(run, masks=0, widths=True).set_index("solution")
+    table = rivals.train_rivals(run, masks=0, widths=True).set_index("solution")
     assert list(table.index) == ["knee", "l1", "widths"] and 0.85 * table.macs["knee"] < table.macs["widths"] <= table.macs["knee"]
     folder = run.path / "widths"
     assert len(read_history(folder / "history.jsonl")) == len(run.history)
@@ -220,19 +217,19 @@ def test_what_a_search_on_widths_finds_is_a_rival_of_equal_cost(tmp_path):
     assert runs.load_runs(tmp_path).run.unique().tolist() == [run.path.name]  # the search inside is no run of its own
     with pytest.raises(SettingsError, match=f"widths: {run.path.name} has searched widths itself"):
         searched = replace(run.settings, search=replace(run.settings.search, encoding="widths"))
-        rivals.controls(replace(run, settings=searched), widths=True)
+        rivals.train_rivals(replace(run, settings=searched), widths=True)
     before = {p: p.read_bytes() for p in folder.iterdir()}
-    (run.path / "controls.json").unlink()
-    assert rivals.controls(run, masks=0, widths=True).set_index("solution").error.equals(table.error)
+    (run.path / "rivals.json").unlink()
+    assert rivals.train_rivals(run, masks=0, widths=True).set_index("solution").error.equals(table.error)
     assert {p: p.read_bytes() for p in folder.iterdir()} == before
 
 
 def test_published_second_trainings_are_of_the_same_networks():
     """Same genomes, same errors before training; the same bits where both say that they were trained on one kind of processor."""
-    repeats = list((Path(__file__).parents[1] / "data" / "runs").glob("*/controls-again.json"))
+    repeats = list((Path(__file__).parents[1] / "data" / "runs").glob("*/rivals-again.json"))
     assert repeats
     for file in repeats:
-        first, again = rivals.read_entries(file.with_name("controls.json")), rivals.read_entries(file)
+        first, again = rivals.read_entries(file.with_name("rivals.json")), rivals.read_entries(file)
         assert set(again) <= set(first)
         for name, entry in again.items():
             for key in ("genome", "macs", "error_cut", "error_recalibrated"):

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -23,7 +24,7 @@ from dpes import fields, make_settings
 from dpes.coupling.genome import from_hex
 from dpes.errors import RunError
 from dpes.strategy import es
-from dpes.study import data, models, runs, train
+from dpes.study import data, finetune, models, runs, train
 from dpes.study.baseline import load_baseline
 from dpes.study.fitness import Fitness
 
@@ -326,7 +327,7 @@ def test_published_baselines_are_those_that_were_logged():
 
 
 def test_fine_tuning_in_processes_gives_the_same_bits_even_when_one_died(halfway, finished):
-    """Of three solutions two are trained at a time; one is killed as soon as it has begun."""
+    """Of three solutions two are trained at a time; one is killed as soon as it has begun, and trained again."""
 
     def kill_the_first():
         while not (workers := multiprocessing.active_children()):
@@ -335,12 +336,16 @@ def test_fine_tuning_in_processes_gives_the_same_bits_even_when_one_died(halfway
 
     killer = threading.Thread(target=kill_the_first)
     killer.start()
-    with pytest.raises(RunError, match="died .* the same command continues"):
-        runs.run(finished.settings, halfway.parent, workers=2)
-    killer.join()
     run = runs.run(finished.settings, halfway.parent, workers=2)
+    killer.join()
     assert not multiprocessing.active_children()
     for role in es.ROLES:
         assert (run.path / f"{role}.safetensors").read_bytes() == (finished.path / f"{role}.safetensors").read_bytes()
         assert run.result[role]["error"] == finished.result[role]["error"]
     assert list(run.result) == list(finished.result)
+
+
+def test_fine_tuning_that_is_lost_gets_one_line(halfway, finished, monkeypatch):
+    monkeypatch.setattr(finetune, "pool", lambda *_: nullcontext(lambda jobs: (None for _ in jobs)))
+    with pytest.raises(RunError, match="died twice .* the same command continues"):
+        runs.run(finished.settings, halfway.parent, workers=2)

@@ -51,7 +51,7 @@ def test_every_setting_changes_the_name_of_the_run():
 def test_settings_that_are_off_do_not_enter_the_name():
     """A later version can add a setting, off by default, without renaming the runs made before."""
     assert all(value is not None for value in to_dict(Search()).values())
-    assert "round_to" not in to_dict(Search()) and to_dict(Search(round_to=8))["round_to"] == 8
+    assert "error_ceiling" not in to_dict(Search()) and to_dict(Search(error_ceiling=0.5))["error_ceiling"] == 0.5
 
 
 def test_runs_keep_their_names():
@@ -108,7 +108,7 @@ def test_settings_cannot_change():
         ({"model": 20}, "model = 20: must be a text"),
         ({"p_mutation": "x"}, "must be a number"),
         ({"p_mutation": float("inf")}, "must be above 0 and at most 1"),
-        ({"round_to": 1}, "must be at least 2"),
+        ({"partial_images": 1}, "must be at least 2"),
         ({"finetune_images": 1}, "images = 1: must be at least 2"),
         ({"partial_images": 1}, "partial_images = 1: must be at least 2"),
         ({"seed": 2**63}, "seed = 9223372036854775808: must be at least 0 and at most"),

@@ -35,16 +35,16 @@ def test_runs_of_one_network_are_told_apart_by_fitness_and_ceiling(finished, oth
     assert named == ["resnet8, recalibrate", "resnet20", "resnet8, partial", "resnet8, recalibrate, ceiling 60 %"]
 
 
-def test_the_table_of_rivals_holds_the_knee_and_them(controls, finished):
-    table = tables.rivals_table(controls)
+def test_the_table_of_rivals_holds_the_knee_and_them(rivals, finished):
+    table = tables.rivals_table(rivals)
     assert list(table.index) == ["knee", "uniform L1", "random mask 1", "random mask 2"]
     assert table.loc["knee", "fine-tuned (%)"] == 100 * finished.result["knee"]["error"]
     assert table.loc["random mask 2", "fine-tuned (%)"] == pytest.approx(12)
     assert ">12.00<" in tables.styled_rows(table).to_html()
 
 
-def test_summary_has_a_row_for_each_network_and_one_for_all_random_masks(finished, other, controls):
-    table = tables.summary([finished, other], [controls, None])
+def test_summary_has_a_row_for_each_network_and_one_for_all_random_masks(finished, other, rivals):
+    table = tables.summary([finished, other], [rivals, None])
     names = ["unpruned", "boundary heavy", "knee", "boundary light"]
     assert list(table.index.get_level_values(1)) == [*names, "uniform L1", "random masks, mean", *names]
     error = table["test error (%)"].iloc[5]
@@ -56,31 +56,32 @@ def test_summary_has_a_row_for_each_network_and_one_for_all_random_masks(finishe
     assert html == tables.styled_rows(table.copy()).to_html() and "11.50" in html and "nan" not in html
 
 
-def test_how_well_the_order_is_foretold(finished, other, controls):
-    controls["error_recalibrated"] = controls.error.rank().replace({1: 2, 2: 1})  # four networks, the best two exchanged
-    assert verdicts.foretold([finished, other], [controls, None]) == "- **resnet8**: +0.80 over 4 networks"
+def test_how_well_the_order_is_foretold(finished, other, rivals):
+    rivals["error_recalibrated"] = rivals.error.rank().replace({1: 2, 2: 1})  # four networks, the best two exchanged
+    assert verdicts.rank_correlations([finished, other], [rivals, None]) == "- **resnet8**: +0.80 over 4 networks"
 
 
-def test_in_short_the_least_loss_comes_first(finished, other, controls):
+def test_in_short_the_least_loss_comes_first(finished, other, rivals):
     whole, knee = finished.result["baseline"], finished.result["knee"]
     lost = [100 * (error - whole["error"]) for error in (knee["error"], 0.1, 0.115)]
     named = zip(lost, ("**knee** {:.2f}", "uniform L1 {:.2f}", "random masks, mean {:.2f}"), strict=True)
     order = "; ".join(name.format(points) for points, name in sorted(named))
     left = 100 * knee["macs"] / whole["macs"]
-    assert verdicts.in_short([finished, other], [controls, None]).split("\n") == [
+    assert verdicts.in_short([finished, other], [rivals, None]).split("\n") == [
         f"- **resnet8**, {left:.0f} % of the MACs, points lost: {order}",
         f"- **resnet20**, {left:.0f} % of the MACs, points lost: **knee** {lost[0]:.2f}",
     ]
 
 
-def test_orders_before_and_after_fine_tuning(finished, other, controls):
-    controls = controls.assign(error_recalibrated=[0.5, 0.4, 0.2, 0.4], error=[0.1, 0.3, 0.2, 0.2])  # knee, L1, two masks
-    table = tables.orders([finished, other], [controls, None]).loc["resnet8"]
+def test_orders_before_and_after_fine_tuning(finished, other, rivals):
+    rivals = rivals.assign(error_recalibrated=[0.5, 0.4, 0.2, 0.4], error=[0.1, 0.3, 0.2, 0.2])  # knee, L1, two masks
+    table = tables.places_before_and_after([finished, other], [rivals, None]).loc["resnet8"]
     assert list(table.index) == ["knee", "random masks, mean", "uniform L1"]
     assert list(table["fine-tuned (%)"]) == pytest.approx([10, 20, 30]) and list(table["recalibrated (%)"]) == pytest.approx([50, 30, 40])
     assert list(table["place"]) == [3, 1, 2] and list(table["place then"]) == [1, 2, 3]
-    controls.loc[:, "error"] = 0.1
-    assert set(tables.orders([finished], [controls])["place then"]) == {1} and tables.orders([finished], [None]).empty
+    rivals.loc[:, "error"] = 0.1
+    assert set(tables.places_before_and_after([finished], [rivals])["place then"]) == {1}
+    assert tables.places_before_and_after([finished], [None]).empty
 
 
 NOT_SHOWN = "**So this run does not show that it is better than chance.**"
@@ -99,23 +100,23 @@ NOT_SHOWN = "**So this run does not show that it is better than chance.**"
         (0.4, 19, "behind 19 of 19 random masks;", "1 of 20", "**So it is worse than chance.**"),
     ],
 )
-def test_chance_is_judged_by_how_often_luck_would_do_as_well(controls, knee, masks, rank, lucky, verdict):
-    controls.loc[controls.solution == "knee", "error"] = knee
-    one = controls[controls.solution == "random0"]
-    more = pd.concat([controls[:2], *(one.assign(solution=f"random{k}", error=0.11 + k / 100) for k in range(masks))])
+def test_chance_is_judged_by_how_often_luck_would_do_as_well(rivals, knee, masks, rank, lucky, verdict):
+    rivals.loc[rivals.solution == "knee", "error"] = knee
+    one = rivals[rivals.solution == "random0"]
+    more = pd.concat([rivals[:2], *(one.assign(solution=f"random{k}", error=0.11 + k / 100) for k in range(masks))])
     text = verdicts.against_chance(more, 10_000)
     assert text.endswith(f"The knee is {rank} one more random mask would be so in {lucky} cases, by luck. {verdict}")
     assert f"The knee errs on {100 * knee:.2f} %" in text
     assert masks == 1 or f"11.00 to {10 + masks}.00 %, {10.5 + masks / 2:.2f} % in the mean" in text
 
 
-def test_networks_are_compared_image_by_image_where_that_was_counted(controls):
-    controls["error"] = [0.1, 0.106, 0.106, 0.106]
-    assert "0.9 points (two standard errors, as if" in verdicts.against_chance(controls, 10_000)
-    assert "wrong" not in "".join(tables.rivals_table(controls))
-    paired = controls.assign(wrong_alone=[np.nan, np.nan, 110, 110], knee_wrong_alone=[np.nan, np.nan, 50, 50])
+def test_networks_are_compared_image_by_image_where_that_was_counted(rivals):
+    rivals["error"] = [0.1, 0.106, 0.106, 0.106]
+    assert "0.9 points (two standard errors, as if" in verdicts.against_chance(rivals, 10_000)
+    assert "wrong" not in "".join(tables.rivals_table(rivals))
+    paired = rivals.assign(wrong_alone=[np.nan, np.nan, 110, 110], knee_wrong_alone=[np.nan, np.nan, 50, 50])
     noise = verdicts.uncertainty(paired, 10_000)
-    assert noise[0] == 0 and noise[1] == pytest.approx(verdicts.uncertainty(controls, 10_000)[1])
+    assert noise[0] == 0 and noise[1] == pytest.approx(verdicts.uncertainty(rivals, 10_000)[1])
     # 160 images tell them apart, 60 of which are the difference
     assert noise[2] == noise[3] == pytest.approx(200 * ((160 - 60**2 / 10_000) ** 0.5 / 10_000))
     assert "0.3 points (two standard errors, compared image by image)" in verdicts.against_chance(paired, 10_000)
@@ -123,22 +124,22 @@ def test_networks_are_compared_image_by_image_where_that_was_counted(controls):
     assert "images: wrong, knee right" in html and ">110<" in html and "nan" not in html
 
 
-def test_a_second_training_tells_what_one_is_worth(controls):
-    again = controls.assign(error=controls.error + [0, 0.003, 0, -0.001])[:4]
-    errors = tables.twice(controls, again)
+def test_a_second_training_tells_what_one_is_worth(rivals):
+    again = rivals.assign(error=rivals.error + [0, 0.003, 0, -0.001])[:4]
+    errors = tables.trained_twice(rivals, again)
     assert list(errors.index) == ["uniform L1", "random mask 1", "random mask 2"]
     assert errors["points apart"].tolist() == pytest.approx([0.3, 0, 0.1])
     # 2 sqrt(2) standard deviations of one training, which are sqrt(mean of squares / 2)
     noise = 2 * 2**0.5 * ((0.3**2 + 0.1**2) / 2 / 2) ** 0.5
     assert f"{noise:.1f}" == "0.4"
-    text = verdicts.rounding(errors)
+    text = verdicts.apart_by_rounding(errors)
     assert text.startswith("2 of 3 networks end 0.10 to 0.30 points from") and "up to 0.4 points" in text and "from 2 differences" in text
-    assert verdicts.rounding(tables.twice(controls, controls)) == "All 3 networks erred as before, to the last image."
-    assert tables.twice(controls, again[:2]).index.tolist() == ["uniform L1"]  # only what was trained twice
+    assert verdicts.apart_by_rounding(tables.trained_twice(rivals, rivals)) == "All 3 networks erred as before, to the last image."
+    assert tables.trained_twice(rivals, again[:2]).index.tolist() == ["uniform L1"]  # only what was trained twice
 
 
-def test_chance_without_random_masks_is_not_judged(controls):
-    text = verdicts.against_chance(controls[~controls.solution.str.startswith("random")], 10_000)
+def test_chance_without_random_masks_is_not_judged(rivals):
+    text = verdicts.against_chance(rivals[~rivals.solution.str.startswith("random")], 10_000)
     assert "there are no random masks" in text and "chance" not in text and "nan" not in text
 
 
@@ -181,8 +182,8 @@ def test_variants_stand_side_by_side(finished):
     assert light["MACs left (%)"] == 100 * finished.result["light"]["macs"] / finished.result["baseline"]["macs"]
 
 
-def test_a_single_random_mask_and_the_strategy_on_widths_are_named(controls):
-    one = controls[controls.solution.isin(["knee", "l1", "random0"])]
+def test_a_single_random_mask_and_the_strategy_on_widths_are_named(rivals):
+    one = rivals[rivals.solution.isin(["knee", "l1", "random0"])]
     widths = one[one.solution == "l1"].assign(solution="widths", error=0.0987)
     text = verdicts.against_chance(pd.concat([one, widths]), 10_000)
     assert "what the strategy finds on widths on 9.87 %, a random mask on" in text and "in the mean" not in text
@@ -200,9 +201,9 @@ def test_published_results_have_sources():
     assert table.macs_left_percent.between(0, 100).all() and table.error_after_percent.between(0, 100).all()
 
 
-def test_hours_are_those_of_the_run(finished, controls):
-    table = tables.hours([finished], [controls])
-    assert table.loc[finished.path.name, "controls"] * 3600 == pytest.approx(3 * sum(e["seconds"] for e in finished.result["knee"]["log"]))
+def test_hours_are_those_of_the_run(finished, rivals):
+    table = tables.hours([finished], [rivals])
+    assert table.loc[finished.path.name, "rivals"] * 3600 == pytest.approx(3 * sum(e["seconds"] for e in finished.result["knee"]["log"]))
     assert table.loc[finished.path.name, "search"] * 3600 == pytest.approx(finished.env["seconds"]["search"])
 
 

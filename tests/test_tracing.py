@@ -467,3 +467,20 @@ def test_genomes_that_do_not_fit_are_refused():
         mask(model, layout, np.arange(224) >= 16)
     with pytest.raises(GenomeError, match="0 .removed. or 1"):
         slim(model, layout, np.full(224, 0.5))
+
+
+ACTIVATIONS = (
+    nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.ELU, nn.SELU, nn.CELU, nn.GELU, nn.SiLU, nn.Mish, nn.Sigmoid, nn.Tanh, nn.Softplus,
+    nn.Softsign, nn.Hardswish, nn.Hardsigmoid, nn.Hardtanh, nn.LogSigmoid, nn.Tanhshrink, nn.Hardshrink, nn.Softshrink,
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS, ids=lambda a: a.__name__)
+@pytest.mark.parametrize("inplace", [False, True])
+def test_every_activation_works_element_by_element(activation, inplace):
+    """Torch marks most of these operations as such, but not all; their variants in place are operations of their own."""
+    try:
+        layer = activation(inplace=True) if inplace else activation()
+    except TypeError:
+        pytest.skip("has no variant in place")
+    assert agree(Net(lambda m, x: m.fc(m.act(m.a(x)).mean((2, 3))), a=conv(3, 6), act=layer, fc=head(6)), draws=2).n_bits == 6

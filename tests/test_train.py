@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import errno
 import os
-import time
 
 import pytest
 import torch
@@ -193,24 +192,6 @@ def test_sides_and_precision_of_each_epoch(digits):
     assert {t.dtype for t in model.state_dict().values()} == {torch.float32, torch.int64}
     train.error_rate(model, digits.test.first(10), digits)
     assert seen[-1] == [False, 32, True, torch.float32]
-
-
-@pytest.mark.parametrize("slow, warns", [(torch.bfloat16, True), (torch.float32, False)])
-def test_where_bfloat16_is_slower_a_run_says_so(slow, warns, monkeypatch, recwarn):
-    """Whichever processor the tests run on: a layer of the slow kind sleeps."""
-
-    def layer(x, weight, padding):
-        time.sleep(0.02 if x.dtype == slow else 0.001)
-        return x
-
-    monkeypatch.setattr(train.F, "conv2d", layer)
-    train.check_precision("cpu", precision=None, finetune_precision=None)
-    assert not recwarn.list
-    train.check_precision("cpu", precision=None, finetune_precision="bfloat16")
-    lines = [str(w.message) for w in recwarn.list]
-    assert len(lines) == warns and all(
-        "bfloat16 is slower than float32 here" in line and "; --finetune-precision none" in line for line in lines
-    )
 
 
 def test_bfloat16_trains_to_about_the_same_error(digits):

@@ -15,7 +15,9 @@ from .layout import Layout
 
 def costs(layout: Layout, genomes: np.ndarray, which: str = "macs") -> np.ndarray:
     """Costs of many genomes: bool [n, n_bits] -> int64 [n]; ``which`` is ``macs``, ``params`` or ``activations``."""
-    return np.array([COSTS[which](layout, genome) for genome in np.atleast_2d(genomes)], dtype=np.int64)
+    return np.array(
+        [COSTS[which](layout, genome) for genome in np.atleast_2d(genomes)], dtype=np.int64
+    )
 
 
 COSTS: dict[str, Callable[[Layout, np.ndarray], int]] = {

@@ -39,14 +39,20 @@ def cut(target: nn.Module, model: nn.Module, layout: Layout, keep: np.ndarray) -
         """The kept positions, or None where nothing leaves; found once for all tensors that share ``bits``."""
         if id(bits) not in found:
             (index,) = stays(bits, keep).nonzero()
-            found[id(bits)] = None if len(index) == len(bits) else torch.from_numpy(index).to(device)
+            found[id(bits)] = (
+                None if len(index) == len(bits) else torch.from_numpy(index).to(device)
+            )
         return found[id(bits)]
 
     for owned in layout.tensors:
         module, name = owned.places[0]
-        original = (originals[module]._parameters if owned.is_parameter else originals[module]._buffers)[name]
+        original = (
+            originals[module]._parameters if owned.is_parameter else originals[module]._buffers
+        )[name]
         tensor = original.detach()
-        kernels = tensor.ndim > 3 and tensor.is_contiguous() and all(dim < 2 for dim, _ in owned.cuts)
+        kernels = (
+            tensor.ndim > 3 and tensor.is_contiguous() and all(dim < 2 for dim, _ in owned.cuts)
+        )
         if kernels:
             tensor = tensor.flatten(2)  # whole kernels move faster than their pixels
         for dim, bits in owned.cuts:
@@ -59,7 +65,9 @@ def cut(target: nn.Module, model: nn.Module, layout: Layout, keep: np.ndarray) -
         if owned.is_parameter:
             tensor = nn.Parameter(tensor, requires_grad=original.requires_grad)
         for module, name in owned.places:
-            (modules[module]._parameters if owned.is_parameter else modules[module]._buffers)[name] = tensor
+            (modules[module]._parameters if owned.is_parameter else modules[module]._buffers)[
+                name
+            ] = tensor
     for w in layout.widths:
         setattr(modules[w.module], w.attribute, int(stays(w.bits, keep).sum()) // w.divisor)
     return target
@@ -80,7 +88,11 @@ class Masked(nn.Module):
 
     def __init__(self, model: nn.Module, layout: Layout, keep: np.ndarray):
         super().__init__()
-        self.model, self.choices, self.speaks = model, dict(layout.choices), stays(layout.bit_of, keep)
+        self.model, self.choices, self.speaks = (
+            model,
+            dict(layout.choices),
+            stays(layout.bit_of, keep),
+        )
         self.eval()
 
     @torch.no_grad()
@@ -111,7 +123,9 @@ def plain(model: nn.Module) -> nn.Module:
     Weight norm and spectral norm compute a layer's weights from others, and would compute others where inputs are missing:
     their last result takes their place, in a clone. A model without either is returned as it is.
     """
-    while isinstance(model, (nn.DataParallel, nn.parallel.DistributedDataParallel)) or hasattr(model, "_orig_mod"):
+    while isinstance(model, (nn.DataParallel, nn.parallel.DistributedDataParallel)) or hasattr(
+        model, "_orig_mod"
+    ):
         model = model._orig_mod if hasattr(model, "_orig_mod") else model.module
     if any(map(computed, model.modules())):
         model = clone(model)
@@ -125,7 +139,9 @@ NORMS = {WeightNorm: remove_weight_norm, SpectralNorm: remove_spectral_norm}  # 
 
 def computed(module: nn.Module) -> bool:
     """Whether a module computes its weights from others."""
-    return "parametrizations" in module._modules or any(type(h) in NORMS for h in module._forward_pre_hooks.values())
+    return "parametrizations" in module._modules or any(
+        type(h) in NORMS for h in module._forward_pre_hooks.values()
+    )
 
 
 def fix_weights(module: nn.Module) -> None:
@@ -134,7 +150,9 @@ def fix_weights(module: nn.Module) -> None:
         module.parametrizations.eval()  # spectral norm would go on with its estimate
         values = {name: getattr(module, name).detach().clone() for name in module.parametrizations}
         del module._modules["parametrizations"]
-        module.__class__ = type(module).__bases__[0]  # torch derives a class for each parametrised module
+        module.__class__ = type(module).__bases__[
+            0
+        ]  # torch derives a class for each parametrised module
         for name, value in values.items():
             module.register_parameter(name, nn.Parameter(value))
     for hook in list(module._forward_pre_hooks.values()):
@@ -167,4 +185,3 @@ def clone(value: Any, known: dict[int, Any] | None = None) -> Any:
     else:
         return value
     return new
-

@@ -15,11 +15,19 @@ def repair(genomes: np.ndarray, groups: np.ndarray, least: np.ndarray | int = 1)
     Raises ``GenomeError`` for groups that do not fit. Source: authors' later code, which has ``least`` = 1.
     """
     if len(groups) != genomes.shape[-1] or (np.diff(groups) < 0).any():
-        raise GenomeError(f"groups of {genomes.shape[-1]} bits: must be as many numbers, ascending (Layout.group_of_bit is)")
+        raise GenomeError(
+            f"groups of {genomes.shape[-1]} bits: must be as many numbers, ascending (Layout.group_of_bit is)"
+        )
     _, starts, sizes = np.unique(groups, return_index=True, return_counts=True)
-    lacking = np.minimum(least, sizes) - np.add.reduceat(genomes, starts, axis=-1, dtype=int)  # [..., n_groups]
-    pruned = np.cumsum(~genomes, axis=-1)  # number of each pruned filter, counted through all groups ...
-    number = pruned - np.repeat((pruned - ~genomes)[..., starts], sizes, axis=-1)  # ... and within its own, from 1
+    lacking = np.minimum(least, sizes) - np.add.reduceat(
+        genomes, starts, axis=-1, dtype=int
+    )  # [..., n_groups]
+    pruned = np.cumsum(
+        ~genomes, axis=-1
+    )  # number of each pruned filter, counted through all groups ...
+    number = pruned - np.repeat(
+        (pruned - ~genomes)[..., starts], sizes, axis=-1
+    )  # ... and within its own, from 1
     return genomes | (number <= np.repeat(lacking, sizes, axis=-1))
 
 

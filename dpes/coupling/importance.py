@@ -23,7 +23,9 @@ def l1_norms(model: nn.Module, layout: Layout) -> np.ndarray:
         bits = dict(owned.cuts).get(0)
         if bits is None or name != "weight" or len(owned.shape) < 2:
             continue
-        sums = getattr(modules[module], name).detach().double().abs().flatten(1).sum(1).cpu().numpy()
+        sums = (
+            getattr(modules[module], name).detach().double().abs().flatten(1).sum(1).cpu().numpy()
+        )
         prunable = bits != KEPT
         np.add.at(norms, bits[prunable], sums[prunable])
     return norms

@@ -115,7 +115,10 @@ class Layout:
     def macs(self, genome: Any) -> int:
         """Multiply-adds of convolutions, linear layers and products for one image; norms and activations do not count."""
         width = _Widths(self.checked(genome))
-        return sum(c.factor * width(c.out_bits) * (1 if c.in_bits is None else width(c.in_bits)) for c in self.calls)
+        return sum(
+            c.factor * width(c.out_bits) * (1 if c.in_bits is None else width(c.in_bits))
+            for c in self.calls
+        )
 
     def params(self, genome: Any) -> int:
         """Parameters of the slim network, weights and biases, batch norm included, running statistics not."""
@@ -135,7 +138,9 @@ class Layout:
         rows = [f"{self.n_bits} bits in {len(self.groups)} coupled groups"]
         for g in self.groups:
             least = f" (at least {g.least} stay)" if g.least > 1 else ""
-            rows.append(f"  {g.start:6d} {g.size:5d} x {_short(g.members)}  ->  {_short(g.readers)}{least}")
+            rows.append(
+                f"  {g.start:6d} {g.size:5d} x {_short(g.members)}  ->  {_short(g.readers)}{least}"
+            )
         if self.kept:
             rows.append("kept whole:")
             rows += [f"         {size:5d} x {name}: {reason}" for name, size, reason in self.kept]
@@ -160,4 +165,8 @@ class _Widths:
 
 
 def _short(names: tuple[str, ...]) -> str:
-    return ", ".join(names) if len(names) <= 3 else f"{names[0]}, {names[1]} ... {names[-1]} ({len(names)})"
+    return (
+        ", ".join(names)
+        if len(names) <= 3
+        else f"{names[0]}, {names[1]} ... {names[-1]} ({len(names)})"
+    )

@@ -24,7 +24,14 @@ class FileError(DpesError):
     """A file of a slim network that cannot be read or belongs to another model."""
 
 
-def save(path: str | Path, small: nn.Module, layout: Layout, genome: Any, model: str = "", **metrics: float) -> None:
+def save(
+    path: str | Path,
+    small: nn.Module,
+    layout: Layout,
+    genome: Any,
+    model: str = "",
+    **metrics: float,
+) -> None:
     """Write a slim network as safetensors with a JSON header: class or name, genome, coupled groups, metrics. No pickle.
 
     model: a name to remember it by (its class path when empty). metrics: numbers to keep with it, such as ``error=0.08``.
@@ -35,7 +42,10 @@ def save(path: str | Path, small: nn.Module, layout: Layout, genome: Any, model:
         "genome": to_hex(layout.checked(genome)),
         "groups": [[g.name, g.size] for g in layout.groups],
         "input": list(layout.example),
-        "metrics": {name: float(value) if hasattr(value, "item") else value for name, value in metrics.items()},
+        "metrics": {
+            name: float(value) if hasattr(value, "item") else value
+            for name, value in metrics.items()
+        },
     }
     if layout.integers:
         header["integers"] = True
@@ -54,15 +64,23 @@ def read_header(path: str | Path) -> dict[str, Any]:
     except (SafetensorError, OSError) as error:
         raise FileError(f"{path}: damaged ({error}); write it again with dpes.save") from None
     try:
-        header = json.loads(metadata.get("dpes", "{}"))  # one entry, since the order of several is not reproducible
+        header = json.loads(
+            metadata.get("dpes", "{}")
+        )  # one entry, since the order of several is not reproducible
     except ValueError:
         header = None
     if not isinstance(header, dict):
-        raise FileError(f"{path}: damaged (its header is no JSON object); write it again with dpes.save") from None
+        raise FileError(
+            f"{path}: damaged (its header is no JSON object); write it again with dpes.save"
+        ) from None
     if header.get("format") != FORMAT:
-        raise FileError(f"{path}: not a slim network of dpes, or of another version ({header.get('format', 'no format in its header')})")
+        raise FileError(
+            f"{path}: not a slim network of dpes, or of another version ({header.get('format', 'no format in its header')})"
+        )
     if missing := {"model", "genome", "groups", "input"} - set(header):
-        raise FileError(f"{path}: damaged (no {min(missing)!r} in its header); write it again with dpes.save")
+        raise FileError(
+            f"{path}: damaged (no {min(missing)!r} in its header); write it again with dpes.save"
+        )
     return header
 
 
@@ -94,16 +112,22 @@ def load(path: str | Path, model: nn.Module) -> nn.Module:
     try:
         genome = from_hex(header["genome"], layout.n_bits)
     except (TypeError, ValueError) as error:
-        raise FileError(f"{path}: damaged (its genome: {error}); write it again with dpes.save") from None
+        raise FileError(
+            f"{path}: damaged (its genome: {error}); write it again with dpes.save"
+        ) from None
     small = slim(model, layout, genome)
     with safe_open(path, framework="pt", device=str(device)) as file:
         stored = set(file.keys())
         for tensor, (place, *_) in _tensors(small, layout):
             if place not in stored:
-                raise FileError(f"{path}: has no tensor {place!r}; made from another version of {header['model']}?")
+                raise FileError(
+                    f"{path}: has no tensor {place!r}; made from another version of {header['model']}?"
+                )
             value = file.get_tensor(place)
             if value.shape != tensor.shape:
-                raise FileError(f"{path}: {place} is {list(value.shape)} there, {list(tensor.shape)} here")
+                raise FileError(
+                    f"{path}: {place} is {list(value.shape)} there, {list(tensor.shape)} here"
+                )
             with torch.no_grad():
                 tensor.copy_(value)
     return small.eval()
@@ -112,4 +136,10 @@ def load(path: str | Path, model: nn.Module) -> nn.Module:
 def _tensors(small: nn.Module, layout: Layout) -> list[tuple[torch.Tensor, list[str]]]:
     """Every tensor of a slim network once, with all of its names."""
     modules = dict(small.named_modules(remove_duplicate=False))
-    return [(getattr(modules[o.places[0][0]], o.places[0][1]), [".".join(p).lstrip(".") for p in o.places]) for o in layout.tensors]
+    return [
+        (
+            getattr(modules[o.places[0][0]], o.places[0][1]),
+            [".".join(p).lstrip(".") for p in o.places],
+        )
+        for o in layout.tensors
+    ]

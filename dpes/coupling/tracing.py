@@ -43,7 +43,9 @@ def trace(
     inner = plain(model)
     names = [name for name, _ in inner.named_modules()]
     if unknown := [k for k in keep if k not in names]:
-        raise UnsupportedModel(f"keep names {unknown[0]!r}, which is no layer: {suggest(unknown[0], names)}")
+        raise UnsupportedModel(
+            f"keep names {unknown[0]!r}, which is no layer: {suggest(unknown[0], names)}"
+        )
     if min_filters < 1 or not 0 <= min_share <= 1:
         limits = "must be at least 1, and a share from 0 to 1"
         raise UnsupportedModel(f"min_filters = {min_filters}, min_share = {min_share}: {limits}")
@@ -51,8 +53,14 @@ def trace(
     layout = proposal.layout()
     if prove:
         layout = proved(inner, proposal, layout)
-    notes = () if inner is model else ("without what is wrapped around it, and with computed weights as plain ones",)
-    least = [min(g.size, max(g.least, min_filters, math.ceil(min_share * g.size))) for g in layout.groups]
+    notes = (
+        ()
+        if inner is model
+        else ("without what is wrapped around it, and with computed weights as plain ones",)
+    )
+    least = [
+        min(g.size, max(g.least, min_filters, math.ceil(min_share * g.size))) for g in layout.groups
+    ]
     groups = tuple(replace(g, least=n) for g, n in zip(layout.groups, least, strict=True))
     return replace(layout, groups=groups, notes=notes)
 

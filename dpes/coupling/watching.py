@@ -37,18 +37,27 @@ class Watch(TorchDispatchMode):
                 for key, tensor in table.items():
                     if tensor is not None:
                         self.places.setdefault(id(tensor), (tensor, []))[1].append((name, key))
-        self.constants = {key: key for key in self.places}  # of weights and what is computed from them alone: the (first) weight
-        self.known: dict[int, tuple[Tensor, Numbers]] = {}  # holds the tensors, so that ids stay theirs
+        self.constants = {
+            key: key for key in self.places
+        }  # of weights and what is computed from them alone: the (first) weight
+        self.known: dict[
+            int, tuple[Tensor, Numbers]
+        ] = {}  # holds the tensors, so that ids stay theirs
         self.count_numbers = 1
         for tensor, _ in self.places.values():
-            self.known[id(tensor)] = tensor, {d: self.fresh(n) for d, n in enumerate(tensor.shape) if n > 1}
+            self.known[id(tensor)] = (
+                tensor,
+                {d: self.fresh(n) for d, n in enumerate(tensor.shape) if n > 1},
+            )
         self.pairs: list[tuple[np.ndarray, np.ndarray]] = []  # filters that leave together
         self.frozen: list[tuple[np.ndarray, str]] = []  # filters that stay, and why
         self.producers: list[tuple[str, np.ndarray]] = []  # in the order of the run
         self.readers: list[tuple[str, np.ndarray]] = []
         self.calls: list[tuple[str, np.ndarray | None, np.ndarray | None, int, int]] = []
         self.counts: dict[tuple[str, str], tuple[np.ndarray, int]] = {}
-        self.events: list[np.ndarray] = []
+        self.events: list[
+            tuple[str, np.ndarray]
+        ] = []  # where a reading was chosen: what kind of place, which filters
 
     def fresh(self, n: int) -> np.ndarray:
         """So many new numbers."""
@@ -82,13 +91,13 @@ class Watch(TorchDispatchMode):
         if vector is not None:
             self.frozen.append((vector, why))
 
-    def choose(self, vector: np.ndarray, options: list[tuple[int, Any]]) -> Any:
+    def choose(self, op: Op, vector: np.ndarray, options: list[tuple[int, Any]]) -> Any:
         """One of several possible readings, given as (filters left to choose from, reading); None when all were refused.
 
         The one that leaves most to choose from, unless the proof found it wrong and asks for the next.
         """
         turn = self.choices.get(len(self.events), 0)
-        self.events.append(vector)
+        self.events.append((f"{op.name} in {type(self.modules[self.stack[-1]]).__name__}", vector))
         ranked = sorted(options, key=lambda option: -option[0])
         return ranked[turn][1] if turn < len(ranked) else None
 
@@ -106,7 +115,9 @@ class Watch(TorchDispatchMode):
         if ins is not None:
             self.readers.append((name, ins))
 
-    def call(self, name: str, outs: np.ndarray | None, ins: np.ndarray | None, macs: int, positions: int) -> None:
+    def call(
+        self, name: str, outs: np.ndarray | None, ins: np.ndarray | None, macs: int, positions: int
+    ) -> None:
         """So many MACs, which grow with the kept ones of ``outs`` and of ``ins``."""
         self.calls.append((name, outs, ins, macs, positions))
 
@@ -121,15 +132,19 @@ class Watch(TorchDispatchMode):
 
         Where they vary along several dimensions, one is left to choose from and what lies across it leaves together.
         """
-        varying = [d for d, n in enumerate(image.shape) if n > 1 and (image != image.take([0], d)).any()]
+        varying = [
+            d for d, n in enumerate(image.shape) if n > 1 and (image != image.take([0], d)).any()
+        ]
         if not varying:
             self.freeze(np.unique(image), f"{op} repeats a single filter")
             return {}
         small = image[tuple(slice(None) if d in varying else 0 for d in range(image.ndim))]
-        rows = {d: np.moveaxis(small, k, 0).reshape(small.shape[k], -1) for k, d in enumerate(varying)}
+        rows = {
+            d: np.moveaxis(small, k, 0).reshape(small.shape[k], -1) for k, d in enumerate(varying)
+        }
         if len(varying) > 1:
             options = [(classes(r), d) for d, r in reversed(rows.items())]
-            dim = self.choose(np.unique(image), options)
+            dim = self.choose(op, np.unique(image), options)
             if dim is None:
                 self.freeze(np.unique(image), f"{op} gives channels a fixed shape")
                 return {}
@@ -138,7 +153,9 @@ class Watch(TorchDispatchMode):
         return {varying[0]: rows[varying[0]][:, 0]}
 
     # ---- the run --------------------------------------------------------------------------------------------------------
-    def __torch_dispatch__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None
+    ) -> Any:
         out = func(*args, **(kwargs or {}))
         op = Op(func, args, kwargs or {}, out, self.stack[-1])
         if op.tensors and op.outputs and all(id(t) in self.constants for t in op.tensors):
@@ -147,7 +164,10 @@ class Watch(TorchDispatchMode):
         calls = len(self.calls)
         if any(self.numbers(t) for t in op.tensors):
             for tensor, found in zip(op.outputs, self.followed(op), strict=False):
-                self.known[id(tensor)] = tensor, {d: v for d, v in found.items() if tensor.shape[d] > 1}
+                self.known[id(tensor)] = (
+                    tensor,
+                    {d: v for d, v in found.items() if tensor.shape[d] > 1},
+                )
                 self.see(op, tensor)
         if len(self.calls) == calls and func.overloadpacket in flop_registry:
             macs = flop_registry[func.overloadpacket](*args, **(kwargs or {}), out_val=out) // 2
@@ -173,8 +193,12 @@ class Watch(TorchDispatchMode):
 
     def __enter__(self) -> Watch:
         self.exits = ExitStack()
-        enter = register_module_forward_pre_hook(lambda m, _: self.stack.append(self.names.get(id(m), self.stack[-1])))
-        leave = register_module_forward_hook(lambda *_: [self.stack.pop(), None][1], always_call=True)
+        enter = register_module_forward_pre_hook(
+            lambda m, _: self.stack.append(self.names.get(id(m), self.stack[-1]))
+        )
+        leave = register_module_forward_hook(
+            lambda *_: [self.stack.pop(), None][1], always_call=True
+        )
         self.exits.callback(enter.remove)
         self.exits.callback(leave.remove)
         return super().__enter__()
@@ -197,7 +221,10 @@ def components(n: int, pairs: Iterable[tuple[np.ndarray, np.ndarray]]) -> np.nda
     root, pairs = np.arange(n), list(pairs)
     if not pairs:
         return root
-    a, b = (np.concatenate([np.ravel(side) for side in sides]) for sides in zip(*(np.broadcast_arrays(*p) for p in pairs), strict=True))
+    a, b = (
+        np.concatenate([np.ravel(side) for side in sides])
+        for sides in zip(*(np.broadcast_arrays(*p) for p in pairs), strict=True)
+    )
     while True:
         ra, rb = root[a], root[b]
         if (ra == rb).all():

@@ -14,10 +14,10 @@ from ..coupling.layout import Layout
 from ..errors import DpesError
 from ..strategy.es import ROLES
 from ..study.runs import Run
-from .tables import DIGITS, LABELS, rival, titles
+from .tables import DIGITS, LABELS, label, titles
 from .verdicts import uncertainty
 
-MARKERS = {"baseline": "*", "heavy": "s", "knee": "D", "light": "o"}  # told apart without colour
+MARKERS = {"baseline": "*", "heavy": "s", "knee": "D", "light": "o"}  # parts apart without colour
 COLOURS = dict(zip(("baseline", *ROLES), sns.color_palette("colorblind")[7:8] + sns.color_palette("colorblind")[:3], strict=True))
 RIVALS: dict[str, dict] = {
     "knee": {"marker": MARKERS["knee"], "color": COLOURS["knee"]},
@@ -101,8 +101,8 @@ def steps(run: Run) -> tuple[Figure, str]:
     for role in ROLES:
         entry = run.result[role]
         errors = [unpruned, *(100 * entry[key] for key in list(STEPS)[1:])]
-        label = f"{LABELS[role]}, {100 * entry['macs'] / run.result['baseline']['macs']:.0f} % of the MACs"
-        axes.plot(range(4), errors, marker=MARKERS[role], color=COLOURS[role], label=label)
+        legend = f"{LABELS[role]}, {100 * entry['macs'] / run.result['baseline']['macs']:.0f} % of the MACs"
+        axes.plot(range(4), errors, marker=MARKERS[role], color=COLOURS[role], label=legend)
     axes.axhline(unpruned, color=COLOURS["baseline"], ls="--", lw=1, label="unpruned")
     axes.set_xticks(range(4), STEPS.values())
     axes.set(ylabel="test error (%)", ylim=(0, None))
@@ -114,27 +114,27 @@ def steps(run: Run) -> tuple[Figure, str]:
     )
 
 
-def rivals(controls: pd.DataFrame, test_images: int) -> tuple[Figure, str]:
-    """Test error of the knee and of its controls at each step; below, how far from the knee's each ends, with ``uncertainty`` as bars.
+def beside_rivals(rivals: pd.DataFrame, test_images: int) -> tuple[Figure, str]:
+    """Test error of the knee and of its rivals at each step; below, how far from the knee's each ends, with ``uncertainty`` as bars.
 
-    controls: the frame of ``rivals.controls``; test_images: how many images its errors were counted on.
+    rivals: the frame of ``rivals.train_rivals``; test_images: how many images its errors were counted on.
     """
-    height = 0.8 + 0.3 * len(controls)  # of the lower panel
+    height = 0.8 + 0.3 * len(rivals)  # of the lower panel
     figure, (course, end) = plt.subplots(2, 1, figsize=(7.5, 3.4 + height), height_ratios=(3.4, height), layout="constrained")
-    bars, knee = uncertainty(controls, test_images), 100 * controls.error.iloc[0]
+    bars, knee = uncertainty(rivals, test_images), 100 * rivals.error.iloc[0]
     ends = []
-    for place, row in enumerate(controls.itertuples()):
-        name, style = rival(row.solution), RIVALS[row.solution.rstrip(DIGITS)]
+    for place, row in enumerate(rivals.itertuples()):
+        name, style = label(row.solution), RIVALS[row.solution.rstrip(DIGITS)]
         errors = [100 * getattr(row, key) for key in list(STEPS)[1:]]
-        label = name if not row.solution.startswith("random") else "random masks" if row.solution == "random0" else None
-        course.plot(range(3), errors, label=label, zorder=3 if row.solution == "knee" else 2, **style)
+        legend = name if not row.solution.startswith("random") else "random masks" if row.solution == "random0" else None
+        course.plot(range(3), errors, label=legend, zorder=3 if row.solution == "knee" else 2, **style)
         end.errorbar(errors[-1] - knee, place, xerr=bars.iloc[place], capsize=3, **style | {"ls": "none", "lw": 1})
         ends.append(f"{name} {errors[-1]:.1f}")
     course.set_xticks(range(3), list(STEPS.values())[1:])
     course.set(ylabel="test error (%)", ylim=(0, None))
     course.legend(fontsize="small", loc="upper right")
     end.axvline(0, color=COLOURS["knee"], lw=1)
-    end.set_yticks(range(len(ends)), controls.solution.map(rival), fontsize="small")
+    end.set_yticks(range(len(ends)), rivals.solution.map(label), fontsize="small")
     end.invert_yaxis()
     end.grid(axis="y", visible=False)
     end.set(xlabel="fine-tuned: errs less than the knee  <  points  >  errs more than the knee")
@@ -144,7 +144,7 @@ def rivals(controls: pd.DataFrame, test_images: int) -> tuple[Figure, str]:
     )
 
 
-def overview(runs: list[Run], controls: list[pd.DataFrame | None], reports: pd.DataFrame) -> tuple[Figure, str]:
+def overview(runs: list[Run], rivals: list[pd.DataFrame | None], reports: pd.DataFrame) -> tuple[Figure, str]:
     """A panel for each run: what its solutions and their rivals lose on test images, by the MACs they keep.
 
     reports: rows of ``data/published.csv``, drawn where they are of the same network and say what they started from.
@@ -154,8 +154,8 @@ def overview(runs: list[Run], controls: list[pd.DataFrame | None], reports: pd.D
     figure, panels = plt.subplots(rows, columns, figsize=(1.2 + 3.4 * columns, 0.8 + 3.4 * rows), layout="constrained", squeeze=False)
     for axes in panels.flat[len(runs) :]:
         axes.remove()
-    told = []
-    for axes, title, run, rivals in zip(panels.flat, titles(runs), runs, controls, strict=False):
+    parts = []
+    for axes, title, run, frame in zip(panels.flat, titles(runs), runs, rivals, strict=False):
         solutions = run.solutions.set_index("solution")
         lost = 100 * (solutions.error - solutions.error["baseline"])
         left = 100 * solutions.macs_left
@@ -164,12 +164,12 @@ def overview(runs: list[Run], controls: list[pd.DataFrame | None], reports: pd.D
             axes.scatter(
                 left[role], lost[role], marker=MARKERS[role], s=80, color=COLOURS[role], edgecolor="k", label=LABELS[role], zorder=3
             )
-        if rivals is not None:
-            for row in rivals[rivals.solution != "knee"].itertuples():
+        if frame is not None:
+            for row in frame[frame.solution != "knee"].itertuples():
                 style = RIVALS[row.solution.rstrip(DIGITS)]
-                label = "random mask" if row.solution == "random0" else "" if row.solution.startswith("random") else rival(row.solution)
+                legend = "random mask" if row.solution == "random0" else "" if row.solution.startswith("random") else label(row.solution)
                 place = 100 * row.macs_left, 100 * (row.error - solutions.error["baseline"])
-                axes.scatter(*place, marker=style["marker"], s=50, color=style["color"], label=label or None, zorder=2)
+                axes.scatter(*place, marker=style["marker"], s=50, color=style["color"], label=legend or None, zorder=2)
         known = reports[(reports.model == run.settings.model) & reports.error_before_percent.notna()]
         if len(known):
             lost_elsewhere = known.error_after_percent - known.error_before_percent
@@ -178,7 +178,7 @@ def overview(runs: list[Run], controls: list[pd.DataFrame | None], reports: pd.D
             )
         axes.axhline(0, color=COLOURS["baseline"], ls="--", lw=1)
         axes.set(xlabel="MACs left (%)", ylabel="test error lost (points)", title=title, xlim=(0, 100))
-        told.append(f"{title}: " + ", ".join(f"{LABELS[r]} {lost[r]:+.1f} points at {left[r]:.0f} percent" for r in ROLES))
+        parts.append(f"{title}: " + ", ".join(f"{LABELS[r]} {lost[r]:+.1f} points at {left[r]:.0f} percent" for r in ROLES))
     handles = {label: handle for axes in figure.axes for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)}
     figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=3, fontsize="small")
-    return figure, f"Test error lost by the MACs kept, a panel for each network. {'; '.join(told)}."
+    return figure, f"Test error lost by the MACs kept, a panel for each network. {'; '.join(parts)}."

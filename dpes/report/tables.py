@@ -31,14 +31,14 @@ def titles(runs: list[Run]) -> list[str]:
     return [title(run) for run in runs]
 
 
-def summary(runs: list[Run], controls: list[pd.DataFrame | None]) -> pd.DataFrame:
+def summary(runs: list[Run], rivals: list[pd.DataFrame | None]) -> pd.DataFrame:
     """A row for each network of each run: unpruned, three solutions, uniform L1, random masks in the mean; errors and shares in percent."""
     rows = []
-    for title, run, rivals in zip(titles(runs), runs, controls, strict=True):
+    for title, run, others in zip(titles(runs), runs, rivals, strict=True):
         frame = run.solutions
-        if rivals is not None:
-            frame = pd.concat([frame, rivals[rivals.solution != "knee"]], ignore_index=True)
-        means = frame.groupby(frame.solution.map(kind), sort=False).mean(numeric_only=True)
+        if others is not None:
+            frame = pd.concat([frame, others[others.solution != "knee"]], ignore_index=True)
+        means = frame.groupby(frame.solution.map(method), sort=False).mean(numeric_only=True)
         for name, row in means.iterrows():
             tuned = {} if name == LABELS["baseline"] else {"after the cut (%)": row.error_cut, "recalibrated (%)": row.error_recalibrated}
             entry = tuned | {"test error (%)": row.error, "lost (points)": row.error - run.result["baseline"]["error"]}
@@ -49,12 +49,12 @@ def summary(runs: list[Run], controls: list[pd.DataFrame | None]) -> pd.DataFram
     return pd.DataFrame(rows).set_index(["network", ""])[[*columns, "time left, 1 image (%)", "time left, 64 images (%)"]]
 
 
-def orders(runs: list[Run], controls: list[pd.DataFrame | None]) -> pd.DataFrame:
+def places_before_and_after(runs: list[Run], rivals: list[pd.DataFrame | None]) -> pd.DataFrame:
     """The knee of each run and its rivals by test error before and after fine-tuning, in percent, with places: 1 errs least."""
     found = {}
-    for title, rivals in zip(titles(runs), controls, strict=True):
-        if rivals is not None:
-            errors = 100 * rivals.groupby(rivals.solution.map(kind))[["error_recalibrated", "error"]].mean()
+    for title, frame in zip(titles(runs), rivals, strict=True):
+        if frame is not None:
+            errors = 100 * frame.groupby(frame.solution.map(method))[["error_recalibrated", "error"]].mean()
             places = errors.rank(method="min").astype(int)
             columns = {"recalibrated (%)": errors.error_recalibrated, "place": places.error_recalibrated}
             columns |= {"fine-tuned (%)": errors.error, "place then": places.error}
@@ -96,9 +96,9 @@ def table(run: Run) -> pd.DataFrame:
     return rows.T
 
 
-def rivals_table(controls: pd.DataFrame) -> pd.DataFrame:
-    """A row each for the knee and its controls: test errors at each step, and what is left of the costs."""
-    frame = controls.set_index(controls.solution.map(rival).rename(None))
+def rivals_table(rivals: pd.DataFrame) -> pd.DataFrame:
+    """A row each for the knee and its rivals: test errors at each step, and what is left of the costs."""
+    frame = rivals.set_index(rivals.solution.map(label).rename(None))
     columns = {
         "after the cut (%)": 100 * frame.error_cut,
         "recalibrated (%)": 100 * frame.error_recalibrated,
@@ -109,29 +109,29 @@ def rivals_table(controls: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(columns | {"MACs left (%)": 100 * frame.macs_left, "parameters left (%)": 100 * frame.params_left})
 
 
-def rival(name: str) -> str:
-    """What a figure calls a control."""
+def label(name: str) -> str:
+    """What a page calls a network: a solution, or a rival of the knee."""
     named = LABELS | {"l1": "uniform L1", "widths": "strategy on widths"}
     return f"random mask {int(name[6:]) + 1}" if name.startswith("random") else named[name]
 
 
-def kind(name: str) -> str:
+def method(name: str) -> str:
     """The same where random masks count as one, by their mean."""
-    return "random masks, mean" if name.startswith("random") else rival(name)
+    return "random masks, mean" if name.startswith("random") else label(name)
 
 
-def twice(first: pd.DataFrame, again: pd.DataFrame) -> pd.DataFrame:
-    """Test errors in percent of the controls that were trained twice with one seed, a row each; frames of ``rivals.read_controls``."""
+def trained_twice(first: pd.DataFrame, again: pd.DataFrame) -> pd.DataFrame:
+    """Test errors in percent of the rivals that were trained twice with one seed, a row each; frames of ``rivals.read_rivals``."""
     errors = [100 * frame[frame.solution != "knee"].set_index("solution").error for frame in (first, again)]
-    table = pd.concat(errors, axis="columns", join="inner", keys=["trained once (%)", "again (%)"]).rename(index=rival)
+    table = pd.concat(errors, axis="columns", join="inner", keys=["trained once (%)", "again (%)"]).rename(index=label)
     return table.assign(**{"points apart": (table["again (%)"] - table["trained once (%)"]).abs()}).rename_axis(None)
 
 
-def hours(runs: list[Run], controls: list[pd.DataFrame | None]) -> pd.DataFrame:
-    """Hours by the clock of each phase of each run and of the training of its controls, a row for each."""
+def hours(runs: list[Run], rivals: list[pd.DataFrame | None]) -> pd.DataFrame:
+    """Hours by the clock of each phase of each run and of the training of its rivals, a row for each."""
     rows = {}
-    for run, rivals in zip(runs, controls, strict=True):
-        seconds = run.env["seconds"] | ({} if rivals is None else {"controls": rivals.seconds.sum()})
+    for run, frame in zip(runs, rivals, strict=True):
+        seconds = run.env["seconds"] | ({} if frame is None else {"rivals": frame.seconds.sum()})
         rows[run.path.name] = {phase: value / 3600 for phase, value in seconds.items()}
     return pd.DataFrame(rows).T
 

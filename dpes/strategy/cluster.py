@@ -7,7 +7,6 @@ import logging
 import pickle
 import signal
 import threading
-import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -16,8 +15,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..errors import CandidateFailed, DpesError
-from .workers import FAILED, Build
+from ..errors import DpesError, first_line
+from .loop import Evaluate
+from .workers import Build, Outcome, attempt, settled
 
 CONNECT = 10.0  # seconds until a scheduler that does not answer is given up
 
@@ -102,12 +102,8 @@ def explained(scheduler: str) -> Iterator[None]:
         raise ClusterError(f"a worker cannot evaluate ({first_line(error)}); start it in the environment of this process") from None
 
 
-def first_line(error: Exception) -> str:
-    return (str(error) or type(error).__name__).splitlines()[0]
-
-
 @contextmanager
-def dask(build: Build, arguments: tuple, scheduler: str) -> Iterator[Callable[[Iterable[Any]], Iterator[float]]]:
+def dask(build: Build, arguments: tuple, scheduler: str) -> Iterator[Evaluate]:
     """A function like ``workers.serial`` that computes on the workers of a scheduler, to the bits of one thread in series.
 
     scheduler: see ``FORMS``. Each worker, also one that joins later, calls ``build(*arguments)`` once for the function that it
@@ -117,8 +113,8 @@ def dask(build: Build, arguments: tuple, scheduler: str) -> Iterator[Callable[[I
     with connect(scheduler) as client:
         from distributed import KilledWorker, wait
 
-        def outcome(*futures: Any) -> tuple[float, str] | None:
-            """Error of the last job and why it failed, once all have ended; None if worker after worker died under it."""
+        def outcome(*futures: Any) -> Outcome | None:
+            """That of the last genome once all have ended; None if worker after worker died under it."""
             with explained(scheduler):
                 while True:
                     try:
@@ -132,18 +128,15 @@ def dask(build: Build, arguments: tuple, scheduler: str) -> Iterator[Callable[[I
                 except KilledWorker:
                     return None
 
-        def errors(jobs: Iterable[Any]) -> Iterator[float]:
-            waiting = [(job,) if isinstance(job, np.ndarray) else tuple(job) for job in jobs]
-            futures = [client.submit(_evaluate, name, job, pure=False) for job in waiting]
-            for job, future in zip(waiting, futures, strict=True):
+        def errors(genomes: Iterable[np.ndarray]) -> Iterator[float]:
+            waiting = list(genomes)
+            futures = [client.submit(_evaluate, name, genome, pure=False) for genome in waiting]
+            for genome, future in zip(waiting, futures, strict=True):
                 found = outcome(future)
                 if found is None:  # perhaps by another candidate on the same workers: once more, alone
                     outcome(*futures)
-                    found = outcome(client.submit(_evaluate, name, job, pure=False))
-                error, problem = found or (FAILED, "worker after worker died (out of memory?)")
-                if problem:
-                    warnings.warn(f"candidate failed and counts as worst: {problem}", stacklevel=2)
-                yield error
+                    found = outcome(client.submit(_evaluate, name, genome, pure=False))
+                yield settled(found)
 
         name = f"{MARK}{client.id}"
         try:
@@ -187,17 +180,17 @@ def _equip(client: Any, name: str, payload: bytes) -> None:
     for old in client.run_on_scheduler(left, mark=MARK):
         client.unregister_worker_plugin(old)
     versions = client.get_versions(packages=PACKAGES)
-    mine = versions["client"]["packages"]
+    here = versions["client"]["packages"]
     for address, theirs in versions["workers"].items():
-        check(address, theirs["packages"], mine)
-    client.register_plugin(Equipment(mine, payload, ours=client.cluster is not None), name=name)
+        check(address, theirs["packages"], here)
+    client.register_plugin(Equipment(here, payload, ours=client.cluster is not None), name=name)
 
 
-def check(address: str, theirs: dict[str, Any], mine: dict[str, Any]) -> None:
+def check(address: str, theirs: dict[str, Any], here: dict[str, Any]) -> None:
     """Refuse a worker of other versions: its errors might differ in the last bits."""
     for package in ("python", *PACKAGES):
-        if theirs.get(package) != mine[package]:
-            difference = f"{package} is {theirs.get(package)}, here {mine[package]}"
+        if theirs.get(package) != here[package]:
+            difference = f"{package} is {theirs.get(package)}, here {here[package]}"
             raise ClusterError(f"worker {address}: {difference}; start it in the environment of this process")
 
 
@@ -211,18 +204,13 @@ def _prepare(worker: Any, versions: dict[str, Any], payload: bytes) -> tuple[Cal
     return build(*arguments), threading.Lock()
 
 
-def _evaluate(name: str, job: tuple) -> tuple[float, str]:
-    """The error of one job, and why it failed: a warning would be seen by nobody there."""
+def _evaluate(name: str, genome: np.ndarray) -> Outcome:
+    """The error of a genome, and why it failed: a warning would be seen by nobody there."""
     from distributed import get_worker
 
-    equipment = get_worker().plugins[name]
+    equipment: Any = get_worker().plugins[name]
     if hasattr(equipment, "problem"):  # it joined later
         raise ClusterError(equipment.problem)
     torch.set_num_threads(1)  # holds for one thread, and a worker may have several
     with equipment.lock:
-        try:
-            return equipment.error(*job), ""
-        except (RuntimeError, MemoryError, CandidateFailed) as problem:  # as in ``workers.guarded``
-            if torch.cuda.is_available():
-                torch.cuda.empty_cache()
-            return FAILED, first_line(problem)
+        return attempt(equipment.error, genome)

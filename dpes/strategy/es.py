@@ -5,8 +5,8 @@ It knows bits and objective vectors, no network. Genomes are bool [n, n_bits], 1
 
     state = start(F_of_the_unpruned_network, n_bits)
     for generation in range(generations):
-        genomes, parent_of = ask(state, np.random.default_rng([seed, generation]), population=30, p_mutation=0.1, groups=groups)
-        state = tell(state, genomes, evaluate(genomes))
+        genomes, parent_of = ask(state, np.random.default_rng([seed, generation]), settings, groups)
+        state = tell(state, genomes, evaluate(genomes), settings)
 
 Source: Fernandes & Yen 2021 and, where that is silent, the authors' later code; every departure from them is marked ours.
 """
@@ -20,9 +20,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import ArrayLike
 
+from ..coupling.genome import repair
 from ..disk import write_arrays
 from ..errors import DpesError
 from . import pareto
+from .settings import Search
 
 ROLES = ("heavy", "knee", "light")  # order of the parents: least error, best compromise, least cost
 
@@ -78,61 +80,55 @@ def start(F: ArrayLike, n_bits: int) -> State:
 def ask(
     state: State,
     rng: np.random.Generator,
-    *,
-    population: int,
-    p_mutation: float,
+    settings: Search,
     groups: np.ndarray,
-    round_to: int | None = None,
     rank: np.ndarray | None = None,
+    least: np.ndarray | int = 1,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Offspring: for each one a parent drawn uniformly, each of its bits flipped with probability ``p_mutation``, then repaired.
+    """Offspring: for each one a parent drawn uniformly, each of its bits flipped with a probability, then repaired.
 
-    Returns genomes bool [population, n_bits] and the parent of each, int [population], an index into ``ROLES``.
-    A pruned filter can so return, and without selection the kept fraction drifts towards one half. Source: paper, authors' later code.
-    rank: int [n_bits], each filter's place in its group, 0 = the last to go; given, the widths of the groups mutate instead (ours,
-    see ``resized``).
+    A pruned filter can so return, and without selection the kept fraction drifts towards one half.
+
+    Parameters
+    ----------
+    settings
+        ``population`` and ``p_mutation`` count here.
+    groups
+        int [n_bits], the group of each bit, ascending.
+    rank
+        int [n_bits], each filter's place in its group, 0 = the last to go; given, the widths of the groups mutate instead
+        (ours, see ``mutate_widths``).
+    least
+        int [n_groups] or one number, how many filters each group keeps.
+
+    Returns
+    -------
+    Genomes bool [population, n_bits], and the parent of each, int [population], an index into ``ROLES``.
+    Source: paper, authors' later code.
     """
-    parent_of = rng.integers(len(ROLES), size=population)
+    parent_of = rng.integers(len(ROLES), size=settings.population)
     if rank is not None:
-        return resized(state.parents[parent_of], rng, p_mutation, groups, rank, round_to), parent_of
-    flips = rng.random((population, state.parents.shape[1])) < p_mutation
-    return repair(state.parents[parent_of] ^ flips, groups, round_to), parent_of
+        return mutate_widths(state.parents[parent_of], rng, settings.p_mutation, groups, rank, least), parent_of
+    flips = rng.random((settings.population, state.parents.shape[1])) < settings.p_mutation
+    return repair(state.parents[parent_of] ^ flips, groups, least), parent_of
 
 
 STEP = 0.15  # of a group's size: standard deviation of a change of its width
 
 
-def resized(
-    genomes: np.ndarray, rng: np.random.Generator, p_mutation: float, groups: np.ndarray, rank: np.ndarray, round_to: int | None = None
+def mutate_widths(
+    genomes: np.ndarray,
+    rng: np.random.Generator,
+    p_mutation: float,
+    groups: np.ndarray,
+    rank: np.ndarray,
+    least: np.ndarray | int = 1,
 ) -> np.ndarray:
     """Each group's width changed with probability ``p_mutation`` by a normal step; it keeps its filters of least ``rank`` (ours)."""
     _, starts, sizes = np.unique(groups, return_index=True, return_counts=True)
     widths = np.add.reduceat(genomes, starts, axis=-1, dtype=int)
     steps = np.rint(rng.normal(0, STEP, widths.shape) * sizes).astype(int) * (rng.random(widths.shape) < p_mutation)
-    place = np.arange(len(groups)) - np.repeat(starts, sizes)
-    ranked = place < np.repeat(np.clip(widths + steps, 1, sizes), sizes, axis=-1)  # the filters in the order of their ranks
-    return repair(ranked, groups, round_to)[..., np.repeat(starts, sizes) + rank]
-
-
-def repair(genomes: np.ndarray, groups: np.ndarray, round_to: int | None = None) -> np.ndarray:
-    """Genomes in which no group is empty: one without a kept filter gets its first back (authors' later code).
-
-    genomes: bool [n, n_bits], or one genome [n_bits]. groups: int [n_bits], the group of each bit, ascending.
-    round_to (ours): each group keeps the nearest multiple of so many filters, halves upwards, never none; a smaller group is
-    kept whole. The first pruned filters return, or the last kept ones go.
-    """
-    if len(groups) != genomes.shape[-1] or (np.diff(groups) < 0).any():
-        raise StrategyError(f"groups of {genomes.shape[-1]} bits: must be as many numbers, ascending (Layout.group_of_bit is)")
-    _, starts, sizes = np.unique(groups, return_index=True, return_counts=True)
-    kept = np.add.reduceat(genomes, starts, axis=-1, dtype=int)  # [..., n_groups]
-    step = np.minimum(round_to or 1, sizes)
-    target = np.clip((2 * kept + step) // (2 * step) * step, step, sizes // step * step)
-
-    # kept and pruned filters are numbered from 1 within their group: the first `target` kept ones stay, as many pruned ones return as lack
-    count = np.cumsum(genomes, axis=-1)
-    kept_number = count - np.repeat((count - genomes)[..., starts], sizes, axis=-1)
-    pruned_number = np.arange(1, len(groups) + 1) - np.repeat(starts, sizes) - kept_number
-    return np.where(genomes, kept_number <= np.repeat(target, sizes, axis=-1), pruned_number <= np.repeat(target - kept, sizes, axis=-1))
+    return rank < np.repeat(np.clip(widths + steps, np.minimum(least, sizes), sizes), sizes, axis=-1)
 
 
 def select(F: np.ndarray, knee: str = "mmd", error_ceiling: float | None = None) -> tuple[int, int, int]:
@@ -149,35 +145,29 @@ def select(F: np.ndarray, knee: str = "mmd", error_ceiling: float | None = None)
     return heavy, pareto.knee(F, knee), light
 
 
-def limit(state: State, cost: float, keep_unpruned: bool = False) -> float:
-    """The error above which a candidate of this cost is dominated by a parent, so that it changes nothing; may be infinite (ours)."""
-    rivals = (state.F[:, 1] <= cost) & (keep_unpruned | ~state.parents.all(axis=1))
-    return float(state.F[rivals, 0].min(initial=np.inf))
-
-
-def tell(
-    state: State,
-    genomes: np.ndarray,
-    F: ArrayLike,
-    *,
-    knee: str = "mmd",
-    keep_unpruned: bool = False,
-    error_ceiling: float | None = None,
-) -> State:
+def tell(state: State, genomes: np.ndarray, F: ArrayLike, settings: Search = Search()) -> State:  # noqa: B008 - it is frozen
     """The next generation's state: heavy, knee and light among the parents and their evaluated offspring.
 
-    F: [n, 2], the objectives of the genomes; failed evaluations carry NaN or infinity and never become parents. The unpruned
-    genome competes only with ``keep_unpruned``, whoever bore it: otherwise heavy would nearly always be the network that was to
-    be pruned. If nothing competes, the parents stay. Of equal objectives the parent's, then the earlier offspring's genome
-    stays. Source: paper, authors' later code.
+    The unpruned genome competes only with ``keep_unpruned``, whoever bore it: otherwise heavy would nearly always be the network
+    that was to be pruned. If nothing competes, the parents stay. Of equal objectives the parent's, then the earlier offspring's
+    genome stays.
+
+    Parameters
+    ----------
+    F
+        [n, 2], the objectives of the genomes; failed evaluations carry NaN or infinity and never become parents.
+    settings
+        ``knee``, ``keep_unpruned`` and ``error_ceiling`` count here.
+
+    Source: paper, authors' later code.
     """
     F = np.asarray(F, dtype=float)
     if genomes.shape[1:] != state.parents.shape[1:] or F.shape != (len(genomes), 2):
         raise StrategyError(f"genomes {genomes.shape} with objectives {F.shape}: must be [n, {state.parents.shape[1]}] and [n, 2]")
-    genomes, F = np.concatenate([state.parents, genomes.astype(bool)]), np.concatenate([state.F, F])
-    competing = np.isfinite(F).all(axis=1) & (keep_unpruned | ~genomes.all(axis=1))
+    genomes, objectives = np.concatenate([state.parents, genomes.astype(bool)]), np.concatenate([state.F, F])
+    competing = np.isfinite(objectives).all(axis=1) & (settings.keep_unpruned | ~genomes.all(axis=1))
     if not competing.any():
         return replace(state, generation=state.generation + 1)
-    genomes, F = genomes[competing], F[competing]
-    chosen = list(select(F, knee, error_ceiling))
-    return State(state.generation + 1, genomes[chosen], F[chosen])
+    genomes, objectives = genomes[competing], objectives[competing]
+    chosen = list(select(objectives, settings.knee, settings.error_ceiling))
+    return State(state.generation + 1, genomes[chosen], objectives[chosen])

@@ -9,7 +9,7 @@ from typing import Any
 from ..disk import difference, read_entries, write_json
 from ..errors import RunError
 from . import es
-from .history import Candidate, read_history
+from .history import Candidate, History, read_history
 
 
 class Folder:
@@ -29,20 +29,20 @@ class Folder:
         elif (stored := read_entries(file, *settings)) != settings:
             raise RunError(f"{self.path}: holds a run of other settings ({difference(stored, settings)}); use another folder or delete it")
 
-    def resume(self, mend: bool = True) -> tuple[es.State | None, list[Candidate]]:
-        """What earlier sittings left: the strategy's state, and the candidates; see ``read_history``.
+    def resume(self, mend: bool = True) -> tuple[es.State | None, History]:
+        """What earlier sittings left: the strategy's state, and the candidates; see ``read_history``. New ones are added to the file.
 
         Raises ``RunError`` for damaged files, and if candidates are missing that the state has seen.
         """
         state = es.State.load(self.state_file) if self.state_file.exists() else None
-        history = read_history(self.history_file, mend)
+        candidates = read_history(self.history_file, mend)
         seen = 1 + self.population * state.generation if state else 0
-        if len(history) < seen:
+        if len(candidates) < seen:
             raise RunError(
-                f"{self.history_file}: has {len(history)} of the {seen} candidates that {self.state_file.name} has seen; "
+                f"{self.history_file}: has {len(candidates)} of the {seen} candidates that {self.state_file.name} has seen; "
                 f"restore it, or delete {self.state_file} to evaluate them again"
             )
-        return state, history
+        return state, History(candidates, self.record)
 
     def checkpoint(self, state: es.State) -> None:
         state.save(self.state_file)

@@ -6,19 +6,23 @@ import json
 import math
 import re
 import reprlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import pandas as pd
+import numpy as np
 
+from ..coupling.genome import to_hex
 from ..errors import RunError
 from . import pareto
 from .es import ROLES
 
+if TYPE_CHECKING:
+    import pandas as pd
 
-@dataclass
+
+@dataclass(frozen=True)
 class Candidate:
     """One evaluated genome, as a line of ``history.jsonl``."""
 
@@ -30,10 +34,38 @@ class Candidate:
     macs: int
     params: int
     cost: float | None = None  # the second objective, where it is none of the layout's own
-    stopped: bool | None = None  # in a race: dominated after a part of the images, of which its error is
 
     def line(self) -> str:
         return json.dumps({k: v for k, v in vars(self).items() if v is not None}) + "\n"
+
+
+class History:
+    """All candidates of a search so far: which genomes are known, and what is written down."""
+
+    def __init__(self, candidates: Iterable[Candidate] = (), write: Callable[[Candidate, float], None] = lambda *_: None):
+        self.candidates = list(candidates)
+        self.write = write  # called with each new candidate and its seconds
+        self.known = {c.genome: c for c in self.candidates}
+        self.places = {(c.generation, c.index) for c in self.candidates}
+
+    def new(self, genomes: np.ndarray) -> list[np.ndarray]:
+        """Those that are not known yet, each once."""
+        return list({to_hex(g): g for g in genomes if to_hex(g) not in self.known}.values())
+
+    def add(self, candidate: Candidate, seconds: float = 0.0) -> None:
+        """Remember a candidate and write it down, unless an earlier sitting did."""
+        if (place := (candidate.generation, candidate.index)) not in self.places:
+            self.places.add(place)
+            self.candidates.append(candidate)
+            self.write(candidate, seconds)
+        self.known[candidate.genome] = candidate
+
+    @property
+    def frame(self) -> pd.DataFrame:
+        """A row for each candidate: generation, index, parent, genome (hex), error, macs, params, cost."""
+        import pandas as pd  # late: it takes as long to import as all of this package
+
+        return pd.DataFrame([vars(c) for c in self.candidates])
 
 
 def read_history(path: Path, mend: bool = True) -> list[Candidate]:
@@ -74,7 +106,6 @@ CHECKS: dict[str, tuple[Callable[[Any], bool], str]] = {  # entry of a line -> w
     "macs": (lambda v: type(v) is int and v >= 0, "a whole number of at least 0"),
     "params": (lambda v: type(v) is int and v >= 0, "a whole number of at least 0"),
     "cost": (lambda v: type(v) in (int, float), "a number"),
-    "stopped": (lambda v: type(v) is bool, "true or false"),
 }
 
 

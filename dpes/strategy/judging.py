@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -19,7 +20,7 @@ def recalibrate(model: nn.Module, xs: Iterable[Tensor], forward: Callable[[Tenso
     forward: computes in place of ``model(x)``, for example through ``torch.func.functional_call`` with other tensors.
     """
     model.eval()
-    norms = [m for m in model.modules() if getattr(m, "running_mean", None) is not None]
+    norms: list[Any] = [m for m in model.modules() if getattr(m, "running_mean", None) is not None]
     if not norms:
         return
     forward = forward or model

@@ -7,10 +7,9 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 from torch import Tensor, nn
 
 from ..coupling import cost as costs
@@ -22,9 +21,12 @@ from ..errors import SettingsError, suggest
 from ..fields import to_dict
 from . import es, judging, workers
 from .folder import Folder
-from .history import Candidate, archive
-from .loop import Job, rank_for, search
+from .history import History, archive
+from .loop import Task, rank_for, search
 from .settings import Search
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 Batches = Tensor | Iterable[Any]
 
@@ -77,9 +79,8 @@ def prune(
     settings = settings or Search()
     if (evaluate is None) == (data is None):
         raise SettingsError("prune needs either evaluate=, a function from network to error, or data=(x, y)")
-    for name in ("racing", "precision"):
-        if getattr(settings, name) is not None:
-            raise SettingsError(f"{name} needs the images of a study: leave it unset, and do likewise inside your evaluate= function")
+    if settings.precision is not None:
+        raise SettingsError("precision needs the images of a study: leave it unset, and do likewise inside your evaluate= function")
     if "partial" in settings.fitness:
         raise SettingsError(
             f"fitness {settings.fitness!r} trains on data sets of the study; train inside your evaluate= function and set fitness='none'"
@@ -96,35 +97,16 @@ def prune(
     named = cost or settings.cost
     cost_of = _cost(named, fitness, example)
     place = Folder(Path(folder), settings.population) if folder else None
-    history: list[Candidate] = []
-
-    def record(candidate: Candidate, seconds: float) -> None:
-        history.append(candidate)
-        if place:
-            place.record(candidate, seconds)
-
+    task = Task(layout, fitness.errors, settings, seed, rank_for(settings, original, layout), cost_of)
     with locked(place.path) if place else nullcontext():
-        state = None
         if place:
             place.claim(_identity(settings, seed, layout, named))
-            state, history = place.resume()
-        state = search(
-            layout,
-            fitness.errors,
-            settings,
-            seed,
-            history=list(history),
-            record=record,
-            checkpoint=place.checkpoint if place else lambda _: None,
-            state=state,
-            cost_of=cost_of,
-            rank=rank_for(settings, original, layout),
-            progress=progress,
-        )
+        state, history = place.resume() if place else (None, History())
+        checkpoint = place.checkpoint if place else lambda state: None
+        state = search(task, history, state, checkpoint, progress)
     genomes = dict(zip(es.ROLES, state.parents, strict=True))
     networks = {role: fitness.ready(slim(model, layout, genome)) for role, genome in genomes.items()}
-    frame = pd.DataFrame([vars(c) for c in history])
-    return Front(**networks, genomes=genomes, layout=layout, history=frame)
+    return Front(**networks, genomes=genomes, layout=layout, history=history.frame)
 
 
 @dataclass
@@ -137,13 +119,13 @@ class _Fitness:
     inputs: Iterable[Tensor] | None
 
     def __post_init__(self) -> None:
-        self.bench = copy.deepcopy(self.model)
+        self.scratch = copy.deepcopy(self.model)
 
-    def errors(self, jobs: Iterable[Job]) -> Iterator[float]:
-        return workers.serial(lambda genome, _: workers.guarded(self.error, genome), jobs)
+    def errors(self, genomes: Iterable[np.ndarray]) -> Iterator[float]:
+        return workers.serial(self.error, genomes)
 
     def network(self, genome: np.ndarray) -> nn.Module:
-        return self.ready(cut(self.bench, self.model, self.layout, self.layout.checked(genome)))
+        return self.ready(cut(self.scratch, self.model, self.layout, self.layout.checked(genome)))
 
     def ready(self, network: nn.Module) -> nn.Module:
         if self.inputs is not None:

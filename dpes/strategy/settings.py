@@ -43,8 +43,3 @@ class Search(Checked):
     batch_size: int = setting(250, "images per batch in evaluation; partial training uses half", "ours", low=2)
     precision: str | None = setting(None, "autocast when evaluating candidates; float32 when unset", "ours", choices=("bfloat16",))
     error_ceiling: float | None = setting(None, "a candidate above this error is dominated by each one below it", "ours", above=0, high=1)
-    patience: int | None = setting(None, "stop early after so many generations without a better archive (hypervolume)", "ours", low=1)
-    racing: float | None = setting(
-        None, "stop counting a candidate's errors once a parent dominates it: 0 when certain, else at this risk", "ours", low=0, high=0.5
-    )
-    round_to: int | None = setting(None, "repair: leave each group a multiple of so many filters", "ours", low=2)

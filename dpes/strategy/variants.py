@@ -104,4 +104,4 @@ class Variant:
         if rank is None:
             flips = rng.random(genomes.shape) < self.p_mutation
             return es.repair(genomes ^ flips, space.groups)
-        return es.resized(genomes, rng, self.p_mutation, space.groups, rank)
+        return es.mutate_widths(genomes, rng, self.p_mutation, space.groups, rank)

@@ -1,4 +1,8 @@
-"""Errors of many candidates: one after the other, or in processes of one thread each."""
+"""Work done one after the other, or in processes of one thread each, to the same bits; one policy for what fails.
+
+A job under which a process dies is done once more, alone; if it dies again, the job is lost. A candidate that cannot be evaluated,
+or is lost, counts as worst, and the search goes on.
+"""
 
 from __future__ import annotations
 
@@ -12,67 +16,89 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
 from tqdm import tqdm
 
-from ..errors import CandidateFailed
-from .loop import Job
+from ..errors import CandidateFailed, first_line
+from .loop import Evaluate
 
-Build = Callable[..., Callable[..., float]]  # makes, in another process, the function from a job to its error
+Build = Callable[..., Callable[..., Any]]  # makes, in another process, the function that does a job
+Outcome = tuple[float, str]  # the error of a candidate, and why its evaluation failed where it did
 
 FAILED = float("inf")  # a failed candidate is worse than every other and never enters a front
+LOST: Outcome = (FAILED, "its worker died twice (out of memory?)")
 
 
-def guarded(error: Callable[..., float], *job: Any) -> float:
-    """The error of a job, or ``inf`` with a warning where its evaluation fails: one candidate is lost, not the search."""
+# ---- candidates -----------------------------------------------------------------------------------------------------------------
+def attempt(error: Callable[[np.ndarray], float], genome: np.ndarray) -> Outcome:
+    """The error of a genome; one candidate that fails is lost, not the search."""
     try:
-        return error(*job)
+        return error(genome), ""
     except (RuntimeError, MemoryError, CandidateFailed) as problem:  # out of memory on a device is a RuntimeError
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
-        warnings.warn(f"candidate failed and counts as worst: {(str(problem) or type(problem).__name__).splitlines()[0]}", stacklevel=2)
-        return FAILED
+        return FAILED, first_line(problem)
 
 
-def serial(fitness: Callable[..., float], jobs: Iterable[Job]) -> Iterator[float]:
-    """Errors of many jobs, one after the other, in their order."""
-    for job in jobs:
-        yield fitness(*job)
+def settled(outcome: Outcome | None) -> float:
+    """The error of an outcome, ``FAILED`` with a warning where there is none."""
+    error, problem = outcome or LOST
+    if problem:
+        warnings.warn(f"candidate failed and counts as worst: {problem}", stacklevel=2)
+    return error
+
+
+def serial(error: Callable[[np.ndarray], float], genomes: Iterable[np.ndarray]) -> Iterator[float]:
+    """Errors of many genomes, one after the other, in their order."""
+    for genome in genomes:
+        yield settled(attempt(error, genome))
 
 
 @contextmanager
-def processes(build: Build, arguments: tuple, workers: int) -> Iterator[Callable[[Iterable[Job]], Iterator[float]]]:
-    """A function like ``serial`` that computes in so many processes of one thread each, to the bits of one thread in series.
+def processes(build: Build, arguments: tuple, workers: int) -> Iterator[Evaluate]:
+    """A function like ``serial`` that computes in so many processes, each with the function ``build(*arguments)``."""
+    with pool(attempting, (build, arguments), workers) as compute:
+        yield lambda genomes: (settled(outcome) for outcome in compute((genome,) for genome in genomes))
 
-    Each process calls ``build(*arguments)`` once for the function that it computes with. A process that dies is replaced and its
-    jobs are done again; a job under which processes die twice counts as failed.
-    """
-    start = _start_worker, (build, arguments)
+
+def attempting(build: Build, arguments: tuple) -> Callable[[np.ndarray], Outcome]:
+    return partial(attempt, build(*arguments))
+
+
+# ---- processes ------------------------------------------------------------------------------------------------------------------
+@contextmanager
+def pool(build: Build, arguments: tuple, workers: int) -> Iterator[Callable[[Iterable[tuple]], Iterator[Any]]]:
+    """A function from jobs to their results, in order, None for a job that is lost; each process calls ``build(*arguments)`` once."""
     with ExitStack() as pools:
-        pool = pools.enter_context(workers_of(workers, *start))
 
-        def errors(jobs: Iterable[Job]) -> Iterator[float]:
-            nonlocal pool
-            waiting, deaths = list(jobs), 0
+        def renewed() -> ProcessPoolExecutor:
+            pools.close()
+            return pools.enter_context(workers_of(workers, _start, (build, arguments)))
+
+        executor = renewed()
+
+        def compute(jobs: Iterable[tuple]) -> Iterator[Any]:
+            nonlocal executor
+            waiting, alone = list(jobs), False
             while waiting:
                 try:
-                    for future in submit(pool, _evaluate_in_worker, waiting):
-                        error = future.result()
-                        deaths = 0
+                    for future in submit(executor, _do, waiting[:1] if alone else waiting):
+                        result = future.result()
                         waiting.pop(0)
-                        yield error
-                except BrokenProcessPool:
-                    pools.close()
-                    pool, deaths = pools.enter_context(workers_of(workers, *start)), deaths + 1
-                    if deaths == 2:
-                        warnings.warn("candidate failed and counts as worst: its process died twice (out of memory?)", stacklevel=2)
-                        deaths = 0
+                        yield result
+                    alone = False
+                except BrokenProcessPool:  # by which job nobody knows: the first one that is not done is tried alone
+                    executor = renewed()
+                    if alone:
                         waiting.pop(0)
-                        yield FAILED
+                        yield None
+                    alone = not alone
 
-        yield errors
+        yield compute
 
 
 @contextmanager
@@ -111,22 +137,29 @@ def undisturbed() -> Iterator[None]:
         yield
         return
     came: list[int] = []
-    handlers = {number: signal.signal(number, lambda number, _: came.append(number)) for number in (signal.SIGINT, signal.SIGTERM)}
+    handlers = {n: signal.signal(n, lambda number, _: came.append(number)) for n in (signal.SIGINT, signal.SIGTERM)}
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])  # is inherited
     try:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
+        for n, handler in handlers.items():
+            signal.signal(n, handler)
         for number in came:
             signal.raise_signal(number)
 
 
-def _start_worker(build: Build, arguments: tuple) -> None:
-    global _error
+def _start(build: Build, arguments: tuple) -> None:
+    global _job
     behave_as_worker()
-    _error = build(*arguments)
+    _job = build(*arguments)
+
+
+def _do(*job: Any) -> Any:
+    return _job(*job)
+
+
+_job: Callable[..., Any]  # of this process, in workers only
 
 
 def behave_as_worker() -> None:
@@ -138,15 +171,9 @@ def behave_as_worker() -> None:
 
 def _end_with_parent() -> None:
     """A parent that is killed cannot stop its workers, which would wait for its next genome forever."""
-    multiprocessing.parent_process().join()
+    if parent := multiprocessing.parent_process():
+        parent.join()
     os._exit(1)
-
-
-def _evaluate_in_worker(*job: Any) -> float:
-    return guarded(_error, *job)
-
-
-_error: Callable[..., float]  # of this process, in workers only
 
 
 def keep_freed_memory() -> None:

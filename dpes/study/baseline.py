@@ -47,7 +47,6 @@ def train_baseline(network: nn.Module, dataset: data.Dataset, settings: Settings
     """Train a network by the baseline recipe and write it to ``path``; an interrupted training is continued."""
     keep_freed_memory()
     recipe, checkpoint = settings.baseline, path.with_suffix(".training")
-    train.check_precision(next(network.parameters()).device, baseline_precision=recipe.precision)
     log = train.fit(network, dataset, recipe, recipe.seed, checkpoint=checkpoint, progress=Progress("baseline", recipe.epochs, progress))
     weights = weights_of(network)
     entry = {"model": settings.model, "dataset": settings.dataset, "recipe": to_dict(recipe), "torch": torch.__version__}

@@ -13,6 +13,7 @@ import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -168,7 +169,7 @@ def cifar(name: str, places: list[Path]) -> Dataset:
     return Dataset(name, *train_and_search(train), test, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225), True, tuple(parts[0].classes))
 
 
-def first_damaged(cls: type, home: Path) -> str:
+def first_damaged(cls: Any, home: Path) -> str:
     """The error message for the first file of a CIFAR folder that is missing or has another MD5 sum."""
     from torchvision.datasets.utils import check_integrity
 

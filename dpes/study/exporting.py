@@ -39,13 +39,14 @@ def export(network: nn.Module, example: Tensor, path: str | Path) -> Path:
     with warnings.catch_warnings(), _quiet("torch.onnx", "torch.fx", "onnxscript", "onnx_ir"):
         warnings.simplefilter("ignore")  # of deprecations inside the exporter
         free = ({0: torch.export.Dim("batch")},)
-        names = {"input_names": ["x"], "output_names": ["y"]}
+        names: dict[str, Any] = {"input_names": ["x"], "output_names": ["y"]}
         try:
             program = torch.onnx.export(network, (example,), dynamo=True, dynamic_shapes=free, verbose=False, **names)
         except Exception as error:
             cause = error.__cause__ or error  # the exporter's own message is advice in colours
             reason = (str(cause).strip().splitlines() or [type(cause).__name__])[0]
             raise ExportError(f"{type(network).__name__}: cannot be written as ONNX ({reason})") from error
+        assert program is not None
         program.save(str(path), external_data=False)
     return Path(path)
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from concurrent.futures import as_completed
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,8 +20,8 @@ from ..coupling.tracing import trace
 from ..disk import read_entries, write_json
 from ..errors import RunError
 from ..strategy import judging
-from ..strategy import workers as pools
 from ..strategy.es import ROLES
+from ..strategy.workers import pool
 from . import data, train
 from .baseline import load_baseline
 from .environment import Progress
@@ -79,21 +77,18 @@ class Work:
     def finetuned_each(self, chosen: dict[str, tuple[np.ndarray, float]], workers: int) -> Iterator[tuple[str, dict[str, Any]]]:
         """Fine-tune networks by name, given as (genome, search error): in turn, or several at once in processes of one thread each.
 
-        Yields (name, entry) as they are done. A process that dies is a ``RunError``; its network continues from its last epoch.
+        Yields (name, entry) in order. A network whose process dies continues from its last epoch, once; then it is a ``RunError``.
         """
         if min(workers, len(chosen)) < 2:
             for name, job in chosen.items():
                 yield name, self.finetuned(name, *job)
             return
         arguments = self.settings, self.path, str(self.fitness.device), self.progress
-        try:
-            with pools.workers_of(min(workers, len(chosen)), _start_worker, arguments) as pool:
-                jobs = [(name, *job) for name, job in chosen.items()]
-                names = dict(zip(pools.submit(pool, _finetuned_in_worker, jobs), chosen, strict=True))
-                for future in as_completed(names):
-                    yield names[future], future.result()
-        except BrokenProcessPool:
-            raise RunError("a process that fine-tuned a network died (out of memory?); the same command continues") from None
+        with pool(build_finetuning, arguments, min(workers, len(chosen))) as compute:
+            for name, entry in zip(chosen, compute((name, *job) for name, job in chosen.items()), strict=True):
+                if entry is None:
+                    raise RunError("a process that fine-tuned a network died twice (out of memory?); the same command continues")
+                yield name, entry
 
     def tidy(self, *names: str) -> None:
         """Remove what only the continuation of a fine-tuning needs."""
@@ -125,14 +120,6 @@ class Work:
         return {name: one(self.layout, genome) for name, one in cost.COSTS.items()}
 
 
-def _start_worker(settings: Settings, path: Path, device: str, progress: bool) -> None:
-    global _work
-    pools.behave_as_worker()
-    _work = prepare(settings, path, device, progress)
-
-
-def _finetuned_in_worker(name: str, genome: np.ndarray, search_error: float) -> dict[str, Any]:
-    return _work.finetuned(name, genome, search_error)
-
-
-_work: Work  # of this process, in workers only
+def build_finetuning(settings: Settings, path: Path, device: str, progress: bool) -> Callable[..., dict[str, Any]]:
+    """The function that fine-tunes a network in a process of its own."""
+    return prepare(settings, path, device, progress).finetuned

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
-import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -18,7 +17,7 @@ from ..coupling.layout import Layout
 from ..coupling.tracing import trace
 from ..strategy import judging
 from ..strategy.settings import Search
-from ..strategy.workers import guarded, keep_freed_memory
+from ..strategy.workers import keep_freed_memory
 from . import data, train
 from .settings import Training
 
@@ -37,7 +36,7 @@ class Fitness:
     search: Search
     seed: int = 0
     device: str | torch.device = "cpu"
-    bench: nn.Module = field(init=False)  # the module tree that every candidate is cut into
+    scratch: nn.Module = field(init=False)  # the module tree that every candidate is cut into
     calibration: Tensor = field(init=False)  # uint8, augmented once: the same images for all candidates make fair comparisons
 
     def __post_init__(self) -> None:
@@ -45,7 +44,7 @@ class Fitness:
         # images are channels-last, which decides for the passes; weights lie kernel by kernel, which is faster to cut
         self.model = self.model.to(self.device).to(memory_format=torch.contiguous_format).eval()
         self.dataset = self.dataset.to(self.device)
-        self.bench = copy.deepcopy(self.model)
+        self.scratch = copy.deepcopy(self.model)
         generator = torch.Generator().manual_seed(self.seed)
         images = self.dataset.train.x
         chosen = images[torch.randperm(len(images), generator=generator)[: self.search.calibration_images].to(images.device)]
@@ -54,15 +53,9 @@ class Fitness:
         pool = self.dataset.search if self.search.error_on == "search" else self.dataset.train
         self.judged = pool.first(self.search.search_images)
 
-    def __call__(self, genome: np.ndarray, limit: float = float("inf")) -> float:
-        """Error in [0, 1] of one genome, bool [n_bits]; ``inf`` with a warning if its evaluation fails.
-
-        limit: the error above which it is dominated; with ``search.racing`` an error above it is that of the images counted so far.
-        """
-        return guarded(self.error, genome, limit)
-
-    def error(self, genome: np.ndarray, limit: float = float("inf")) -> float:
-        network = cut(self.bench, self.model, self.layout, self.layout.checked(genome))
+    def __call__(self, genome: np.ndarray) -> float:
+        """Error in [0, 1] of one genome, bool [n_bits]."""
+        network = cut(self.scratch, self.model, self.layout, self.layout.checked(genome))
         if "partial" in self.search.fitness:
             train.fit(network, self.dataset, self.partial_recipe(), genome_seed(self.seed, genome))
         # only around passes whose weights stay as they are: autocast remembers the weights it has converted
@@ -70,24 +63,12 @@ class Fitness:
             # after a brief training the running averages of batch norm still are mostly those of the full network
             if "recalibrate" in self.search.fitness:
                 judging.recalibrate(network, self.calibration_batches())
-            return self.counted(network, limit)
+            return train.error_rate(network, self.judged, self.dataset, self.search.batch_size)
 
     def parts(self) -> tuple[Any, ...]:
         """All that another process needs to ``build`` the same function, without test images."""
         dataset = replace(self.dataset, test=self.dataset.test.first(0)).to("cpu")
         return copy.deepcopy(self.model).cpu(), self.layout.example, dataset, self.search, self.seed, str(self.device)
-
-    def counted(self, network: nn.Module, limit: float) -> float:
-        """The error of a network over the images that judge it, or over the first of them if ``search.racing`` stops it."""
-        if self.search.racing is None:
-            return train.error_rate(network, self.judged, self.dataset, self.search.batch_size)
-        network.eval()
-        wrong, seen = 0, 0
-        for pair in train.inputs(self.judged, self.dataset, self.search.batch_size):
-            wrong, seen = wrong + int(judging.errors(network, [pair])), seen + len(pair[1])
-            if above(limit, wrong, seen, len(self.judged), self.search.racing):
-                break
-        return wrong / seen
 
     def calibration_batches(self) -> Iterator[Tensor]:
         for images in self.calibration.split(self.search.batch_size):
@@ -105,24 +86,10 @@ class Fitness:
         )
 
 
-def build(
-    model: nn.Module, example: tuple[int, ...], dataset: data.Dataset, search: Search, seed: int, device: str
-) -> Callable[..., float]:
+def build(model: nn.Module, example: tuple[int, ...], dataset: data.Dataset, search: Search, seed: int, device: str) -> Fitness:
     """The function from a genome to its error in a process of its own, from ``Fitness.parts``; the network is traced there."""
     layout = trace(model.to(device), torch.zeros(1, *example, device=device), prove=False)
-    return Fitness(model, layout, dataset, search, seed, device).error
-
-
-def above(limit: float, wrong: int, seen: int, total: int, risk: float) -> bool:
-    """Whether an error rate over ``total`` images ends above ``limit``, after ``wrong`` of ``seen``: for certain, or at a risk.
-
-    At a risk: the bound of Hoeffding (1963), narrowed for draws without replacement (Serfling 1974). It holds at one look; a
-    candidate is looked at after every batch, so the risk over all of them is larger. Source: Maron & Moore 1994 (races).
-    """
-    if wrong > limit * total:
-        return True
-    left = 1 - (seen - 1) / total
-    return risk > 0 and wrong / seen - math.sqrt(left * math.log(1 / risk) / (2 * seen)) > limit
+    return Fitness(model, layout, dataset, search, seed, device)
 
 
 def genome_seed(seed: int, genome: np.ndarray) -> int:

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 
 from ..coupling import cost, importance
 from ..coupling.layout import Layout
@@ -16,10 +15,13 @@ from ..coupling.slimfile import read_header
 from ..disk import locked, read_json, write_json
 from ..errors import RunError, SettingsError
 from ..strategy.es import ROLES, repair
-from . import train
+from ..strategy.workers import attempt, settled
 from .environment import check_device, environment
 from .finetune import Work, prepare
 from .runs import Run, check_baseline, check_settings, searched
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 def random_mask(layout: Layout, macs: float, seed: int) -> np.ndarray:
@@ -72,7 +74,7 @@ def nearest(layout: Layout, macs: float, genome_of: Callable[[float], np.ndarray
 
 
 def genomes(work: Work, macs: float, masks: int) -> dict[str, np.ndarray]:
-    """Name -> genome of each control: uniform L1 and so many random masks, at most ``macs``."""
+    """Name -> genome of each rival: uniform L1 and so many random masks, at most ``macs``."""
     l1 = uniform(work.layout, macs, importance.l1_norms(work.network, work.layout))
     return {"l1": l1} | {f"random{k}": random_mask(work.layout, macs, work.settings.seed + k) for k in range(masks)}
 
@@ -92,20 +94,22 @@ def on_widths(run: Run, work: Work, workers: int = 1) -> np.ndarray:
     return in_proportion(work.layout, run.result["knee"]["macs"], importance.l1_norms(work.network, work.layout), shares)
 
 
-WIDTHS = {"encoding": "widths", "p_mutation": 0.3}  # a third of the groups change at a time; see the page on the algorithm
+WIDTHS: dict[str, Any] = {"encoding": "widths", "p_mutation": 0.3}  # a third of the groups change at a time; see the page on the algorithm
 
 
-def controls(run: Run, masks: int = 3, device: str = "cpu", progress: bool = False, workers: int = 1, widths: bool = False) -> pd.DataFrame:
+def train_rivals(
+    run: Run, masks: int = 3, device: str = "cpu", progress: bool = False, workers: int = 1, widths: bool = False
+) -> pd.DataFrame:
     """Rivals at the MACs of the run's knee, fine-tuned and tested exactly as its solutions were; a row each, ``knee`` first.
 
     masks: how many random ones. workers: processes, of one thread each, that train them. widths: also what a search on widths
     finds (``on_widths``), which takes as long as the run's own. Errors in [0, 1] on the test set, MACs for one image;
     ``wrong_alone`` and ``knee_wrong_alone`` count the test images that only one of the two gets wrong, where the knee's own weights are
-    here. Kept in ``controls.json`` of the run's directory after each one, with a checkpoint after every epoch: the same call continues.
+    here. Kept in ``rivals.json`` of the run's directory after each one, with a checkpoint after every epoch: the same call continues.
     Raises ``RunError`` if that file is damaged, the run in use, the device not there, or a worker dies, and ``SettingsError`` for
     widths beside a run that has searched widths itself. Source: ours.
     """
-    file = run.path / "controls.json"
+    file = run.path / "rivals.json"
     check_device(device)
     if widths and run.settings.search.encoding == "widths":
         raise SettingsError(f"widths: {run.path.name} has searched widths itself, its knee is what that finds; leave them out")
@@ -113,13 +117,12 @@ def controls(run: Run, masks: int = 3, device: str = "cpu", progress: bool = Fal
     if not set(names) <= set(stored(file)):
         with locked(run.path):
             done = stored(file)
-            train.check_precision(device, finetune_precision=run.settings.finetune.precision)
             work = prepare(run.settings, run.path, device, progress)
             check_baseline(run, work)
             rivals = genomes(work, run.result["knee"]["macs"], masks)
             if widths and "widths" not in done:
                 rivals["widths"] = on_widths(run, work, workers)
-            missing = {name: (genome, work.fitness(genome)) for name, genome in rivals.items() if name not in done}
+            missing = {name: (genome, settled(attempt(work.fitness, genome))) for name, genome in rivals.items() if name not in done}
             knee = work.test_mistakes("knee") if knee_is_here(run) else None
             for name, entry in work.finetuned_each(missing, workers):
                 if knee is not None:
@@ -140,21 +143,23 @@ def knee_is_here(run: Run) -> bool:
 
 
 def stored(file: Path) -> dict[str, dict[str, Any]]:
-    """The controls of a file that may not be there yet."""
+    """The rivals of a file that may not be there yet."""
     return read_entries(file) if file.exists() else {}
 
 
 def read_entries(file: Path) -> dict[str, dict[str, Any]]:
-    """The controls of a file by name; raises ``RunError`` if it is damaged."""
+    """The rivals of a file by name; raises ``RunError`` if it is damaged."""
     done = read_json(file)
     whole = {"genome", "error", *cost.COSTS}
     if not isinstance(done, dict) or not all(isinstance(entry, dict) and whole <= set(entry) for entry in done.values()):
-        raise RunError(f"{file}: damaged; delete it, and dpes controls trains them again")
+        raise RunError(f"{file}: damaged; delete it, and dpes rivals trains them again")
     return done
 
 
 def frame(run: Run, done: dict[str, dict[str, Any]]) -> pd.DataFrame:
-    """The knee and its controls as rows: errors on the test set, costs also relative to the baseline, seconds of fine-tuning."""
+    """The knee and its rivals as rows: errors on the test set, costs also relative to the baseline, seconds of fine-tuning."""
+    import pandas as pd
+
     rows = [
         {"solution": name, "seconds": sum(epoch["seconds"] for epoch in entry.get("log", []))}
         | {k: v for k, v in entry.items() if not isinstance(v, (dict, list))}
@@ -165,10 +170,10 @@ def frame(run: Run, done: dict[str, dict[str, Any]]) -> pd.DataFrame:
     return table.assign(macs_left=table.macs / whole["macs"], params_left=table.params / whole["params"])
 
 
-def read_controls(run: Run, file: str = "controls.json") -> pd.DataFrame | None:
-    """The controls of a finished run, or None if there are none; see ``controls``.
+def read_rivals(run: Run, file: str = "rivals.json") -> pd.DataFrame | None:
+    """The rivals of a finished run, or None if there are none; see ``train_rivals``.
 
-    file: ``controls-again.json`` holds those that were trained a second time, on another machine, where there are some. Raises
+    file: ``rivals-again.json`` holds those that were trained a second time, on another machine, where there are some. Raises
     ``RunError`` if it is damaged.
     """
     done = stored(run.path / file)

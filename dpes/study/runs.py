@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import os
 import warnings
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 import torch
 from torch import nn
 
@@ -24,15 +23,18 @@ from ..errors import RunError, SettingsError, suggest
 from ..fields import to_dict
 from ..strategy import cluster, es
 from ..strategy.folder import Folder
-from ..strategy.history import archive, read_history
-from ..strategy.loop import rank_for, search
+from ..strategy.history import History, archive, read_history
+from ..strategy.loop import Evaluate, Task, rank_for, search
 from ..strategy.workers import processes, serial
 from . import data, models, train
 from .baseline import checksum
 from .environment import Stopwatch, check_device
 from .finetune import Work, prepare
-from .fitness import build
+from .fitness import Fitness, build
 from .settings import SCHEMA, Settings, from_dict
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 def runs_folder(folder: str | Path | None = None) -> Path:
@@ -63,7 +65,7 @@ class Run:
     @cached_property
     def history(self) -> pd.DataFrame:
         """Every candidate: generation, index, parent, genome (hex), error, macs, params."""
-        return pd.DataFrame([vars(c) for c in read_history(self.path / "history.jsonl", mend=False)])
+        return History(read_history(self.path / "history.jsonl", mend=False)).frame
 
     @property
     def archive(self) -> pd.DataFrame:
@@ -77,6 +79,8 @@ class Run:
             {"solution": role} | {k: v for k, v in self.result[role].items() if not isinstance(v, (dict, list))}
             for role in ("baseline", *es.ROLES)
         ]
+        import pandas as pd
+
         frame = pd.DataFrame(rows)
         return frame.assign(
             macs_left=frame.macs / self.result["baseline"]["macs"],
@@ -124,6 +128,8 @@ def open_run(path: str | Path) -> Run:
 
 def load_runs(folder: str | Path | None = None) -> pd.DataFrame:
     """All finished runs as one tidy frame: a row per run and solution, with model, dataset, profile, seed and path."""
+    import pandas as pd
+
     frames = []
     for path in sorted(runs_folder(folder).glob("*/result.json")):
         run = open_run(path.parent)
@@ -175,7 +181,6 @@ def restore(run: Run, device: str = "cpu", progress: bool = False, workers: int 
     if not missing:
         return {}
     with locked(run.path):
-        train.check_precision(device, finetune_precision=run.settings.finetune.precision)
         work = prepare(run.settings, run.path, device, progress)
         check_baseline(run, work)
         for role in missing:
@@ -204,8 +209,6 @@ def check_settings(path: Path, settings: Settings) -> None:
 def _finish(settings: Settings, path: Path, device: str, progress: bool, workers: int, scheduler: str | None) -> None:
     """Everything that is not done yet."""
     Folder(path, settings.search.population).resume(mend=False)  # what is damaged is refused before anything is written
-    precisions = {"precision": settings.search.precision, "finetune_precision": settings.finetune.precision}
-    train.check_precision(device, **precisions)
     seconds = Stopwatch(path / "env.json", device, workers if scheduler is None else "a Dask cluster")
     with seconds("baseline"):
         work = prepare(settings, path, device, progress)
@@ -236,20 +239,13 @@ def searched(work: Work, workers: int, scheduler: str | None = None) -> es.State
     state, history = folder.resume()
     if state is not None and state.generation == settings.generations:
         return state
+    with evaluator(work.fitness, workers, scheduler) as evaluate:
+        task = Task(work.layout, evaluate, settings, work.settings.seed, rank_for(settings, work.network, work.layout))
+        return search(task, history, state, folder.checkpoint, work.progress)
+
+
+def evaluator(fitness: Fitness, workers: int, scheduler: str | None) -> AbstractContextManager[Evaluate]:
+    """What computes the errors of genomes: this process, several, or a cluster."""
     if scheduler is not None:
-        pool = cluster.dask(build, work.fitness.parts(), scheduler)
-    else:
-        pool = processes(build, work.fitness.parts(), workers) if workers > 1 else nullcontext(partial(serial, work.fitness))
-    with pool as errors:
-        return search(
-            work.layout,
-            errors,
-            settings,
-            work.settings.seed,
-            history=history,
-            record=folder.record,
-            checkpoint=folder.checkpoint,
-            state=state,
-            rank=rank_for(settings, work.network, work.layout),
-            progress=work.progress,
-        )
+        return cluster.dask(build, fitness.parts(), scheduler)
+    return processes(build, fitness.parts(), workers) if workers > 1 else nullcontext(partial(serial, fitness))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import time
-import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -104,31 +103,6 @@ def smaller(x: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def check_precision(device: str | torch.device, **precisions: str | None) -> None:
-    """Warns where bfloat16 takes longer than float32: a processor without instructions for it computes each number in several steps.
-
-    precisions: by the names of their settings. Measured on one convolution, in a fraction of a second; nothing if all are float32.
-    Source: ours.
-    """
-    asked = [name for name, precision in precisions.items() if precision == "bfloat16"]
-    if not asked:
-        return
-    x, weight = torch.ones(4, 64, 16, 16, device=device), torch.ones(64, 64, 3, 3, device=device)
-
-    def seconds(dtype: torch.dtype) -> float:
-        taken = []
-        for _ in range(4):  # the first one prepares
-            start = time.perf_counter()
-            float(F.conv2d(x.to(dtype), weight.to(dtype), padding=1)[0, 0, 0, 0])  # reading waits for a GPU
-            taken.append(time.perf_counter() - start)
-        return min(taken[1:])
-
-    if (times := seconds(torch.bfloat16) / seconds(torch.float32)) > 1.5:
-        flags = " ".join(f"--{name.replace('_', '-')} none" for name in asked)
-        warnings.warn(f"bfloat16 is slower than float32 here, {times:.0f} times in one layer; {flags} makes a run in float32", stacklevel=3)
-
-
-@torch.no_grad()
 def check_small(model: nn.Module, x: Tensor) -> None:
     """Raises ``SettingsError`` if the network cannot read the images of ``small_epochs``."""
     try:
@@ -205,6 +179,7 @@ def inputs(
     """Yields (x normalised, y) as ``dpes.study.data.batches`` does, shuffled when a generator is given; ``augmented`` needs one."""
     for x, y in batches(split, batch_size, generator, limit):
         if augmented:
+            assert generator is not None
             x = augment(x, generator, dataset.flip)
         yield normalise(x, dataset), y
 

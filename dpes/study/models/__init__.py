@@ -38,7 +38,7 @@ class Spec:
 # The original work studies VGG-16/19, ResNet-56/110 and DenseNet-50/100; the growth, stem, bottleneck and compression of its
 # DenseNets are not known to us. No three equal blocks have 50 layers by the count of Huang et al. (3 n + 4 or 6 n + 4):
 # densenet50 is our reading, 8 bottleneck layers in each block, which is 50 when the two transitions are not counted.
-BC = {"growth": 12, "stem": 24, "bottleneck": True, "reduction": 0.5}
+BC: dict[str, Any] = {"growth": 12, "stem": 24, "bottleneck": True, "reduction": 0.5}
 MODELS: dict[str, Spec] = {
     "vgg-tiny": Spec("cnn", "three convolutions of 8 to 16 filters, 4x4 maps into the linear layer; for tests", partial(VGG, vgg.TINY)),
     "vgg-narrow": Spec("cnn", "VGG-11 at a quarter of its width", partial(VGG, vgg.VGG11, width=0.25)),

@@ -23,7 +23,7 @@ class VGG(nn.Module):
         super().__init__()
         layers: list[nn.Module] = []
         for step in plan:
-            if step == "M":
+            if isinstance(step, str):  # M
                 layers.append(nn.MaxPool2d(2, ceil_mode=True))  # halves an odd side too, of images other than 32 x 32
                 continue
             filters = int(step * width)

@@ -1,0 +1,138 @@
+"""Checks of the exercises on coupling, on masks and on what was kept."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+import dpes
+
+from . import lessons
+from .checks_cut import chain, silenced
+from .exercises import Hint, call, equal, exercise
+
+
+@exercise("bits-of-a-resnet")
+def bits_of_a_resnet(answer: Any) -> str:
+    for depth in (20, 56, 110):
+        blocks = (depth - 2) // 6
+        mine = sum(width + blocks * width for width in (16, 32, 64))
+        theirs = call(answer, depth)
+        if theirs == 2 * blocks * 112:
+            raise Hint(
+                "You gave every block two groups. The second convolutions of a stage share one."
+            )
+        equal(theirs, mine, f"depth {depth}")
+    return "One group for each stage, one for the first convolution of each block."
+
+
+@exercise("who-leaves")
+def who_leaves(answer: Any) -> str:
+    layout = dpes.trace(lessons.residual(8, 12, blocks=2), lessons.EXAMPLE)
+    group = next(g for g in layout.groups if g.name == "0")
+    if not isinstance(answer, dict) or set(answer) != {"producers", "readers"}:
+        raise Hint(
+            "A dictionary with 'producers' and 'readers' is wanted, each a set of names of layers."
+        )
+    for role, mine in (("producers", set(group.members)), ("readers", set(group.readers))):
+        theirs = set(answer[role])
+        if theirs - mine:
+            raise Hint(f"{min(theirs - mine)} is none of the {role} of these filters.")
+        if mine - theirs:
+            raise Hint(f"{len(mine - theirs)} of the {role} are missing.")
+    return "dpes.trace finds the same layers."
+
+
+@exercise("build-coupled")
+def build_coupled(answer: Any) -> str:
+    if not isinstance(answer, nn.Module):
+        raise Hint("A network (an nn.Module) is wanted, not its class.")
+    layout = dpes.trace(answer, torch.zeros(1, 3, 8, 8))
+    sizes = [g.size for g in layout.groups]
+    if sizes != [6]:
+        raise Hint(f"Its groups have {sizes or 'no'} bits. Wanted is one group of 6.")
+    if len(layout.groups[0].members) < 2:
+        raise Hint("One group of 6 bits, but only one layer produces it. Couple two layers.")
+    return f"{' and '.join(layout.groups[0].members)} share six bits."
+
+
+@exercise("silent-value")
+def silent_value(answer: Any) -> str:
+    rng = np.random.default_rng(0)
+    for gamma, beta, mu, sigma in [
+        (1, 0.2, 0.5, 1),
+        (1, 0.2, -0.5, 1),
+        *rng.uniform(0.3, 2, (3, 4)),
+        (-1, 0.1, 2, 0.5),
+    ]:
+        theirs = call(answer, gamma, beta, mu, sigma)
+        if not np.isclose(theirs, max(0, beta - gamma * mu / sigma)) and np.isclose(
+            theirs, beta - gamma * mu / sigma
+        ):
+            raise Hint("ReLU comes after batch norm: nothing below zero reaches the next layer.")
+        equal(
+            theirs,
+            max(0, beta - gamma * mu / sigma),
+            f"gamma {gamma:g}, beta {beta:g}, mu {mu:g}, sigma {sigma:g}",
+        )
+    return "A filter of zeros still says this value at every pixel."
+
+
+@exercise("mask-after-norm")
+@torch.no_grad()
+def mask_after_norm(answer: Any) -> str:
+    conv, norm, reader, x = chain()
+    for i in (1, 4):
+        theirs = call(
+            answer, copy.deepcopy(conv), copy.deepcopy(norm), copy.deepcopy(reader), x.clone(), i
+        )
+        zeroed = copy.deepcopy(conv)
+        zeroed.weight[i], zeroed.bias[i] = 0, 0
+        if tuple(theirs.shape) == (2, 4, 8, 8) and torch.allclose(
+            theirs, reader(F.relu(norm(zeroed(x)))), atol=1e-5
+        ):
+            raise Hint(
+                "You silenced the convolution. Batch norm turns its zeros into something else "
+                "again."
+            )
+        equal(theirs, silenced(conv, norm, reader, x, i), f"filter {i}", 1e-5)
+    return "Masked after batch norm, the network is the one from which the filter was removed."
+
+
+@exercise("overlap")
+def overlap(answer: Any) -> str:
+    rng = np.random.default_rng(0)
+    for share in (0.3, 0.6, 0.9):
+        a, b = rng.random((2, 40)) < share
+        mine, theirs = (a & b).sum() / (a | b).sum(), call(answer, a, b)
+        if np.isclose(theirs, (a == b).mean()):
+            raise Hint(
+                "That counts filters that both have removed, too. Only kept ones are wanted."
+            )
+        equal(theirs, mine, f"two masks that keep {share:.0%}")
+    return "1 for equal sets, 0 for sets that share nothing."
+
+
+@exercise("chance-overlap")
+def chance_overlap(answer: Any) -> str:
+    rng = np.random.default_rng(0)
+    for share in (0.3, 0.5, 0.8):
+        a, b = rng.random((2, 400_000)) < share
+        theirs = call(answer, share)
+        if np.isclose(theirs, share**2, atol=1e-3):
+            raise Hint(
+                "That is the share which both keep. Divide by the share that at least one of "
+                "them keeps."
+            )
+        equal(
+            theirs,
+            (a & b).sum() / (a | b).sum(),
+            f"share {share} (two masks of 400,000 bits were drawn)",
+            5e-3,
+        )
+    return "This is what an overlap has to be compared with."
