@@ -15,7 +15,7 @@ from dpes import trace
 from dpes.coupling import importance
 from dpes.coupling.genome import from_hex, to_hex
 from dpes.errors import RunError
-from dpes.strategy.space import History
+from dpes.strategy.space import Evaluated
 from dpes.study import arena, criteria, data, fidelity, models, rows, tournament, tuning
 from dpes.study.methods import METHODS, TOP, seeded
 
@@ -101,7 +101,7 @@ def test_rows_of_others_are_refused(bench, short, tmp_path):
 
 
 def test_the_network_at_a_cut_is_that_of_least_search_error_and_ties_go_to_the_lighter():
-    history = History(
+    history = Evaluated(
         np.ones((5, 3), bool),
         np.array([[0.1, 0.9], [0.3, 0.6], [0.2, 0.7], [0.2, 0.65], [np.inf, 0.1]]),
     )

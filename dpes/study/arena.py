@@ -119,13 +119,9 @@ class Bench:
     def space(self) -> Space:
         """Bits, costs, and the orders that use knowledge."""
         score = Computed(("l1", *criteria.CRITERIA), self.score)
-        space = Space(self.layout.group_of_bit, self.shares, {}, score)
-        return Space(
-            space.groups,
-            space.cost,
-            Computed(tuple(score), lambda name: ranking(space, score[name])),
-            score,
-        )
+        space = Space(self.layout.group_of_bit, self.shares, {}, score, self.layout.least)
+        orders = Computed(tuple(score), lambda name: ranking(space, score[name]))
+        return replace(space, orders=orders)
 
     def score(self, name: str) -> np.ndarray:
         """float [n_bits]: the importance of each filter by one criterion."""

@@ -16,7 +16,7 @@ import numpy as np
 from ..coupling.genome import from_hex, to_hex
 from ..errors import RunError
 from ..fields import to_dict
-from ..strategy.space import History
+from ..strategy.space import Evaluated
 from .arena import Arena, Bench
 from .environment import environment
 from .methods import method
@@ -60,12 +60,12 @@ def read_row(path: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     return (entries[0], entries[1:]) if entries else ({}, [])
 
 
-def history_of(candidates: list[dict[str, Any]], bench: Bench) -> History:
+def history_of(candidates: list[dict[str, Any]], bench: Bench) -> Evaluated:
     """The candidates of a row as arrays."""
     if not candidates:
-        return History.empty(bench.layout.n_bits)
+        return Evaluated.empty(bench.layout.n_bits)
     genomes = np.array([from_hex(c["genome"], bench.layout.n_bits) for c in candidates])
-    return History(genomes, np.array([[c["error"], c["macs"] / bench.whole] for c in candidates]))
+    return Evaluated(genomes, np.array([[c["error"], c["macs"] / bench.whole] for c in candidates]))
 
 
 def known_errors(folder: Path, arena: Arena) -> dict[str, float]:
@@ -104,7 +104,7 @@ def run_row(
     seed: int,
     known: dict[str, float],
     tick: Callable[[float], None] = lambda seconds: None,
-) -> History:
+) -> Evaluated:
     """Make one row, or what is missing of it; returns its history. tick: called with the seconds of
     each new evaluation.
 
