@@ -23,12 +23,17 @@ class Kind:
     bits: int  # of all groups together
     x: Callable[[], Tensor] = images
     trains: bool = True  # whether the whole network runs in training mode
-    weights_tell: bool = True  # whether a filter without weights, read with none, is one that is not there
+    weights_tell: bool = (
+        True  # whether a filter without weights, read with none, is one that is not there
+    )
     loads: bool = True  # whether the same groups are found in a network of other weights
 
 
 KINDS: dict[str, Kind] = {}
-BASE = (("c1", "c2", "c3"), 24)  # what is prunable in the plain network below, if nothing comes between
+BASE = (
+    ("c1", "c2", "c3"),
+    24,
+)  # what is prunable in the plain network below, if nothing comes between
 KEPT = (("c2", "c3"), 16)  # and what is left if the first filters stay
 
 
@@ -52,14 +57,21 @@ class Net(nn.Module):
 
     def __init__(self, mid: Callable = lambda m, x: x, **layers):
         super().__init__()
-        self.c1, self.b1, self.c2, self.b2 = conv(3, 8), nn.BatchNorm2d(8), conv(8, 8), nn.BatchNorm2d(8)
+        self.c1, self.b1, self.c2, self.b2 = (
+            conv(3, 8),
+            nn.BatchNorm2d(8),
+            conv(8, 8),
+            nn.BatchNorm2d(8),
+        )
         self.c3, self.fc = conv(8, 8), nn.Linear(8, 5)
         for name, layer in layers.items():
             setattr(self, name, layer)
         self.mid = mid
 
     def forward(self, x, *others):
-        x = self.mid(self, F.leaky_relu(self.b1(self.c1(x)), 0.1))  # whose gradient does not need the output, so it may change
+        x = self.mid(
+            self, F.leaky_relu(self.b1(self.c1(x)), 0.1)
+        )  # whose gradient does not need the output, so it may change
         return self.fc(self.c3(F.relu(self.b2(self.c2(x)))).mean((2, 3)))
 
 
@@ -244,7 +256,12 @@ def _():
     model = Net()
 
     def forward(x, w, b):
-        return F.conv2d(x, (w - w.mean((1, 2, 3), keepdim=True)) / (w.std((1, 2, 3), keepdim=True) + 1e-5), b, padding=1)
+        return F.conv2d(
+            x,
+            (w - w.mean((1, 2, 3), keepdim=True)) / (w.std((1, 2, 3), keepdim=True) + 1e-5),
+            b,
+            padding=1,
+        )
 
     model.c2._conv_forward = forward
     return model

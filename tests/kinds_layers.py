@@ -58,7 +58,10 @@ def _():
 
 @kind("layer scale in two spellings")
 def _():
-    return Net(lambda m, x: x * m.g.view(1, -1, 1, 1) + x * m.g[None, :, None, None], g=nn.Parameter(torch.rand(8)))
+    return Net(
+        lambda m, x: x * m.g.view(1, -1, 1, 1) + x * m.g[None, :, None, None],
+        g=nn.Parameter(torch.rand(8)),
+    )
 
 
 @kind("frozen batch norm as arithmetic")
@@ -91,7 +94,13 @@ class Activated(nn.BatchNorm2d):
         self.drop, self.act = nn.Identity(), nn.ReLU(inplace=True)
 
     def forward(self, x):
-        return self.act(self.drop(F.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, self.training)))
+        return self.act(
+            self.drop(
+                F.batch_norm(
+                    x, self.running_mean, self.running_var, self.weight, self.bias, self.training
+                )
+            )
+        )
 
 
 class Leaky(nn.ReLU):
@@ -131,13 +140,17 @@ def _():
 @kind("a dict for an output")
 def _():
     model = Net()
-    model.register_forward_hook(lambda m, args, out: {"logits": out, "more": [out * 2, None, "text"]})
+    model.register_forward_hook(
+        lambda m, args, out: {"logits": out, "more": [out * 2, None, "text"]}
+    )
     return model
 
 
 kind("data parallel")(lambda: nn.DataParallel(Net()))
 kind("compiled")(lambda: torch.compile(Net(), backend="eager"))
-kind("synchronised batch norm", trains=False)(lambda: nn.SyncBatchNorm.convert_sync_batchnorm(Net()))
+kind("synchronised batch norm", trains=False)(
+    lambda: nn.SyncBatchNorm.convert_sync_batchnorm(Net())
+)
 
 
 # ---- computed weights ---------------------------------------------------------------------------------------------------------

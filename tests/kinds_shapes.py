@@ -16,7 +16,12 @@ class OptionA(nn.Module):
 
     def __init__(self):
         super().__init__()
-        self.a, self.b, self.c, self.d = conv(3, 8), nn.Conv2d(8, 6, 3, 2, 1), conv(6, 16), conv(16, 16)
+        self.a, self.b, self.c, self.d = (
+            conv(3, 8),
+            nn.Conv2d(8, 6, 3, 2, 1),
+            conv(6, 16),
+            conv(16, 16),
+        )
         self.fc = nn.Linear(16, 5)
 
     def forward(self, x):
@@ -70,10 +75,16 @@ for groups, out, bits in ((4, 8, 20), (8, 16, 24), (2, 16, 28)):
         return Net(lambda m, x: m.g(x), g=conv(8, out, groups=groups), c2=conv(out, 8))
 
 
-kind("transposed", ("c1", "t", "c2", "c3"), 32)(lambda: Net(lambda m, x: m.t(x), t=nn.ConvTranspose2d(8, 8, 2, 2)))
-kind("transposed in groups", bits=20)(lambda: Net(lambda m, x: m.t(x), t=nn.ConvTranspose2d(8, 8, 2, 2, groups=4)))
+kind("transposed", ("c1", "t", "c2", "c3"), 32)(
+    lambda: Net(lambda m, x: m.t(x), t=nn.ConvTranspose2d(8, 8, 2, 2))
+)
+kind("transposed in groups", bits=20)(
+    lambda: Net(lambda m, x: m.t(x), t=nn.ConvTranspose2d(8, 8, 2, 2, groups=4))
+)
 kind("group norm", bits=20)(lambda: Net(lambda m, x: m.n(x), n=nn.GroupNorm(4, 8)))
-kind("instance norm")(lambda: Net(lambda m, x: m.n(x), n=nn.InstanceNorm2d(8, affine=True, track_running_stats=True)))
+kind("instance norm")(
+    lambda: Net(lambda m, x: m.n(x), n=nn.InstanceNorm2d(8, affine=True, track_running_stats=True))
+)
 kind("a norm used twice", ("c1",), 8)(lambda: Net(lambda m, x: m.b1(m.c3(x))))
 
 
@@ -98,7 +109,11 @@ def _():
 class Text(nn.Module):
     def __init__(self):
         super().__init__()
-        self.words, self.c, self.fc = nn.Embedding(11, 8), nn.Conv1d(8, 6, 3, padding=1), nn.Linear(6, 4)
+        self.words, self.c, self.fc = (
+            nn.Embedding(11, 8),
+            nn.Conv1d(8, 6, 3, padding=1),
+            nn.Linear(6, 4),
+        )
 
     def forward(self, x):
         return self.fc(F.relu(self.c(self.words(x).transpose(1, 2))).mean(2))
@@ -135,7 +150,11 @@ kind("linear layers on [time, n, c]", ("c", "l1"), 24)(TimeFirst)
 class Volume(nn.Module):
     def __init__(self):
         super().__init__()
-        self.a, self.n, self.b = nn.Conv3d(3, 8, 3, padding=1), nn.BatchNorm3d(8), nn.Conv3d(8, 6, 3, padding=1, groups=2)
+        self.a, self.n, self.b = (
+            nn.Conv3d(3, 8, 3, padding=1),
+            nn.BatchNorm3d(8),
+            nn.Conv3d(8, 6, 3, padding=1, groups=2),
+        )
         self.fc = nn.Linear(6 * 4, 5)
 
     def forward(self, x):

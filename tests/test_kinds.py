@@ -37,7 +37,10 @@ def traced(name):
     model, x = built(name)
     layout = trace(model, x)
     rng = np.random.default_rng(1)
-    genomes = [repair(rng.random(layout.n_bits) < share, layout.group_of_bit, layout.least) for share in SHARES]
+    genomes = [
+        repair(rng.random(layout.n_bits) < share, layout.group_of_bit, layout.least)
+        for share in SHARES
+    ]
     return model, x, layout, genomes
 
 
@@ -59,7 +62,10 @@ each_kind = pytest.mark.parametrize("name", KINDS)
 @each_kind
 def test_what_can_leave_may_leave_and_what_stays_has_a_reason(name):
     layout = traced(name)[2]
-    assert (tuple(g.name for g in layout.groups), layout.n_bits) == (KINDS[name].pruned, KINDS[name].bits)
+    assert (tuple(g.name for g in layout.groups), layout.n_bits) == (
+        KINDS[name].pruned,
+        KINDS[name].bits,
+    )
     assert all(reason and "\n" not in reason for _, _, reason in layout.kept)
 
 
@@ -106,14 +112,20 @@ def test_costs_are_those_of_one_image(name):
         with FlopCounterMode(display=False) as counter:
             outputs(small, x[:1])
         assert layout.macs(genome) == counter.get_total_flops() / 2
-        if not any("layers" in vars(m) for m in model.modules()):  # a plain list hides its parameters
+        if not any(
+            "layers" in vars(m) for m in model.modules()
+        ):  # a plain list hides its parameters
             assert layout.params(genome) == sum(p.numel() for p in small.parameters())
 
 
-CAPTURED = pytest.mark.xfail(strict=True, reason="the closure holds on to the layer of the other network")
+CAPTURED = pytest.mark.xfail(
+    strict=True, reason="the closure holds on to the layer of the other network"
+)
 
 
-@pytest.mark.parametrize("name", [pytest.param(n, marks=CAPTURED if "closure" in n else ()) for n in KINDS])
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=CAPTURED if "closure" in n else ()) for n in KINDS]
+)
 def test_saved_and_loaded_it_is_the_same(name, tmp_path):
     model, x, layout, genomes = traced(name)
     small = slim(model, layout, genomes[1])
@@ -130,7 +142,10 @@ def test_it_trains(name):
     """Every parameter that has a gradient in the whole network."""
     model, x, layout, genomes = traced(name)
     found = []
-    for network in (copy.deepcopy(plain(model)) if "lock" not in name else built(name)[0], slim(model, layout, genomes[1])):
+    for network in (
+        copy.deepcopy(plain(model)) if "lock" not in name else built(name)[0],
+        slim(model, layout, genomes[1]),
+    ):
         network.train(KINDS[name].trains)
         sum(t.sum() for t in leaves(network(x))).backward()
         assert all(p.grad is None or p.grad.shape == p.shape for p in network.parameters())
@@ -166,7 +181,10 @@ def test_layers_that_shall_be_kept_are_and_least_numbers_hold():
     layout = trace(Net(), x, keep=["c2"], min_filters=3, min_share=0.5)
     assert [(g.name, g.size, g.least) for g in layout.groups] == [("c1", 8, 4), ("c3", 8, 4)]
     assert ("c2", 8, "asked to be kept") in layout.kept
-    assert trace(Net(), x, min_filters=3).groups[0].least == 3 and trace(Net(), x, min_filters=99).groups[0].least == 8
+    assert (
+        trace(Net(), x, min_filters=3).groups[0].least == 3
+        and trace(Net(), x, min_filters=99).groups[0].least == 8
+    )
     layout = trace(nn.Sequential(Net(), nn.Linear(5, 3)), x, keep=["0.c1", "0.c2", "0.b1"])
     assert [(g.name, g.size) for g in layout.groups] == [("0.c3", 8), ("0.fc", 5)]
     with pytest.raises(UnsupportedModel, match="asked to be kept"):
@@ -201,7 +219,10 @@ def test_wrong_options_are_named(wrong, words):
 def test_wrappers_and_reasons_are_printed():
     assert "wrapped" in str(traced("compiled")[2]) and "wrapped" in str(traced("data parallel")[2])
     text = str(traced("layer norm over channels")[2])
-    assert "kept whole:" in text and "8 x c1: native_layer_norm in n takes statistics over all channels" in text
+    assert (
+        "kept whole:" in text
+        and "8 x c1: native_layer_norm in n takes statistics over all channels" in text
+    )
 
 
 def test_a_layout_is_kept_in_a_pickle():

@@ -23,24 +23,29 @@ BITS = {"encoding": "bits", "p_mutation": 0.05}
 BLIND = {"order": "random"}
 SURROGATE = Variant(proposals="surrogate")
 
-CORE: dict[str, Method] = {  # the main methods, which get their seeds first
-    "surrogate-floor": replace(SURROGATE, least=0.3),
+TOP: dict[str, Method] = {  # who decides the question, seed by seed before all others
     "surrogate-fpgm": replace(SURROGATE, least=0.3, order="fpgm"),
-    "random-widths": Variant(proposals="sample"),
-    "nsga2-widths": NSGA2(),
+    "random-fpgm": Variant(order="fpgm", proposals="sample"),
+    "global-fpgm": Global("fpgm"),
+    "global-group": Global("group"),
     "uniform-l1": Uniform("l1"),
+}
+CORE: dict[str, Method] = {
+    "nsga2-widths": NSGA2(),
+    "random-widths": Variant(proposals="sample"),
     "uniform-random": Uniform("random"),
     "deeppruning": Variant(**BITS, start="unpruned", parents="three"),
-    "surrogate": SURROGATE,
-    "global-fpgm": Global("fpgm"),
+    "surrogate-floor": replace(SURROGATE, least=0.3),
     "global-taylor": Global("taylor"),
-    "global-group": Global("group"),
     "surrogate-blind": replace(SURROGATE, **BLIND),
 }
+BRIEF = {"fitness": "8 steps, recalibrated", "evaluations": 50, "first": 20, "population": 10}
 MORE: dict[str, Method] = {
+    "surrogate-brief": Variant(proposals="surrogate", least=0.3, order="fpgm", **BRIEF),
+    "nsga2-fpgm": NSGA2(order="fpgm"),
+    "surrogate": SURROGATE,
     "learned": replace(SURROGATE, order="learned", criteria=("l1", "fpgm", "taylor", "group")),
     "random-bits": Variant(**BITS, proposals="sample"),
-    "random-fpgm": Variant(order="fpgm", proposals="sample"),
     "global-l2": Global("l2"),
     "global-bn": Global("bn"),
     "learned-blind": replace(SURROGATE, order="learned"),
@@ -64,7 +69,7 @@ PARTS: dict[str, Method] = {  # from the paper's way to ours, and back, one part
     "surrogate-300": replace(SURROGATE, evaluations=300),
     "random-widths-300": Variant(proposals="sample", evaluations=300),
 }
-METHODS: dict[str, Method] = CORE | MORE | PARTS
+METHODS: dict[str, Method] = TOP | CORE | MORE | PARTS
 
 # Comparisons of neighbours in which one part changes: (method, what changed since the one before).
 FROM_THE_PAPER = (
@@ -73,7 +78,8 @@ FROM_THE_PAPER = (
     ("bits-archive", "the whole archive as parents"),
     ("bits-surrogate", "a surrogate screens the offspring"),
     ("surrogate", "widths, filters by L1 norm"),
-    ("learned", "an order learned from four criteria and the history"),
+    ("surrogate-floor", "no group below 30 % of its filters"),
+    ("surrogate-fpgm", "filters by FPGM instead of L1"),
 )
 LEFT_OUT = (  # each against ``surrogate``
     ("surrogate-floor", "no group below 30 % of its filters"),
@@ -81,6 +87,7 @@ LEFT_OUT = (  # each against ``surrogate``
     ("surrogate-blind", "a random order instead of L1"),
     ("learned-blind", "an order learned from nothing instead of L1"),
     ("bits-surrogate", "any filters instead of L1 and widths"),
+    ("learned", "an order learned from four criteria and the history instead of L1"),
     ("surrogate-uniform", "30 uniform fractions to start from"),
     ("random-widths", "no selection at all"),
 )
