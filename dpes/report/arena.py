@@ -122,7 +122,7 @@ def summary(
             for c in columns
         }
         rows[method] |= {
-            "seeds": len(values),
+            "seeds": str(len(values)),
             "knowledge": "yes" if METHODS[method].knowledge else "no",
         }
     return pd.DataFrame(rows).T

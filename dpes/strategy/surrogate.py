@@ -86,9 +86,7 @@ def screen(
 def unseen(pool: np.ndarray, genomes: np.ndarray) -> np.ndarray:
     """The rows of the pool that were not evaluated, each once, in their order."""
     seen = {g.tobytes() for g in np.packbits(genomes, axis=1)}
-    rows = [
-        i
-        for i, g in enumerate(np.packbits(pool, axis=1))
-        if not (g.tobytes() in seen or seen.add(g.tobytes()))
-    ]
-    return pool[rows]
+    first: dict[bytes, int] = {}
+    for row, g in enumerate(np.packbits(pool, axis=1)):
+        first.setdefault(g.tobytes(), row)
+    return pool[[row for bits, row in first.items() if bits not in seen]]

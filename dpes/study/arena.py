@@ -45,8 +45,8 @@ class Arena:
     tune_precision: str | None = "bfloat16"  # a search's errors are float32
 
     def kinds(self) -> dict[str, Search]:
-        """Kinds of fitness by name, the cheapest first; searches use ``RECALIBRATED`` unless they say
-        otherwise.
+        """Kinds of fitness by name, the cheapest first; searches use ``RECALIBRATED``, unless they
+        say otherwise.
         """
         n, judged = self.calibration_images, self.search_images
         own = Search(fitness="recalibrate", calibration_images=n, search_images=judged)

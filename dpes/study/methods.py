@@ -8,19 +8,35 @@ any).
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
+from typing import Any, Protocol
+
+import numpy as np
 
 from ..errors import DpesError
 from ..fields import suggest
+from ..strategy.space import Evaluated, Space
 from ..strategy.variants import Variant
 from .families import Global, Uniform
 from .nsga2 import NSGA2
 
-Method = Callable
 
-BITS = {"encoding": "bits", "p_mutation": 0.05}
-BLIND = {"order": "random"}
+class Method(Protocol):
+    """What the tournament asks of a method, see above."""
+
+    @property
+    def evaluations(self) -> int: ...
+
+    @property
+    def knowledge(self) -> bool: ...
+
+    def rank(self, space: Space, seed: int) -> np.ndarray | None: ...
+
+    def __call__(self, space: Space, history: Evaluated, seed: int) -> np.ndarray: ...
+
+
+BITS: dict[str, Any] = {"encoding": "bits", "p_mutation": 0.05}
+BLIND: dict[str, Any] = {"order": "random"}
 SURROGATE = Variant(proposals="surrogate")
 
 TOP: dict[str, Method] = {  # who decides the question, seed by seed before all others
@@ -39,7 +55,12 @@ CORE: dict[str, Method] = {
     "global-taylor": Global("taylor"),
     "surrogate-blind": replace(SURROGATE, **BLIND),
 }
-BRIEF = {"fitness": "8 steps, recalibrated", "evaluations": 50, "first": 20, "population": 10}
+BRIEF: dict[str, Any] = {
+    "fitness": "8 steps, recalibrated",
+    "evaluations": 50,
+    "first": 20,
+    "population": 10,
+}
 MORE: dict[str, Method] = {
     "surrogate-brief": Variant(proposals="surrogate", least=0.3, order="fpgm", **BRIEF),
     "nsga2-fpgm": NSGA2(order="fpgm"),
@@ -118,4 +139,5 @@ def seeded(name: str) -> bool:
     """Whether its networks depend on the seed; those of the other families are the same for all
     seeds.
     """
-    return not is_family(name) or METHODS[name].order == "random"
+    method = METHODS[name]
+    return not isinstance(method, Uniform | Global) or method.order == "random"

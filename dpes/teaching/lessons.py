@@ -128,11 +128,11 @@ def recalibrate(model: nn.Module, x: Tensor) -> nn.Module:
 
 def l1(model: nn.Module, layout: dpes.Layout) -> np.ndarray:
     """float [n_bits]: the absolute weights of each filter, added up over all coupled layers."""
+    weights = dict(model.named_parameters())
     sums = [
-        sum(
-            model.get_submodule(name).weight.detach().abs().flatten(1).sum(1)
-            for name in group.members
-        )
+        torch.stack(
+            [weights[f"{name}.weight"].detach().abs().flatten(1).sum(1) for name in group.members]
+        ).sum(0)
         for group in layout.groups
     ]
     return torch.cat(sums).numpy()
@@ -178,7 +178,7 @@ def theme() -> None:
     import seaborn as sns
 
     sns.set_theme(style="whitegrid")
-    size = {"figure.figsize": (4.6, 3.2), "figure.dpi": 160}
+    size: dict[Any, Any] = {"figure.figsize": (4.6, 3.2), "figure.dpi": 160}
     plt.rcParams.update(
         size | {"savefig.facecolor": "white", "figure.constrained_layout.use": True}
     )
