@@ -30,8 +30,10 @@ test: $(ENV) ## all tests, then every notebook by nbval (ARGS="-m 'not slow'" fo
 	@echo "the notebooks by nbval: a first time trains the quick study, which the book then shares"
 	@DPES_DATA="$${DPES_DATA:-$(CURDIR)/data}" DPES_RUNS="$(CURDIR)/data/runs" $(BIN)/python -m pytest --nbval-lax --nbval-current-env -v notebooks
 
-lint: $(ENV) ## ruff
+lint: $(ENV) ## ruff, its format, and types
 	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
 
 study: $(ENV) ## the runs of the profile cpu on CIFAR-10 and their rivals, two at a time: hours, many if a network is trained first
 	@for model in $(MODELS); do \
@@ -41,8 +43,8 @@ study: $(ENV) ## the runs of the profile cpu on CIFAR-10 and their rivals, two a
 	    $$([ $$model != resnet56 ] || echo --widths --masks 9) --threads 1 --workers 2 || exit; \
 	done
 
-bench: $(ENV) ## measure what a search costs beside its forward passes, and write the page (ARGS="build half" for some rows, ARGS=--tried for what was tried, too)
-	@$(BIN)/python benchmarks/bench.py $(ARGS)
+bench: $(ENV) ## measure what a search costs beside its forward passes, and write the page (ARGS="build half" for some rows)
+	@$(BIN)/python benchmarks/speed.py $(ARGS)
 
 zoo: $(ENV) ## check slim versions of torchvision's classifiers against oracles (two to three hours on one core)
 	@$(BIN)/python benchmarks/zoo.py
@@ -52,13 +54,13 @@ lock: ## renew requirements.lock from pyproject.toml (UV_FLAGS=--upgrade moves a
 	  --annotation-style line --custom-compile-command "make lock" -q -o requirements.lock $(UV_FLAGS)
 
 clean: ## remove what was built; the environment, data and runs stay
-	@rm -rf _build build .pytest_cache .ruff_cache .hypothesis dpes.egg-info
+	@rm -rf _build build .pytest_cache .ruff_cache .mypy_cache .hypothesis dpes.egg-info
 	@find dpes tests notebooks -name __pycache__ -prune -exec rm -rf {} +
 
 $(ENV): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; v = sys.version_info; v >= (3, 11) or sys.exit("dpes needs Python 3.11 or newer, $(PYTHON) is %d.%d: name another, as in make book PYTHON=python3.12" % v[:2])'
 	@test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); echo "$(PYTHON) cannot make environments: install its venv package (Debian, Ubuntu: python3-venv)"; exit 1; }
 	@echo "installing the locked versions into $(VENV) (with CUDA several GB; see README for a smaller PyTorch)"
-	@set -o pipefail; $(BIN)/python -m pip install $(PIP_FLAGS) -c requirements.lock -e '.[dev]' \
+	@set -o pipefail; $(BIN)/python -m pip install $(PIP_FLAGS) -r requirements.lock -e . \
 	  | awk '/Downloading .*[MG]B\)/ || /^Installing collected/ {print "  " substr($$0, 1, 100); fflush()}'
 	@touch $@

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -22,12 +21,15 @@ import matplotlib.pyplot as plt
 import numpy as np
 import torch
 import torch.nn.functional as F
+from harness import ROOT, filled, results
+from harness import page as page_of
 from matplotlib.figure import Figure
 from scipy.stats import rankdata
 from torch import nn
 
 from dpes import slim, trace
 from dpes.coupling.genome import to_hex
+from dpes.disk import write_json
 from dpes.report import figures
 from dpes.strategy.es import repair
 from dpes.strategy.settings import Search
@@ -36,13 +38,17 @@ from dpes.study.data import Dataset
 from dpes.study.fitness import Fitness, genome_seed
 from dpes.study.settings import Training
 
-HERE = Path(__file__).parent
-RESULTS, PAGE = HERE / "fitness.json", HERE.parent / "book" / "fitness.md"
+RESULTS, PAGE = results("fitness"), page_of("fitness")
 FIGURE = PAGE.parent / "figures" / "fitness.svg"
-CHECKPOINTS = HERE.parent / "build" / "fitness"
+CHECKPOINTS = ROOT / "build" / "fitness"
 SEED, GENOMES, FINETUNED = 0, 40, 8
 BASE = Search()
-BRIEF: dict[str, Any] = {"partial_epochs": 1, "partial_images": 1000, "partial_lr": 1e-2, "precision": "bfloat16"}  # as the profile cpu
+BRIEF: dict[str, Any] = {
+    "partial_epochs": 1,
+    "partial_images": 1000,
+    "partial_lr": 1e-2,
+    "precision": "bfloat16",
+}  # as the profile cpu
 TRAINED: dict[str, Any] = {"partial_epochs": 1, "partial_images": 5000}
 SEARCHES: dict[str, Search] = {
     "cut": replace(BASE, fitness="none"),
@@ -74,7 +80,12 @@ def spread(n: int) -> list[int]:
 @torch.no_grad()
 def loss_of(network: nn.Module, split: data.Split, dataset: Dataset) -> float:
     """Mean cross-entropy."""
-    total = sum(float(F.cross_entropy(network(x), y, reduction="sum")) for x, y in train.inputs(split, dataset, BASE.batch_size))
+    total = sum(
+        float(F.cross_entropy(network(x), y, reduction="sum"))
+        for x, y in (
+            (data.normalise(x, dataset), y) for x, y in data.batches(split, BASE.batch_size)
+        )
+    )
     return total / len(split)
 
 
@@ -82,26 +93,44 @@ def timed(work: Callable[[], float]) -> tuple[float, dict[str, float]]:
     """What ``work`` returns; its seconds by the clock and of this process alone, which a busy machine does not stretch as much."""
     clock, processor = time.perf_counter(), time.process_time()
     value = work()
-    return value, {"seconds": round(time.perf_counter() - clock, 3), "cpu_seconds": round(time.process_time() - processor, 3)}
+    return value, {
+        "seconds": round(time.perf_counter() - clock, 3),
+        "cpu_seconds": round(time.process_time() - processor, 3),
+    }
 
 
 class Study:
     """The measurements and the file that keeps them."""
 
-    def __init__(self, network: nn.Module, dataset: Dataset, results: Path, genomes: int = GENOMES, checkpoints: Path = CHECKPOINTS):
-        self.network, self.dataset, self.results, self.checkpoints = network, dataset, results, checkpoints
+    def __init__(
+        self,
+        network: nn.Module,
+        dataset: Dataset,
+        results: Path,
+        genomes: int = GENOMES,
+        checkpoints: Path = CHECKPOINTS,
+    ):
+        self.network, self.dataset, self.results, self.checkpoints = (
+            network,
+            dataset,
+            results,
+            checkpoints,
+        )
         self.layout = trace(network, torch.zeros(1, dataset.channels, 32, 32))
         self.fractions, self.genomes = random_genomes(genomes, self.layout.group_of_bit)
-        self.fitness = {name: Fitness(network, self.layout, dataset, search, SEED) for name, search in SEARCHES.items()}
+        self.fitness = {
+            name: Fitness(network, self.layout, dataset, search, SEED)
+            for name, search in SEARCHES.items()
+        }
         self.stored = json.loads(results.read_text()) if results.exists() else {"rows": []}
         for row, genome in zip(self.stored["rows"], self.genomes, strict=False):
             if row["genome"] != to_hex(genome):
-                raise SystemExit(f"{results}: genome {row['index']} is another one: written by another version; delete the file")
+                raise SystemExit(
+                    f"{results}: genome {row['index']} is another one: written by another version; delete the file"
+                )
 
     def keep(self) -> None:
-        partial = self.results.with_name(self.results.name + ".part")
-        partial.write_text(json.dumps(self.stored, indent=1) + "\n")
-        os.replace(partial, self.results)
+        write_json(self.results, self.stored)
 
     def cheap(self, index: int, genome: np.ndarray, fraction: float) -> dict:
         """One row: all that costs less than a fine-tuning. ``seconds`` are those of the fitness alone, as the search pays them."""
@@ -114,8 +143,13 @@ class Study:
         for name, fitness in self.fitness.items():
             if name in row:
                 continue
-            error, taken = timed(lambda fitness=fitness: fitness.error(genome))
-            row[name] = {"search": error, "test": train.error_rate(fitness.scratch, self.dataset.test.first(JUDGED), self.dataset)} | taken
+            error, taken = timed(lambda fitness=fitness: fitness(genome))
+            row[name] = {
+                "search": error,
+                "test": train.error_rate(
+                    fitness.scratch, self.dataset.test.first(JUDGED), self.dataset
+                ),
+            } | taken
             if name == "recalibrated":
                 row[name]["search_loss"] = loss_of(fitness.scratch, fitness.judged, self.dataset)
         return row
@@ -125,7 +159,9 @@ class Study:
         small = slim(self.network, self.layout, genome)
         checkpoint = self.checkpoints / f"{row['index']}.training"
         self.checkpoints.mkdir(parents=True, exist_ok=True)
-        log = train.fit(small, self.dataset, FINETUNE, genome_seed(SEED, genome), checkpoint=checkpoint)
+        log = train.fit(
+            small, self.dataset, FINETUNE, genome_seed(SEED, genome), checkpoint=checkpoint
+        )
         error = train.error_rate(small, self.dataset.test, self.dataset)
         checkpoint.unlink()
         return {"test": error, "seconds": round(sum(e["seconds"] for e in log), 1)}
@@ -135,19 +171,33 @@ class Study:
         if "unpruned" not in self.stored:
             whole = np.ones(self.layout.n_bits, dtype=bool)
             row = self.cheap(-1, whole, 1.0)
-            row["finetuned"] = {"test": train.error_rate(self.network, self.dataset.test, self.dataset), "seconds": 0.0}  # as published
+            row["finetuned"] = {
+                "test": train.error_rate(self.network, self.dataset.test, self.dataset),
+                "seconds": 0.0,
+            }  # as published
             self.stored["unpruned"] = row
             self.keep()
         rows = self.stored["rows"]
         for row in (self.stored["unpruned"], *rows):  # of a file that knew fewer
             if not set(self.fitness) <= set(row):
-                self.complete(row, self.genomes[row["index"]] if row["index"] >= 0 else np.ones(self.layout.n_bits, dtype=bool))
+                self.complete(
+                    row,
+                    self.genomes[row["index"]]
+                    if row["index"] >= 0
+                    else np.ones(self.layout.n_bits, dtype=bool),
+                )
                 self.keep()
         for index in range(len(rows), len(self.genomes)):
             rows.append(self.cheap(index, self.genomes[index], self.fractions[index]))
             self.keep()
-            told = ", ".join(f"{n} {rows[-1][n]['search']:.3f} ({rows[-1][n]['seconds']:.0f} s)" for n in SEARCHES)
-            print(f"{index}: {rows[-1]['macs'] / self.stored['unpruned']['macs']:.2f} of the MACs, {told}", flush=True)
+            said = ", ".join(
+                f"{n} {rows[-1][n]['search']:.3f} ({rows[-1][n]['seconds']:.0f} s)"
+                for n in SEARCHES
+            )
+            print(
+                f"{index}: {rows[-1]['macs'] / self.stored['unpruned']['macs']:.2f} of the MACs, {said}",
+                flush=True,
+            )
         by_macs = sorted(range(len(rows)), key=lambda i: rows[i]["macs"])
         for rank in spread(len(rows))[:finetuned]:
             row = rows[by_macs[rank]]
@@ -169,15 +219,22 @@ PREDICTORS = {
     "partial_fast": "error, partially trained at 0.01",
 }
 RESAMPLES, NEAR, CHANCE = 2000, 0.05, 0.8
-HEAVY, ENOUGH = 0.3, 30  # share of the MACs above which errors are well below chance; pairs of neighbours for a verdict
-Interval = tuple[float, float, float]  # estimate, and the interval in which 95 % of the resamples lie
+HEAVY, ENOUGH = (
+    0.3,
+    30,
+)  # share of the MACs above which errors are well below chance; pairs of neighbours for a verdict
+Interval = tuple[
+    float, float, float
+]  # estimate, and the interval in which 95 % of the resamples lie
 
 
 def predictor(rows: list[dict], name: str) -> np.ndarray:
     """One number a candidate, the larger the worse it should end: what a search can know of it."""
     if name == "macs":
         return np.array([-r["macs"] for r in rows], dtype=float)
-    return np.array([r["recalibrated"]["search_loss"] if name == "loss" else r[name]["search"] for r in rows])
+    return np.array(
+        [r["recalibrated"]["search_loss"] if name == "loss" else r[name]["search"] for r in rows]
+    )
 
 
 def correlation(x: np.ndarray, y: np.ndarray) -> np.ndarray:
@@ -199,7 +256,9 @@ def bootstrap(statistic: Callable[..., np.ndarray], *columns: np.ndarray) -> Int
     n = len(columns[0])
     chosen = np.random.default_rng(SEED).integers(n, size=(RESAMPLES, n))
     values = statistic(*(rankdata(c[chosen], axis=-1) for c in columns))
-    low, high = np.nanpercentile(values, [2.5, 97.5]) if np.isfinite(values).any() else (np.nan, np.nan)
+    low, high = (
+        np.nanpercentile(values, [2.5, 97.5]) if np.isfinite(values).any() else (np.nan, np.nan)
+    )
     return float(statistic(*(rankdata(c) for c in columns))), float(low), float(high)
 
 
@@ -212,7 +271,9 @@ def spearman_beyond(x: np.ndarray, y: np.ndarray, z: np.ndarray) -> Interval:
     return bootstrap(partial_correlation, x, y, z)
 
 
-def neighbours(x: np.ndarray, y: np.ndarray, left: np.ndarray, near: float = NEAR) -> tuple[int, Interval]:
+def neighbours(
+    x: np.ndarray, y: np.ndarray, left: np.ndarray, near: float = NEAR
+) -> tuple[int, Interval]:
     """Pairs of candidates whose shares of MACs differ by at most ``near``: how many, and the share of them that x orders as y does.
 
     A tie of x counts half; half of all is chance. The interval is over resampled candidates.
@@ -243,18 +304,29 @@ def statistics(stored: dict) -> dict[str, Any]:
     for name in PREDICTORS:
         entry: dict[str, Any] = {"seconds": 0.0}
         if name != "macs":
-            entry["seconds"] = float(np.median([r["recalibrated" if name == "loss" else name]["cpu_seconds"] for r in rows]))
+            entry["seconds"] = float(
+                np.median(
+                    [r["recalibrated" if name == "loss" else name]["cpu_seconds"] for r in rows]
+                )
+            )
         for reference, (some, errors) in references.items():
             if len(some) < 4:
                 continue
-            x, y, left = predictor(some, name), np.array(errors), np.array([r["macs"] for r in some]) / whole
+            x, y, left = (
+                predictor(some, name),
+                np.array(errors),
+                np.array([r["macs"] for r in some]) / whole,
+            )
             entry[reference] = spearman(x, y)
             if name != "macs":
                 entry[reference + "_beyond"] = spearman_beyond(x, y, left)
             entry[reference + "_pairs"], entry[reference + "_near"] = neighbours(x, y, left)
         table[name] = entry
     heavy = [r for r in rows if r["macs"] > HEAVY * whole]
-    left, errors = np.array([r["macs"] for r in heavy]) / whole, np.array([r["partial_fast"]["test"] for r in heavy])
+    left, errors = (
+        np.array([r["macs"] for r in heavy]) / whole,
+        np.array([r["partial_fast"]["test"] for r in heavy]),
+    )
     recalibrated = np.array([r["recalibrated"]["search"] for r in rows])
     again = np.array([r["recalibrated"]["test"] for r in rows])
     return {
@@ -264,10 +336,21 @@ def statistics(stored: dict) -> dict[str, Any]:
         "table": table,
         "heavy": {name: neighbours(predictor(heavy, name), errors, left) for name in PREDICTORS},
         "repeat": spearman(recalibrated, again),
-        "chance": {name: float(np.mean([r[name]["search"] > CHANCE for r in rows])) for name in SEARCHES},
-        "worse": {k: float(np.mean([r[k]["search"] > r["recalibrated"]["search"] for r in rows])) for k in ("brief_stale", "brief")},
-        "chance_left": float(max((r["macs"] / whole for r in rows if r["recalibrated"]["search"] > CHANCE), default=0)),
-        "finetune_seconds": float(np.median([r["finetuned"]["seconds"] for r in tuned])) if tuned else None,
+        "chance": {
+            name: float(np.mean([r[name]["search"] > CHANCE for r in rows])) for name in SEARCHES
+        },
+        "worse": {
+            k: float(np.mean([r[k]["search"] > r["recalibrated"]["search"] for r in rows]))
+            for k in ("brief_stale", "brief")
+        },
+        "chance_left": float(
+            max(
+                (r["macs"] / whole for r in rows if r["recalibrated"]["search"] > CHANCE), default=0
+            )
+        ),
+        "finetune_seconds": float(np.median([r["finetuned"]["seconds"] for r in tuned]))
+        if tuned
+        else None,
     }
 
 
@@ -314,17 +397,42 @@ def draw(stored: dict) -> Figure:
     rows, whole = stored["rows"], stored["unpruned"]["macs"]
     tuned = [r for r in rows if "finetuned" in r]
     trained = [r["partial_fast"]["test"] for r in rows], "test error, partially trained at 0.01 (%)"
-    lots = [(rows, "recalibrated", "recalibrated", *trained), (rows, "brief", "briefly trained, recalibrated", *trained)]
+    lots = [
+        (rows, "recalibrated", "recalibrated", *trained),
+        (rows, "brief", "briefly trained, recalibrated", *trained),
+    ]
     if len(tuned) >= DRAWN:
-        ends = [r["finetuned"]["test"] for r in tuned], f"test error, fine-tuned for {FINETUNE.epochs} epochs (%)"
+        ends = (
+            [r["finetuned"]["test"] for r in tuned],
+            f"test error, fine-tuned for {FINETUNE.epochs} epochs (%)",
+        )
         lots.append((tuned, "brief", "briefly trained, recalibrated", *ends))
-    figure, panels = plt.subplots(1, len(lots), figsize=(1.5 + 3.4 * len(lots), 4.2), layout="constrained")
+    figure, panels = plt.subplots(
+        1, len(lots), figsize=(1.5 + 3.4 * len(lots), 4.2), layout="constrained"
+    )
     for axes, (some, fitness, words, errors, ylabel) in zip(panels, lots, strict=True):
         for (low, high), marker in SHARES.items():
-            part = [(r, e) for r, e in zip(some, errors, strict=True) if low < r["macs"] / whole <= high]
+            part = [
+                (r, e) for r, e in zip(some, errors, strict=True) if low < r["macs"] / whole <= high
+            ]
             x, y = [100 * r[fitness]["search"] for r, _ in part], [100 * e for _, e in part]
-            left, label = [100 * r["macs"] / whole for r, _ in part], f"{100 * low:.0f} to {100 * high:.0f} %"
-            dots = axes.scatter(x, y, c=left, marker=marker, label=label, s=55, edgecolor="k", lw=0.5, vmin=0, vmax=100, cmap="viridis")
+            left, label = (
+                [100 * r["macs"] / whole for r, _ in part],
+                f"{100 * low:.0f} to {100 * high:.0f} %",
+            )
+            dots = axes.scatter(
+                x,
+                y,
+                c=left,
+                marker=marker,
+                label=label,
+                s=55,
+                edgecolor="k",
+                lw=0.5,
+                vmin=0,
+                vmax=100,
+                cmap="viridis",
+            )
         axes.set(xlabel=f"search error (%),\n{words}", ylabel=ylabel)
     panels[0].legend(title="MACs left", fontsize="small")
     figure.colorbar(dots, ax=list(panels), label="MACs left (%)")
@@ -344,12 +452,23 @@ def page(stored: dict) -> str:
         cells = [
             words,
             seconds,
-            *(interval(e.get(k)) for k in ("trained", "trained_beyond", "trained_near", "finetuned", "finetuned_beyond")),
+            *(
+                interval(e.get(k))
+                for k in (
+                    "trained",
+                    "trained_beyond",
+                    "trained_near",
+                    "finetuned",
+                    "finetuned_beyond",
+                )
+            ),
         ]
         lines.append("| " + " | ".join(cells) + " |")
     t = n["table"]
     count = f"{n['rows']} of {GENOMES}" if n["rows"] < GENOMES else str(n["rows"])
-    finetuned = f"{n['finetuned']} of {FINETUNED}" if n["finetuned"] < FINETUNED else str(n["finetuned"])
+    finetuned = (
+        f"{n['finetuned']} of {FINETUNED}" if n["finetuned"] < FINETUNED else str(n["finetuned"])
+    )
     found = (
         f"The recalibrated error has a rank correlation of {t['recalibrated']['trained'][0]:.2f} with the error after partial training, "
         f"MACs alone have {t['macs']['trained'][0]:.2f}. "
@@ -359,7 +478,11 @@ def page(stored: dict) -> str:
         f"Two scatters of {n['rows']} candidates: across the search error, recalibrated or briefly trained before that, "
         "up the test error after partial training. "
     )
-    alt += f"A third one has {n['finetuned']} candidates after fine-tuning. " if n["finetuned"] >= DRAWN else ""
+    alt += (
+        f"A third one has {n['finetuned']} candidates after fine-tuning. "
+        if n["finetuned"] >= DRAWN
+        else ""
+    )
     alt += "Colour and shape give the MACs left; both errors fall as they rise."
     unpruned = stored["unpruned"]
     values = {
@@ -381,7 +504,9 @@ def page(stored: dict) -> str:
         "BRIEFWORSE": percent(n["worse"]["brief"]),
         "SEEN": f"{100 * unpruned['recalibrated']['search']:.2f} %",
         "UNSEEN": f"{100 * unpruned['recalibrated']['test']:.2f} %",
-        "SECONDS": f"A fine-tuning takes {n['finetune_seconds']:,.0f} seconds by the clock." if n["finetuned"] else "None is finished yet.",
+        "SECONDS": f"A fine-tuning takes {n['finetune_seconds']:,.0f} seconds by the clock."
+        if n["finetuned"]
+        else "None is finished yet.",
         "ABOVE": percent(HEAVY),
         "HEAVYPAIRS": str(n["heavy"]["recalibrated"][0]),
         "HEAVYRECAL": interval(n["heavy"]["recalibrated"][1]) or "none",
@@ -389,84 +514,7 @@ def page(stored: dict) -> str:
         "HEAVYCUT": interval(n["heavy"]["cut"][1]) or "none",
         "BEYOND": interval(t["recalibrated"]["trained_beyond"]) or "no number yet",
     }
-    text = TEXT
-    for key, value in values.items():
-        text = text.replace(f"<{key}>", value)
-    return text
-
-
-TEXT = """# Is the cheap fitness a good one?
-
-**You will learn** how well the error that a search sees predicts what training makes of a candidate, and what each kind of it costs.\\
-**You need** {doc}`/book/filter-removal`.\\
-**It takes** ten minutes.
-
-A search wants the error that a candidate has after it is fine-tuned. That takes many minutes a candidate, so it looks at something
-cheaper. The cheapest is *recalibration*: cut, re-estimate batch norm on 1,000 images, count errors on 2,000. The original method
-trains every candidate a little instead. This page compares them, and what lies between.
-
-## What was done
-
-<COUNT> random genomes of a ResNet-56 on CIFAR-10, with published weights, <LOW> to <HIGH> of the MACs left. For each genome a fraction
-between 0.3 and 0.98 was drawn, and every filter was kept with that probability. Each candidate was judged on the same 2,000 images of
-the search split
-
-- right after the cut,
-- recalibrated, as in the profiles `quick` and `smoke`,
-- briefly trained: one epoch on 1,000 training images at 0.01, eight steps in bfloat16; judged as it is, and recalibrated after it, as in
-  the profile `cpu`,
-- partially trained: one epoch on 5,000 training images, at a constant rate of 0.001 (that of the authors' later code), and at 0.01.
-
-What came of them was measured on test images, which no search sees: the first 2,000 of them for candidates trained partially at 0.01,
-and all 10,000 for <FINETUNED> candidates, spread over the MACs, that were fine-tuned for two epochs on all 45,000 training images
-(one-cycle, peak 0.05, bfloat16). <SECONDS>
-
-The published network was trained on all 50,000 training images, **so it has seen the search images**: uncut, it errs on <SEEN> of them
-and on <UNSEEN> of the test images. Its errors on the search split are too low, mostly for candidates of which little was cut.
-
-## What was found
-
-```{figure} figures/fitness.svg
-:name: fig-fitness
-:alt: <ALT>
-
-<FOUND> Squares keep more than 60 % of the MACs, diamonds 30 to 60 %, circles less.
-```
-
-| known to the search | seconds | with trained | beyond MACs | neighbours | with fine-tuned | beyond MACs |
-|---|---|---|---|---|---|---|
-<TABLE>
-
-*Seconds* are the median of one candidate's own processor time, one thread; cutting and counting errors are included. *With trained* is
-Spearman's rank correlation with the test error after partial training at 0.01 (<COUNT> candidates), *with fine-tuned* that with the test
-error after fine-tuning (<FINETUNED>). *Beyond MACs* is the partial rank correlation given the MACs. *Neighbours* is the share of pairs
-ordered alike, among the <PAIRS> pairs whose MACs differ by at most <NEARBY> points: half is chance. In brackets: the interval of 95 % of
-2,000 bootstrap resamples of the candidates.
-
-<VERDICT>
-
-How to read this:
-
-- **MACs alone are the baseline.** They cost nothing and order random genomes nearly as training does, because heavier ones are better. A
-  search has two objectives and compares candidates of *similar* MACs, so what counts are the columns beyond the MACs and among
-  neighbours. Beyond the MACs recalibration has a rank correlation of <BEYOND>.
-- **Near chance there is nothing to order.** After the cut <CUTCHANCE> of the candidates err on more than 80 % of the images, after
-  recalibration <RECALCHANCE>; the heaviest of the latter keeps <CHANCELEFT> of the MACs. A search that goes below that is guided by its
-  second objective only. Among the <HEAVYPAIRS> pairs of neighbours that keep more than <ABOVE> of the MACs, the share ordered alike is
-  <HEAVYRECAL> for recalibration, <HEAVYCUT> for the error after the cut, and <HEAVYMACS> for the MACs themselves.
-- **Recalibrate after brief training.** Batch norm in training uses the statistics of its batch, and counts errors with running averages.
-  After eight steps 43 % of those averages still are the full network's ($0.9^8$). Judged with them, <STALEWORSE> of the candidates err
-  more than without any training; with statistics of their own, <BRIEFWORSE> do.
-- **2,000 images are enough to repeat the order.** The recalibrated errors on 2,000 search and on 2,000 test images have a rank
-  correlation of <REPEAT>. What recalibration gets wrong is hardly a matter of too few images.
-- **Partial training at 0.01 is the yardstick of the columns on the left**, so its own row there says only how well it repeats on other
-  images. The fine-tunings are a yardstick of their own, but few and spread over the MACs: whatever follows the MACs orders them nearly
-  without a mistake, and an interval of resamples cannot be wider than what was sampled. They confirm the main trend and do not say
-  which of two neighbours would have ended better.
-- These are random genomes. A search concentrates on good ones, whose errors lie closer together; there, order is harder.
-
-Written by `python benchmarks/fitness.py --page` from `benchmarks/fitness.json`.
-"""
+    return filled("fitness", values)
 
 
 def write_page(stored: dict) -> None:
@@ -478,15 +526,29 @@ def write_page(stored: dict) -> None:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description="Compare cheap fitnesses of random genomes with what training makes of them.")
-    parser.add_argument("--finetune", type=int, default=FINETUNED, metavar="N", help=f"fine-tunings in all (default {FINETUNED})")
-    parser.add_argument("--page", action="store_true", help="only write book/fitness.md and its figure from fitness.json")
+    parser = argparse.ArgumentParser(
+        description="Compare cheap fitnesses of random genomes with what training makes of them."
+    )
+    parser.add_argument(
+        "--finetune",
+        type=int,
+        default=FINETUNED,
+        metavar="N",
+        help=f"fine-tunings in all (default {FINETUNED})",
+    )
+    parser.add_argument(
+        "--page",
+        action="store_true",
+        help="only write book/fitness.md and its figure from fitness.json",
+    )
     arguments = parser.parse_args()
     if arguments.page:
         write_page(json.loads(RESULTS.read_text()))
     else:
         torch.set_num_threads(1)
-        Study(models.load_weights("resnet56", "akamaster"), data.load("cifar10"), RESULTS).run(arguments.finetune)
+        Study(models.load_weights("resnet56", "akamaster"), data.load("cifar10"), RESULTS).run(
+            arguments.finetune
+        )
     return 0
 
 

@@ -28,7 +28,13 @@ class SearchSeconds:
     @property
     def searching_seconds(self) -> float:
         """Everything before fine-tuning."""
-        return self.start_seconds + self.calibration_seconds + self.training_seconds + self.judging_seconds + self.overhead_seconds
+        return (
+            self.start_seconds
+            + self.calibration_seconds
+            + self.training_seconds
+            + self.judging_seconds
+            + self.overhead_seconds
+        )
 
     @property
     def total_seconds(self) -> float:
@@ -72,16 +78,24 @@ def search_seconds(
     bytes_per_worker: network and images of one worker, only added up in ``bytes_to_send``.
     """
     search, finetune = settings.search, settings.finetune
-    left = [macs_left] * search.generations if isinstance(macs_left, int | float) else list(macs_left)
+    left = (
+        [macs_left] * search.generations if isinstance(macs_left, int | float) else list(macs_left)
+    )
     if len(left) != search.generations:
-        raise ValueError(f"macs_left has {len(left)} numbers: must be one, or one for each of the {search.generations} generations")
+        raise ValueError(
+            f"macs_left has {len(left)} numbers: must be one, or one for each of the {search.generations} generations"
+        )
 
     if workers < 1 or finetunings_at_once < 1:
-        raise ValueError(f"workers = {workers}, finetunings_at_once = {finetunings_at_once}: must be at least 1")
+        raise ValueError(
+            f"workers = {workers}, finetunings_at_once = {finetunings_at_once}: must be at least 1"
+        )
 
     def seconds(images: int, share: float, training: bool, rate: float) -> float:
         compute = share * macs_per_image / (rate * macs_per_second)
-        return images * max(3 * compute / training_rate if training else compute, 1 / load_images_per_second)
+        return images * max(
+            3 * compute / training_rate if training else compute, 1 / load_images_per_second
+        )
 
     epoch = min(search.partial_images or train_images, train_images)
     images = {
@@ -93,19 +107,27 @@ def search_seconds(
     phases = {}
     for phase, n in images.items():
         unpruned = seconds(n, 1, phase == "training", 1)
-        phases[phase] = unpruned + rounds_each * sum(seconds(n, share, phase == "training", slim_rate) for share in left)
-    rounds, candidates = 1 + rounds_each * search.generations, 1 + search.population * search.generations
+        phases[phase] = unpruned + rounds_each * sum(
+            seconds(n, share, phase == "training", slim_rate) for share in left
+        )
+    rounds, candidates = (
+        1 + rounds_each * search.generations,
+        1 + search.population * search.generations,
+    )
 
     epoch = min(finetune.images or train_images, train_images)
     ends = [0.0] * min(finetunings_at_once, len(solutions_left))
-    for share in sorted(solutions_left, reverse=True):  # the longest first, each to the worker that is free first
+    for share in sorted(
+        solutions_left, reverse=True
+    ):  # the longest first, each to the worker that is free first
         ends[ends.index(min(ends))] += seconds(finetune.epochs * epoch, share, True, slim_rate)
     return SearchSeconds(
         start_seconds=start_seconds,
         calibration_seconds=phases["calibration"],
         training_seconds=phases["training"],
         judging_seconds=phases["judging"],
-        overhead_seconds=rounds * overhead_seconds_per_candidate + search.generations * overhead_seconds_per_generation,
+        overhead_seconds=rounds * overhead_seconds_per_candidate
+        + search.generations * overhead_seconds_per_generation,
         finetuning_seconds=max(ends),
         candidates=candidates,
         rounds=rounds,

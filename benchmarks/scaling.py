@@ -21,7 +21,6 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import redirect_stdout
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import forecast
@@ -29,6 +28,8 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 import torchvision
+from harness import ROOT, filled, processor_seconds, random_genome, results, rounded
+from harness import page as page_of
 from PIL import Image
 from sklearn.datasets import load_sample_image
 from torch import nn
@@ -45,9 +46,7 @@ from dpes.study.fitness import Fitness, build
 from dpes.study.profiles import make_settings
 from dpes.study.settings import Settings
 
-HERE = Path(__file__).parent
-ROOT = HERE.parent
-RESULTS, PAGE = HERE / "scaling.json", ROOT / "book" / "scaling.md"
+RESULTS, PAGE = results("scaling"), page_of("scaling")
 RUN = "resnet56-cifar10-cpu-s0-c2bea747"
 NETS = {"resnet56": "ResNet-56", "vgg16": "VGG-16", "densenet22": "DenseNet-22"}
 
@@ -55,11 +54,19 @@ NETS = {"resnet56": "ResNet-56", "vgg16": "VGG-16", "densenet22": "DenseNet-22"}
 def plain(**changes: Any) -> Settings:
     """The settings of the committed run ``RUN``: the cheapest fitness, in float32."""
     single = {"precision": None, "finetune_precision": None}
-    run = {"population": 16, "generations": 8, "fitness": "recalibrate", "partial_images": None, "finetune_epochs": 4}
+    run = {
+        "population": 16,
+        "generations": 8,
+        "fitness": "recalibrate",
+        "partial_images": None,
+        "finetune_epochs": 4,
+    }
     return make_settings("cpu", **single | run | changes)
 
 
-GENERATION = plain(population=8, generations=1)  # what is predicted and measured: the unpruned network and one generation
+GENERATION = plain(
+    population=8, generations=1
+)  # what is predicted and measured: the unpruned network and one generation
 NAP, POPULATION = 1.0, 8  # of the processes that only sleep
 
 # ---- nothing below was measured by us -------------------------------------------------------------------------------------------
@@ -74,24 +81,25 @@ ASSUMED: dict[str, dict[str, Any]] = {
         "what": "forward images per trained image on one V100 (16 GB), mixed precision, batches of 256: a check of the factor 3",
         "source": "the same tables: 3,382 and 1,200 images per second",
     },
-    "peak_tflops": {"value": 312, "what": "dense peak of an A100 in 16 bits, in TFLOP/s", "source": "NVIDIA's data sheet of the A100"},
-    "cores_per_gpu": {"value": 16, "what": "processor cores for each GPU", "source": "a DGX A100 has 128 cores for 8 GPUs"},
-    "train_images": {"value": 1281167, "what": "training images of ImageNet", "source": "Russakovsky et al. 2015"},
+    "peak_tflops": {
+        "value": 312,
+        "what": "dense peak of an A100 in 16 bits, in TFLOP/s",
+        "source": "NVIDIA's data sheet of the A100",
+    },
+    "cores_per_gpu": {
+        "value": 16,
+        "what": "processor cores for each GPU",
+        "source": "a DGX A100 has 128 cores for 8 GPUs",
+    },
+    "train_images": {
+        "value": 1281167,
+        "what": "training images of ImageNet",
+        "source": "Russakovsky et al. 2015",
+    },
 }
 
 
 # ---- measuring ------------------------------------------------------------------------------------------------------------------
-def processor_seconds(work: Callable[[], Any]) -> float:
-    """This process's own seconds."""
-    started = time.process_time()
-    work()
-    return time.process_time() - started
-
-
-def random_genome(layout: Layout, fraction: float, seed: int) -> np.ndarray:
-    return es.repair(np.random.default_rng(seed).random(layout.n_bits) < fraction, layout.group_of_bit)
-
-
 @torch.no_grad()
 def judge(network: nn.Module, x: torch.Tensor) -> None:
     """The mix of a candidate: one part of three re-estimates batch norm, two are judged."""
@@ -114,12 +122,19 @@ class Rates:
 
     def __init__(self, model: nn.Module, layout: Layout, dataset: data.Dataset):
         x, y = data.normalise(dataset.train.x[:750], dataset), dataset.train.y[:128]
-        genomes = {"": np.ones(layout.n_bits, dtype=bool), "slim_": random_genome(layout, 0.85, seed=1)}
+        genomes = {
+            "": np.ones(layout.n_bits, dtype=bool),
+            "slim_": random_genome(layout, 0.85, seed=1),
+        }
         self.macs = {kind: layout.macs(genome) for kind, genome in genomes.items()}
-        self.work: dict[str, Callable[[], None]] = {"cut": lambda: cut(bench, model, layout, layout.checked(genomes["slim_"]))}
+        self.work: dict[str, Callable[[], None]] = {
+            "cut": lambda: cut(bench, model, layout, layout.checked(genomes["slim_"]))
+        }
         bench = slim(model, layout, genomes[""])
         for kind, genome in genomes.items():
-            network, trained = (slim(model, layout, genome).to(memory_format=torch.channels_last) for _ in range(2))
+            network, trained = (
+                slim(model, layout, genome).to(memory_format=torch.channels_last) for _ in range(2)
+            )
             self.work[kind] = lambda network=network: judge(network, x)
             self.work[kind + "training_"] = lambda trained=trained: step(trained, x[:128], y)
         self.seconds: dict[str, list[float]] = {name: [] for name in self.work}
@@ -141,12 +156,25 @@ class Rates:
         return row
 
 
-def predictions(rates: dict, settings: Settings, train_images: int, macs_left: float | Sequence[float], **more: Any) -> dict:
+def predictions(
+    rates: dict,
+    settings: Settings,
+    train_images: int,
+    macs_left: float | Sequence[float],
+    **more: Any,
+) -> dict:
     """By MACs alone, and with the rates of slim networks as measured."""
-    known = {"macs_left": macs_left, "train_images": train_images, "overhead_seconds_per_candidate": rates["cut_seconds"]} | more
+    known = {
+        "macs_left": macs_left,
+        "train_images": train_images,
+        "overhead_seconds_per_candidate": rates["cut_seconds"],
+    } | more
     rate = rates["macs_per_second"]
     slim_rate = rates["slim_macs_per_second"] / rate
-    measured = {"slim_rate": slim_rate, "training_rate": rates["slim_training_macs_per_second"] / rate / slim_rate}
+    measured = {
+        "slim_rate": slim_rate,
+        "training_rate": rates["slim_training_macs_per_second"] / rate / slim_rate,
+    }
     naive = {"training_rate": rates["training_macs_per_second"] / rate}
     return {
         "by_macs": forecast.search_seconds(settings, rates["macs"], rate, **known, **naive),
@@ -168,21 +196,31 @@ def measure_net(name: str, dataset: data.Dataset) -> dict[str, Any]:
     whole = np.ones((1, layout.n_bits), dtype=bool)
     candidate = random_genome(layout, 0.7, seed=3)
     state = es.start(np.array([0.1, float(layout.macs(whole[0]))]), layout.n_bits)
-    children, _ = es.ask(state, np.random.default_rng([0, 0]), Search(population=8), layout.group_of_bit)
+    children, _ = es.ask(
+        state, np.random.default_rng([0, 0]), Search(population=8), layout.group_of_bit
+    )
 
-    fitness, rates = Fitness(model, layout, dataset, GENERATION.search), Rates(model, layout, dataset)
+    fitness, rates = (
+        Fitness(model, layout, dataset, GENERATION.search),
+        Rates(model, layout, dataset),
+    )
     one, generation = [], []
     for n, genome in enumerate((*whole, *children)):
         rates.measure()
-        generation.append(processor_seconds(lambda genome=genome: fitness.error(genome)))
+        generation.append(processor_seconds(lambda genome=genome: fitness(genome)))
         if n % 3 == 1:
-            one.append(processor_seconds(lambda: fitness.error(candidate)))
+            one.append(processor_seconds(lambda: fitness(candidate)))
 
     row: dict[str, Any] = {"net": name, **rates.row()}
     row["candidate_left"] = layout.macs(candidate) / row["macs"]
     row["generation_left"] = float(cost.costs(layout, children).mean() / row["macs"])
-    row["candidate"] = one_candidate(row, row["candidate_left"]) | {"measured": statistics.median(one)}
-    row["generation"] = {kind: p.searching_seconds for kind, p in predictions(row, GENERATION, 45000, row["generation_left"]).items()}
+    row["candidate"] = one_candidate(row, row["candidate_left"]) | {
+        "measured": statistics.median(one)
+    }
+    row["generation"] = {
+        kind: p.searching_seconds
+        for kind, p in predictions(row, GENERATION, 45000, row["generation_left"]).items()
+    }
     row["generation"]["measured"] = sum(generation)
     return row
 
@@ -202,8 +240,10 @@ def measure_run(rates: dict) -> dict[str, Any]:
         "epochs": run.settings.finetune.epochs,
         "macs_left": left,
         "solutions_left": solutions,
-        "search": {kind: p.searching_seconds for kind, p in expected.items()} | {"measured": run.env["seconds"]["search"]},
-        "finetuning": {kind: p.finetuning_seconds for kind, p in expected.items()} | {"measured": run.env["seconds"]["fine-tuning"]},
+        "search": {kind: p.searching_seconds for kind, p in expected.items()}
+        | {"measured": run.env["seconds"]["search"]},
+        "finetuning": {kind: p.finetuning_seconds for kind, p in expected.items()}
+        | {"measured": run.env["seconds"]["fine-tuning"]},
     }
 
 
@@ -230,7 +270,9 @@ def measure_barrier(workers: int) -> float:
 def measure_decoder() -> float:
     """How often a second one core decodes a photograph from JPEG, crops it and scales it to 224 x 224."""
     file = io.BytesIO()
-    Image.fromarray(load_sample_image("china.jpg")).resize((500, 375)).save(file, "jpeg", quality=90)
+    Image.fromarray(load_sample_image("china.jpg")).resize((500, 375)).save(
+        file, "jpeg", quality=90
+    )
     crop = torchvision.transforms.RandomResizedCrop(224)
 
     def work() -> None:
@@ -250,15 +292,6 @@ def measure_imagenet() -> dict[str, float]:
     bench, keep = slim(model, layout, whole), layout.checked(random_genome(layout, 0.85, seed=2))
     seconds = [processor_seconds(lambda: cut(bench, model, layout, keep)) for _ in range(7)]
     return sizes | {"cut_seconds": statistics.median(seconds)}
-
-
-def rounded(value: Any) -> Any:
-    """Floats to four digits, so that the file can be read."""
-    if isinstance(value, dict):
-        return {k: rounded(v) for k, v in value.items()}
-    if isinstance(value, list | tuple):
-        return [rounded(v) for v in value]
-    return float(f"{value:.4g}") if isinstance(value, float) else value
 
 
 def measure() -> dict[str, Any]:
@@ -289,8 +322,14 @@ def measure() -> dict[str, Any]:
 BIG = {"generations": 8, "calibration_images": 5000, "search_images": 10000, "finetune_epochs": 30}
 KINDS = {
     "recalibrated": ("recalibration on 5,000 images", {}),
-    "some": ("one epoch on 50,000 images", {"fitness": "partial", "partial_epochs": 1, "partial_images": 50000}),
-    "all": ("three epochs on all images (authors' later code)", {"fitness": "partial", "partial_epochs": 3}),
+    "some": (
+        "one epoch on 50,000 images",
+        {"fitness": "partial", "partial_epochs": 1, "partial_images": 50000},
+    ),
+    "all": (
+        "three epochs on all images (authors' later code)",
+        {"fitness": "partial", "partial_epochs": 3},
+    ),
 }
 CLUSTERS = ((1, 30), (8, 30), (100, 30), (100, 100))  # GPUs, population
 
@@ -304,7 +343,14 @@ def gpu_macs_per_second(stored: dict) -> float:
     return 3 * stored["imagenet"]["macs"] * assumed("training_images_per_second")
 
 
-def estimate(stored: dict, kind: str, gpus: int, population: int, cores: int | None = None, slim_rate: float = 1.0) -> cost.SearchSeconds:
+def estimate(
+    stored: dict,
+    kind: str,
+    gpus: int,
+    population: int,
+    cores: int | None = None,
+    slim_rate: float = 1.0,
+) -> forecast.SearchSeconds:
     """ResNet-50 on ImageNet: fitness and population on so many GPUs, with the MACs that the committed run's candidates had left."""
     settings = plain(population=population, **BIG, **KINDS[kind][1])
     decoded = (cores or assumed("cores_per_gpu")) * stored["decoded_per_second"]
@@ -328,7 +374,11 @@ def estimate(stored: dict, kind: str, gpus: int, population: int, cores: int | N
         for loaded in (float("inf"), decoded)
     )
     # images that every candidate sees again stay in memory, those of training do not
-    return replace(memory, training_seconds=storage.training_seconds, finetuning_seconds=storage.finetuning_seconds)
+    return replace(
+        memory,
+        training_seconds=storage.training_seconds,
+        finetuning_seconds=storage.finetuning_seconds,
+    )
 
 
 # ---- the page -------------------------------------------------------------------------------------------------------------------
@@ -371,22 +421,38 @@ def page(stored: dict) -> str:
     """book/scaling.md."""
     rates, tables = [], []
     for net in stored["nets"]:
-        full, slim_rate = net["macs_per_second"], net["slim_macs_per_second"] / net["macs_per_second"]
+        full, slim_rate = (
+            net["macs_per_second"],
+            net["slim_macs_per_second"] / net["macs_per_second"],
+        )
         rates.append(
             f"| {NETS[net['net']]} | {net['macs'] / 1e6:,.0f} | {full / net['macs']:,.0f} | {full / 1e9:.1f} | {slim_rate:.2f} | "
             f"{net['training_macs_per_second'] / full:.2f} | {1000 * net['cut_seconds']:.0f} |"
         )
-        for what, left in (("candidate", net["candidate_left"]), ("generation", net["generation_left"])):
+        for what, left in (
+            ("candidate", net["candidate_left"]),
+            ("generation", net["generation_left"]),
+        ):
             e = net[what]
-            name = {"candidate": "one candidate", "generation": "unpruned and a generation of 8"}[what]
+            name = {"candidate": "one candidate", "generation": "unpruned and a generation of 8"}[
+                what
+            ]
             tables.append(
                 f"| {NETS[net['net']]}, {name} | {100 * left:.0f} % | {off(e['by_macs'], e['measured'])} | "
                 f"{off(e['by_rates'], e['measured'])} | {e['measured']:,.1f} |"
             )
     run, digest = stored["run"], stored["run"]["run"].rsplit("-", 1)[1]
     for what, name, left in (
-        ("search", f"ResNet-56's run `{digest}`, search of {run['candidates']} candidates", statistics.mean(run["macs_left"])),
-        ("finetuning", f"ResNet-56's run `{digest}`, fine-tuning, 3 x {run['epochs']} epochs", statistics.mean(run["solutions_left"])),
+        (
+            "search",
+            f"ResNet-56's run `{digest}`, search of {run['candidates']} candidates",
+            statistics.mean(run["macs_left"]),
+        ),
+        (
+            "finetuning",
+            f"ResNet-56's run `{digest}`, fine-tuning, 3 x {run['epochs']} epochs",
+            statistics.mean(run["solutions_left"]),
+        ),
     ):
         e = run[what]
         forecasts = f"{off(e['by_macs'], e['measured'])} | {off(e['by_rates'], e['measured'])}"
@@ -406,10 +472,23 @@ def page(stored: dict) -> str:
             )
     assumptions = [f"| {a['what']} | {a['value']:,} | {a['source']} |" for a in ASSUMED.values()]
     gpu, core = gpu_macs_per_second(stored), assumed("cores_per_gpu") * stored["decoded_per_second"]
-    recalibrated, everything = estimate(stored, "recalibrated", 100, 30), estimate(stored, "all", 100, 30)
-    few = {cores: estimate(stored, "all", 100, 30, cores=cores).searching_seconds for cores in (2, 4)}
-    naive = [net[what]["by_macs"] / net[what]["measured"] - 1 for net in stored["nets"] for what in ("candidate", "generation")]
-    better = [net[what]["by_rates"] / net[what]["measured"] - 1 for net in stored["nets"] for what in ("candidate", "generation")]
+    recalibrated, everything = (
+        estimate(stored, "recalibrated", 100, 30),
+        estimate(stored, "all", 100, 30),
+    )
+    few = {
+        cores: estimate(stored, "all", 100, 30, cores=cores).searching_seconds for cores in (2, 4)
+    }
+    naive = [
+        net[what]["by_macs"] / net[what]["measured"] - 1
+        for net in stored["nets"]
+        for what in ("candidate", "generation")
+    ]
+    better = [
+        net[what]["by_rates"] / net[what]["measured"] - 1
+        for net in stored["nets"]
+        for what in ("candidate", "generation")
+    ]
     code = example(stored)
     values = {
         "RATES": "\n".join(rates),
@@ -446,10 +525,7 @@ def page(stored: dict) -> str:
         "SIXTEEN": duration(everything.searching_seconds),
         "HALF": duration(estimate(stored, "all", 100, 30, slim_rate=0.5).searching_seconds),
     }
-    text = TEXT
-    for key, value in values.items():
-        text = text.replace(f"<{key}>", value)
-    return text
+    return filled("scaling", values)
 
 
 def sum_of_finetunings(stored: dict) -> float:
@@ -457,113 +533,11 @@ def sum_of_finetunings(stored: dict) -> float:
     return estimate(stored, "recalibrated", 1, 30).finetuning_seconds / CLUSTERS[-1][0]
 
 
-TEXT = """# How long it takes, here and on a cluster
-
-**You will learn** to say before a search how long it will take, how far such a forecast is off, and where the time goes when there are
-more workers than candidates.\\
-**You need** {doc}`/book/algorithm`.\\
-**It takes** fifteen minutes.
-
-## The calculation
-
-`forecast.search_seconds` multiplies. Its assumptions:
-
-- A forward pass of an image takes its MACs divided by the MACs per second that were measured. Training an image takes three forward
-  passes: the pass itself, the gradient of the inputs and that of the weights.
-- A candidate costs what its fitness says: calibration images or partial training, then the images on which its errors are counted. Its
-  MACs are a share of the unpruned network's, one for each generation.
-- A slim network runs at a rate of its own, as a share of the unpruned one's. That share is measured, or 1.
-- A generation of $P$ candidates on $W$ workers takes $\\lceil P / W \\rceil$ rounds, because the next generation needs all errors. The
-  unpruned network is evaluated first, alone. Workers are equally fast.
-- Loading images runs beside the computation; the slower of both counts. Network and images are sent once, and that time is part of the
-  start.
-- The three solutions are fine-tuned one after the other, unless told otherwise.
-
-## Predicted and measured
-
-On one thread:
-
-| network | MACs (M) | images per second | G MACs per second | slim | training | cut (ms) |
-|---|---|---|---|---|---|---|
-<RATES>
-
-*Images per second* in the mix of a candidate: a third re-estimates batch norm, two thirds are judged. *Slim* is the rate in MACs per
-second of a network that keeps 85 % of its filters at random, *training* that of a training step, both as shares of the unpruned network's
-in a forward pass. Layers of odd widths use the processor less well, so MACs leave faster than seconds.
-
-From these rates, and from nothing else, follow the seconds of other genomes:
-
-| what | MACs left | by MACs alone | with the slim rate | measured (s) |
-|---|---|---|---|---|
-<TABLE>
-
-In brackets: how far the forecast is off. By MACs alone it is off by <NAIVE> in the first six rows, with the slim rate by <BETTER>. The
-rate falls further where more is cut, so measure it near the MACs that you expect. These rows are seconds of the one process; a busy
-machine (load <LOAD> on <CORES> cores meanwhile) stretches them less than the clock. The last two rows are the clock's, of an earlier run;
-what ran beside it is not recorded.
-
-The rounds were tried with processes that only sleep for <NAP> s, <POPULATION> in a generation:
-
-| workers | rounds | predicted (s) | measured (s) |
-|---|---|---|---|
-<BARRIER>
-
-A worker process was ready after <START> s. It gets <MEGABYTES> MB of network and images, once.
-
-## A worked example
-
-ResNet-56's run `<RUN>` on this machine, if it had more cores:
-
-```python
-<CODE>
-```
-
-```text
-<OUTPUT>
-```
-
-Five workers leave gaps: sixteen candidates make four rounds, the last of one candidate. From 16 to 32 workers nothing is gained.
-
-## ImageNet on a hundred GPUs
-
-**This section is arithmetic: nothing in it was run.** `dpes` ships no loader for ImageNet; this is for whoever plans to write
-one.
-
-| assumed, not measured | value | source |
-|---|---|---|
-<ASSUMED>
-
-ResNet-50 has <BIGMACS> M MACs at 224 x 224 pixels and a genome of <BITS> bits. Three forward passes an image make the published training
-rate <TERA> T MACs per second, <USE> of the GPU's peak, and <FORWARD> images per second forward. (The published rates of an older GPU have
-<CHECK> forward images per trained one, not 3.) A photograph of 500 x 375 pixels (scikit-learn's, as JPEG) was decoded, cropped and scaled
-here <DECODED> times per second on one core, so the cores of one GPU would feed it <FED> images per second. Candidates and solutions have
-the shares of MACs that those of the run `<RUN>` had; slim networks are assumed to run at the full rate. Eight generations,
-10,000 images on which errors are counted, 30 epochs of fine-tuning, the three solutions at the same time where there are three GPUs.
-
-| fitness | GPUs | population | candidates | rounds | search | idle | fine-tuning |
-|---|---|---|---|---|---|---|---|
-<CLUSTERS>
-
-Where the bottleneck moves:
-
-- **With recalibration the search is not the problem.** On 100 GPUs it takes <ONCE> beside the start of the workers, and fine-tuning
-  <FINETUNING>, on three of them. Shared among all hundred without loss, the three fine-tunings would take <TOGETHER>: data-parallel
-  training is worth more here than any parallel search.
-- **The barrier.** A population of 30 cannot use 100 GPUs: <IDLE> of their time is idle. A population of 100 evaluates over three times
-  as many candidates in the same time. With more GPUs than candidates, each candidate would have to be trained on several.
-- **Loading.** Calibration and search images stay in memory, <GIGABYTES> GB for each worker with the network. Partial training reads
-  from storage. With 16 cores a GPU three epochs on all images take <SIXTEEN> of search on 100 GPUs; with 4 cores <FOUR>, with 2 <TWO>.
-  Smaller candidates need fewer MACs but as many images, so the further a search gets, the more loading counts.
-- **Slim rate.** At half of the full rate, <SIXTEEN> would be <HALF>. On these processors the rate is in the first table; on a GPU it is
-  not known here.
-
-Written by `python benchmarks/scaling.py --page` from `benchmarks/scaling.json`.
-"""
-
-
 def main() -> int:
     parser = argparse.ArgumentParser(description="Predict how long searches take, and measure it.")
-    parser.add_argument("--page", action="store_true", help="only write book/scaling.md from scaling.json")
+    parser.add_argument(
+        "--page", action="store_true", help="only write book/scaling.md from scaling.json"
+    )
     arguments = parser.parse_args()
     if not arguments.page:
         RESULTS.write_text(json.dumps(measure(), indent=1) + "\n")

@@ -93,7 +93,12 @@ def check(name: str, draws: int = 3) -> dict:
     """
     torch.set_num_threads(1)
     model, side, family = network(name)
-    row = {"net": name, "family": family, "side": side, "params": sum(p.numel() for p in model.parameters())}
+    row = {
+        "net": name,
+        "family": family,
+        "side": side,
+        "params": sum(p.numel() for p in model.parameters()),
+    }
     x = torch.randn(2, 3, side, side, generator=torch.Generator().manual_seed(1))
     started = time.perf_counter()
     try:
@@ -104,10 +109,19 @@ def check(name: str, draws: int = 3) -> dict:
         return row | {"refused": str(error), "failed": []}
     row["proof_seconds"] = round(time.perf_counter() - started - row["trace_seconds"], 2)
     least = repair(np.zeros(layout.n_bits, bool), layout.group_of_bit, layout.least)
-    row |= {"bits": layout.n_bits, "groups": len(layout.groups), "macs": layout.macs(np.ones(layout.n_bits, bool))}
+    row |= {
+        "bits": layout.n_bits,
+        "groups": len(layout.groups),
+        "macs": layout.macs(np.ones(layout.n_bits, bool)),
+    }
     row["prunable"] = round(1 - weights(slim(model, layout, least)) / weights(model), 4)
     row["kept"] = sorted({why for _, _, why in layout.kept if why != "reaches the output"})[:6]
-    twin, failed, rng, worst = randomised(model, torch.float64), set(), np.random.default_rng(7), 0.0
+    twin, failed, rng, worst = (
+        randomised(model, torch.float64),
+        set(),
+        np.random.default_rng(7),
+        0.0,
+    )
     for share in np.linspace(0.9, 0.2, draws):
         genome = repair(rng.random(layout.n_bits) < share, layout.group_of_bit, layout.least)
         small = slim(twin, layout, genome)
@@ -126,7 +140,11 @@ def check(name: str, draws: int = 3) -> dict:
             failed.add("save and load")
     try:
         out = small.train()(x)
-        sum(t.square().sum() for t in (out if isinstance(out, tuple) else [out]) if isinstance(t, torch.Tensor)).backward()
+        sum(
+            t.square().sum()
+            for t in (out if isinstance(out, tuple) else [out])
+            if isinstance(t, torch.Tensor)
+        ).backward()
     except Exception as error:
         failed.add(f"training ({str(error).splitlines()[0]})")
     if not worst <= 1e-8:
@@ -135,24 +153,41 @@ def check(name: str, draws: int = 3) -> dict:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description="Check the slim networks of torchvision's and timm's classifiers.")
-    parser.add_argument("nets", nargs="*", metavar="net", help="such as timm/resnet10t; default: those that zoo.json lacks")
+    parser = argparse.ArgumentParser(
+        description="Check the slim networks of torchvision's and timm's classifiers."
+    )
+    parser.add_argument(
+        "nets",
+        nargs="*",
+        metavar="net",
+        help="such as timm/resnet10t; default: those that zoo.json lacks",
+    )
     parser.add_argument("--workers", type=int, default=1, help="how many at a time")
     arguments = parser.parse_args()
     if unknown := set(arguments.nets) - set(NETS):
-        print(f"zoo: unknown network {min(unknown)!r}: choose from {', '.join(NETS)}", file=sys.stderr)
+        print(
+            f"zoo: unknown network {min(unknown)!r}: choose from {', '.join(NETS)}", file=sys.stderr
+        )
         return 2
     rows = {r["net"]: r for r in json.loads(RESULTS.read_text())} if RESULTS.exists() else {}
     with ProcessPoolExecutor(arguments.workers) as pool:
-        jobs = {pool.submit(check, name): name for name in arguments.nets or [n for n in NETS if n not in rows]}
+        jobs = {
+            pool.submit(check, name): name
+            for name in arguments.nets or [n for n in NETS if n not in rows]
+        }
         for job in as_completed(jobs):
             name = jobs[job]
             try:
                 rows[name] = job.result()
             except Exception as error:
-                rows[name] = {"net": name, "failed": [f"{type(error).__name__}: {(str(error) or '-').splitlines()[0]}"]}
+                rows[name] = {
+                    "net": name,
+                    "failed": [f"{type(error).__name__}: {(str(error) or '-').splitlines()[0]}"],
+                }
             RESULTS.write_text(json.dumps([rows[n] for n in NETS if n in rows], indent=1) + "\n")
-            print(name, {k: v for k, v in rows[name].items() if k not in ("net", "kept")}, flush=True)
+            print(
+                name, {k: v for k, v in rows[name].items() if k not in ("net", "kept")}, flush=True
+            )
     return int(any(r["failed"] for r in rows.values()))
 
 

@@ -30,7 +30,9 @@ def write_json(path: Path, value: Any) -> None:
     write_bytes(path, (json.dumps(value, indent=1) + "\n").encode())
 
 
-def write_tensors(path: Path, tensors: Mapping[str, Tensor], header: dict[str, str] | None = None) -> None:
+def write_tensors(
+    path: Path, tensors: Mapping[str, Tensor], header: dict[str, str] | None = None
+) -> None:
     """Write a safetensors file."""
     # not by ``save_file``: its files only their owner can read, and a full disk is no OSError to it
     write_bytes(path, tensor_bytes(tensors, header))
@@ -51,22 +53,35 @@ def write_arrays(path: Path, **arrays: Any) -> None:
 def read_json(path: Path) -> Any:
     try:
         return json.loads(path.read_text())
-    except (OSError, ValueError, RecursionError) as error:  # a ValueError too: bytes that are no text, a number of 5,000 digits
-        raise RunError(f"{path}: cannot be read ({type(error).__name__}); restore it, or delete {path.parent} and run again") from None
+    # a ValueError too: bytes that are no text, a number of 5,000 digits
+    except (OSError, ValueError, RecursionError) as error:
+        raise RunError(
+            f"{path}: cannot be read ({type(error).__name__}); restore it, or delete {path.parent} "
+            "and run again"
+        ) from None
 
 
 def read_entries(path: Path, *names: str) -> dict[str, Any]:
     """A JSON file that holds at least these entries; raises ``RunError`` for any other."""
     stored = read_json(path)
-    missing = [name for name in names if name not in stored] if isinstance(stored, dict) else ["JSON object"]
+    missing = (
+        [name for name in names if name not in stored]
+        if isinstance(stored, dict)
+        else ["JSON object"]
+    )
     if missing:
-        raise RunError(f"{path}: damaged (no {missing[0]} in it); restore it, or delete {path.parent} and run again")
+        raise RunError(
+            f"{path}: damaged (no {missing[0]} in it); restore it, or delete {path.parent} and run "
+            "again"
+        )
     return stored
 
 
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Hold a run directory; a second process is refused by the first one's pid and host. A dead owner's lock is free."""
+    """Hold a run directory; a second process is refused by the first one's pid and host. A dead
+    owner's lock is free.
+    """
     path.mkdir(parents=True, exist_ok=True)
     lock, owner = filelock.FileLock(path / "lock", timeout=0), path / "owner"
     try:

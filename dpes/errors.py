@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import importlib.util
 from collections.abc import Iterable
 
 
@@ -25,6 +26,17 @@ class CandidateFailed(DpesError):
 def first_line(problem: BaseException) -> str:
     """What an error says, without what follows in further lines."""
     return (str(problem).strip() or type(problem).__name__).splitlines()[0]
+
+
+class MissingPackage(DpesError):
+    """A package that one of the extras brings."""
+
+
+def require(*modules: str, extra: str) -> None:
+    """Raise ``MissingPackage`` unless all of these modules can be imported."""
+    for module in modules:
+        if importlib.util.find_spec(module) is None:
+            raise MissingPackage(f"{module} is not installed: pip install 'dpes[{extra}]'")
 
 
 def suggest(name: str, known: Iterable[str]) -> str:

@@ -1,4 +1,4 @@
-"""A setting that knows its help text, its origin and its limits, and the identity of a set of them."""
+"""A setting that knows its help text, origin and limits, and the identity of a set of them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,9 @@ from .errors import SettingsError, suggest
 
 
 def setting(default: Any, help: str, origin: str = "ours", **limits: Any) -> Any:
-    """A dataclass field that knows its help text, its origin and its limits (``choices``, ``low``, ``high``, ``above``)."""
+    """A dataclass field that knows its help text, its origin and its limits (``choices``, ``low``,
+    ``high``, ``above``).
+    """
     return field(default=default, metadata={"help": help, "origin": origin, **limits})
 
 
@@ -49,7 +51,11 @@ class Checked:
 
 def limits(metadata: Any) -> str:
     """A field's limits in words, for help texts and errors."""
-    parts = [f"{words} {metadata[key]}" for key, words in (("low", "at least"), ("above", "above"), ("high", "at most")) if key in metadata]
+    parts = [
+        f"{words} {metadata[key]}"
+        for key, words in (("low", "at least"), ("above", "above"), ("high", "at most"))
+        if key in metadata
+    ]
     return " and ".join(parts)
 
 
@@ -59,7 +65,11 @@ def to_dict(settings: Any) -> Any:
     Leaving it out lets a later version add a feature without renaming the runs made before it.
     """
     if dataclasses.is_dataclass(settings):
-        return {f.name: to_dict(getattr(settings, f.name)) for f in fields(settings) if getattr(settings, f.name) is not None}
+        return {
+            f.name: to_dict(getattr(settings, f.name))
+            for f in fields(settings)
+            if getattr(settings, f.name) is not None
+        }
     return [to_dict(v) for v in settings] if isinstance(settings, tuple) else settings
 
 

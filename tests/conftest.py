@@ -23,14 +23,21 @@ def random_genome(layout: Layout, rng: np.random.Generator) -> np.ndarray:
 
 
 def shake(model: torch.nn.Module, seed: int = 0) -> torch.nn.Module:
-    """Give norms random statistics and shifts, so that a silenced filter that still speaks is heard; returns the model in eval mode."""
+    """Give norms random statistics and shifts, so that a silenced filter that still speaks is
+    heard; returns the model in eval mode.
+    """
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for module in model.modules():
-            for name, value in (*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)):
+            for name, value in (
+                *module.named_parameters(recurse=False),
+                *module.named_buffers(recurse=False),
+            ):
                 if name == "running_var":
                     value.uniform_(0.5, 1.5, generator=generator)
-                elif name == "running_mean" or (name in ("bias", "layer_scale") and value.is_floating_point()):
+                elif name == "running_mean" or (
+                    name in ("bias", "layer_scale") and value.is_floating_point()
+                ):
                     value.normal_(0, 0.3, generator=generator)
                 elif name == "weight" and value.ndim == 1:
                     value.uniform_(0.5, 1.5, generator=generator)
@@ -42,14 +49,17 @@ def rng() -> np.random.Generator:
     return np.random.default_rng(0)
 
 
-DPES = [  # the command line in a process of its own; a shell that puts the tests into the background has Ctrl-C ignored
+# the command line in a process of its own; a shell that puts the tests into the background has
+# Ctrl-C ignored
+DPES = [
     sys.executable,
     "-c",
-    "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\nfrom dpes.__main__ import main; raise SystemExit(main())",
+    "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\nfrom dpes.__main__ "
+    "import main; raise SystemExit(main())",
 ]
 
-# The same numbers every time: what fails is found by the one whose change it is. More are drawn by --hypothesis-profile=random.
-# No deadlines: another program on the machine would make them fail.
+# The same numbers every time: what fails is found by the one whose change it is. More are drawn by
+# --hypothesis-profile=random. No deadlines: another program on the machine would make them fail.
 settings.register_profile("same", derandomize=True, deadline=None)
 settings.register_profile("random", deadline=None, max_examples=1000)
 settings.load_profile("same")
@@ -95,7 +105,10 @@ def rivals(finished):
     """Rivals with errors made up."""
     from dpes.study.rivals import frame
 
-    rows = [finished.result["knee"] | {"solution": name, "error": 0.1 + k / 100} for k, name in enumerate(("l1", "random0", "random1"))]
+    rows = [
+        finished.result["knee"] | {"solution": name, "error": 0.1 + k / 100}
+        for k, name in enumerate(("l1", "random0", "random1"))
+    ]
     done = {row["solution"]: row for row in rows}
     return frame(finished, done)
 
@@ -103,4 +116,6 @@ def rivals(finished):
 @pytest.fixture
 def other(finished):
     """The same run under the name of another network."""
-    return dataclasses.replace(finished, settings=dataclasses.replace(finished.settings, model="resnet20"))
+    return dataclasses.replace(
+        finished, settings=dataclasses.replace(finished.settings, model="resnet20")
+    )

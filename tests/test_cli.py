@@ -18,7 +18,7 @@ from conftest import DPES
 from dpes import errors
 from dpes.__main__ import main
 from dpes.strategy.history import Candidate
-from dpes.study import runs
+from dpes.study.finished import where
 from dpes.study.profiles import make_settings
 from dpes.study.settings import flat_fields
 
@@ -97,10 +97,22 @@ def test_what_a_profile_sets_can_be_unset(capsys):
     def where(*argv):
         return call(capsys, "where", *argv)[1]
 
-    plain = where("--profile", "cpu", "--precision", "none", "--finetune-precision", "None", "--partial-images", "none")
-    assert plain.strip().endswith(make_settings("cpu", precision=None, finetune_precision=None, partial_images=None).run_id)
+    plain = where(
+        "--profile",
+        "cpu",
+        "--precision",
+        "none",
+        "--finetune-precision",
+        "None",
+        "--partial-images",
+        "none",
+    )
+    assert plain.strip().endswith(
+        make_settings("cpu", precision=None, finetune_precision=None, partial_images=None).run_id
+    )
     assert plain != where("--profile", "cpu")
-    assert "invalid int value: 'none'" in refused(capsys, "where", "--search-images", "none")  # it has no such state
+    # it has no such state
+    assert "invalid int value: 'none'" in refused(capsys, "where", "--search-images", "none")
 
 
 def test_other_mistakes_get_one_line(capsys, tmp_path):
@@ -138,7 +150,18 @@ def test_missing_and_damaged_data_get_one_line(capsys, tmp_path, monkeypatch):
     assert "data_batch_1 is damaged" in error and "download" in error
     (tmp_path / "weights").mkdir()
     (tmp_path / "weights" / "resnet20-12fca82f.th").write_bytes(b"broken")
-    error = refused(capsys, "run", "--profile", "smoke", "--model", "resnet20", "--weights", "akamaster", "--folder", tmp_path / "runs")
+    error = refused(
+        capsys,
+        "run",
+        "--profile",
+        "smoke",
+        "--model",
+        "resnet20",
+        "--weights",
+        "akamaster",
+        "--folder",
+        tmp_path / "runs",
+    )
     assert "resnet20-12fca82f.th" in error
 
 
@@ -153,10 +176,14 @@ def test_a_full_disk_stops_with_one_line_and_loses_nothing(capsys, finished, tmp
 
     with monkeypatch.context() as patch:
         patch.setattr(Candidate, "line", full)
-        assert "No space left on device; once that is put right" in refused(capsys, "run", *SMOKE, "--folder", tmp_path)
+        assert "No space left on device; once that is put right" in refused(
+            capsys, "run", *SMOKE, "--folder", tmp_path
+        )
     assert call(capsys, "run", *SMOKE, "--folder", tmp_path)[0] == 0
     for name in ("history.jsonl", "knee.safetensors"):
-        assert (tmp_path / finished.path.name / name).read_bytes() == (finished.path / name).read_bytes()
+        assert (tmp_path / finished.path.name / name).read_bytes() == (
+            finished.path / name
+        ).read_bytes()
 
 
 def test_a_loss_that_is_no_number_names_the_cure(capsys, tmp_path):
@@ -186,16 +213,32 @@ def test_a_reader_that_leaves_is_no_error(command, finished):
     reading, writing = os.pipe()
     os.close(reading)
     done = subprocess.run(
-        [sys.executable, "-m", "dpes", command, "--folder", finished.path.parent], stdout=writing, stderr=subprocess.PIPE, text=True
+        [sys.executable, "-m", "dpes", command, "--folder", finished.path.parent],
+        stdout=writing,
+        stderr=subprocess.PIPE,
+        text=True,
     )
     os.close(writing)
     assert (done.returncode, done.stderr) == (141, "")
 
 
-@pytest.mark.parametrize(("number", "send"), [(signal.SIGTERM, os.kill), (signal.SIGINT, os.killpg)])
+@pytest.mark.parametrize(
+    ("number", "send"), [(signal.SIGTERM, os.kill), (signal.SIGINT, os.killpg)]
+)
 def test_a_run_that_is_stopped_stops_its_workers_and_counts_its_seconds(number, send, tmp_path):
-    """By a batch system whose time is up, or by Ctrl-C, which reaches workers, too, at the worst of moments: they are being born."""
-    sizes = ["--model", "vgg-tiny", "--generations", "2", "--baseline-epochs", "1", "--finetune-epochs", "0"]
+    """By a batch system whose time is up, or by Ctrl-C, which reaches workers, too, at the worst of
+    moments: they are being born.
+    """
+    sizes = [
+        "--model",
+        "vgg-tiny",
+        "--generations",
+        "2",
+        "--baseline-epochs",
+        "1",
+        "--finetune-epochs",
+        "0",
+    ]
     command = ["run", *SMOKE, *sizes, "--folder", str(tmp_path)]
     process = subprocess.Popen(
         [*DPES, *command, "--workers", "2"],
@@ -209,16 +252,21 @@ def test_a_run_that_is_stopped_stops_its_workers_and_counts_its_seconds(number, 
         time.sleep(0.02)
     send(process.pid, number)
     out, error = process.communicate()  # returns when the workers, too, have let go of its pipes
-    assert (process.returncode, out, error) == (130, "", "dpes: stopped; the same command continues where it was\n")
+    assert (process.returncode, out, error) == (
+        130,
+        "",
+        "dpes: stopped; the same command continues where it was\n",
+    )
     (run,) = tmp_path.iterdir()
-    before = json.loads((run / "env.json").read_text())["seconds"]["search"]  # 0.00 where the machine is quick
+    # 0.00 where the machine is quick
+    before = json.loads((run / "env.json").read_text())["seconds"]["search"]
     assert main(command) == 0
     assert json.loads((run / "env.json").read_text())["seconds"]["search"] > before
 
 
 def test_where_starts_nothing(capsys, tmp_path):
     code, out, _ = call(capsys, "where", "--profile", "smoke", "--folder", tmp_path / "runs")
-    assert code == 0 and out.strip() == str(runs.where(make_settings("smoke"), tmp_path / "runs"))
+    assert code == 0 and out.strip() == str(where(make_settings("smoke"), tmp_path / "runs"))
     assert not (tmp_path / "runs").exists()
 
 
@@ -235,7 +283,10 @@ def test_run_show_front(capsys, finished):
     code, out, error = call(capsys, "run", *SMOKE, "--folder", folder)
     assert code == 0 and not error
     assert out.splitlines()[0] == str(finished.path)
-    for command in (["show", "--folder", folder], ["front", finished.path.name, "--folder", folder]):
+    for command in (
+        ["show", "--folder", folder],
+        ["front", finished.path.name, "--folder", folder],
+    ):
         code, shown, _ = call(capsys, *command)
         assert code == 0 and all(word in shown for word in ("baseline", "heavy", "knee", "light"))
     assert f"{finished.archive.macs.iloc[-1] / 1e6:.3f} M MACs" in shown
@@ -243,12 +294,16 @@ def test_run_show_front(capsys, finished):
 
 def test_weights_that_are_missing_are_restored(capsys, finished):
     (finished.path / "light.safetensors").unlink()
-    assert f"not here (large weights are not published); train them again: python -m dpes restore {finished.path}" in refused(
-        capsys, "export", finished.path
+    assert (
+        "not here (large weights are not published); train them again: python -m dpes restore "
+        f"{finished.path}" in refused(capsys, "export", finished.path)
     )
     code, out, _ = call(capsys, "restore", finished.path, "--quiet")
     error = f"{100 * finished.result['light']['error']:.2f} %"
-    assert code == 0 and out.splitlines() == [f"light: test error {error}, in the run {error}", f"{finished.path}: all weights are there"]
+    assert code == 0 and out.splitlines() == [
+        f"light: test error {error}, in the run {error}",
+        f"{finished.path}: all weights are there",
+    ]
     code, out, _ = call(capsys, "restore", finished.path.name, "--folder", finished.path.parent)
     assert code == 0 and out == f"{finished.path}: all weights are there\n"
     assert "not a run directory" in refused(capsys, "restore", finished.path / "nowhere")
@@ -256,14 +311,29 @@ def test_weights_that_are_missing_are_restored(capsys, finished):
 
 def test_rivals_are_listed_beside_the_knee(capsys, finished):
     code, out, _ = call(capsys, "rivals", finished.path, "--masks", 1, "--quiet")
-    assert code == 0 and [line.split()[0] for line in out.splitlines()] == ["solution", "knee", "l1", "random0"]
+    assert code == 0 and [line.split()[0] for line in out.splitlines()] == [
+        "solution",
+        "knee",
+        "l1",
+        "random0",
+    ]
     _, shown, _ = call(capsys, "show", "--folder", finished.path.parent)
-    assert [line.split()[0] for line in shown.splitlines()[-7:]] == ["baseline", "heavy", "knee", "light", "at", "l1", "random0"]
+    assert [line.split()[0] for line in shown.splitlines()[-7:]] == [
+        "baseline",
+        "heavy",
+        "knee",
+        "light",
+        "at",
+        "l1",
+        "random0",
+    ]
     assert "workers = 0" in refused(capsys, "rivals", finished.path, "--workers", 0)
     assert "masks = -1" in refused(capsys, "rivals", finished.path, "--masks", -1)
     assert "not a run directory" in refused(capsys, "rivals", finished.path / "nowhere")
     assert "cannot be used here" in refused(capsys, "rivals", finished.path, "--device", "nonsense")
-    assert "cannot be used here" in refused(capsys, "train", "--profile", "smoke", "--device", "nonsense")
+    assert "cannot be used here" in refused(
+        capsys, "train", "--profile", "smoke", "--device", "nonsense"
+    )
     file = finished.path / "rivals.json"
     for text in ("[]", '{"l1": {}}', "{"):
         file.write_text(text)
@@ -277,7 +347,9 @@ def test_front_is_plotted(capsys, finished, tmp_path):
     assert code == 0 and "Scatter of" in out
     assert (tmp_path / "front.svg").read_text().count("<path") > 10
     for name in ("front.doc", "front", ""):
-        assert "cannot be drawn" in refused(capsys, "front", finished.path, "--plot", tmp_path / name if name else "")
+        assert "cannot be drawn" in refused(
+            capsys, "front", finished.path, "--plot", tmp_path / name if name else ""
+        )
 
 
 def test_show_nothing(capsys, tmp_path):

@@ -46,4 +46,7 @@ def test_latency_is_measured_in_turn(net):
     assert [len(s) for s in seconds.values()] == [5, 5] and min(map(min, seconds.values())) > 0
     ratios = cost.latency_ratios(seconds, "full")
     assert ratios["full"] == 1.0 and ratios["small"] > 0
-    assert cost.latency_ratios({"a": [1.0, 2.0, 9.0], "b": [2.0, 2.0, 2.0]}, "b") == {"a": 1.0, "b": 1.0}
+    assert cost.latency_ratios({"a": [1.0, 2.0, 9.0], "b": [2.0, 2.0, 2.0]}, "b") == {
+        "a": 1.0,
+        "b": 1.0,
+    }

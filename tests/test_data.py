@@ -1,4 +1,6 @@
-"""Data: shapes, fixed disjoint splits, augmentation by its own words, and errors that name the file and the cure."""
+"""Data: shapes, fixed disjoint splits, augmentation by its own words, and errors that name the file
+and the cure.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,9 @@ def generator(seed: int = 0) -> torch.Generator:
 
 def test_digits_have_the_promised_sizes_and_range(digits):
     assert [len(s) for s in (digits.train, digits.search, digits.test)] == [1197, 300, 300]
-    assert len(digits.test) == data.TEST_IMAGES["digits"] and set(data.TEST_IMAGES) == set(data.DATASETS)
+    assert len(digits.test) == data.TEST_IMAGES["digits"] and set(data.TEST_IMAGES) == set(
+        data.DATASETS
+    )
     assert (digits.channels, digits.n_classes, digits.flip) == (1, 10, False)
     for split in (digits.train, digits.search, digits.test):
         assert split.x.dtype == torch.uint8 and split.x.shape[1:] == (1, 32, 32)
@@ -35,8 +39,11 @@ def test_splits_hold_every_digit_once_and_are_the_same_every_time(digits):
 
     together = torch.cat([digits.train.y, digits.search.y, digits.test.y])
     assert together.bincount().tolist() == np.bincount(load_digits().target).tolist()
-    # Enlarging by 4 keeps block means up to rounding and the neighbours' weight: whole images stay recognisable by their sums.
-    sums = torch.cat([s.x.double().sum((1, 2, 3)) for s in (digits.train, digits.search, digits.test)])
+    # Enlarging by 4 keeps block means up to rounding and the neighbours' weight: whole images stay
+    # recognisable by their sums.
+    sums = torch.cat(
+        [s.x.double().sum((1, 2, 3)) for s in (digits.train, digits.search, digits.test)]
+    )
     expected = torch.from_numpy(load_digits().images.sum((1, 2))) * 16 * 255 / 16
     torch.testing.assert_close(sums.sort().values, expected.sort().values, rtol=0.1, atol=0)
     again = data.load("digits")
@@ -59,7 +66,10 @@ def test_normalise_treats_channels_apart():
 
 
 def test_first_is_a_view_and_none_is_all(digits):
-    assert len(digits.test.first(7)) == 7 and digits.test.first(7).x.data_ptr() == digits.test.x.data_ptr()
+    assert (
+        len(digits.test.first(7)) == 7
+        and digits.test.first(7).x.data_ptr() == digits.test.x.data_ptr()
+    )
     assert digits.test.first(None) is digits.test
     assert digits.to("cpu").test.x.shape == digits.test.x.shape
 
@@ -71,7 +81,8 @@ def test_augmented_images_are_shifts_into_black_and_mirror_images():
     y = data.augment(x, generator(), flip=False, pad=2)
     assert y.shape == x.shape and y.dtype == torch.uint8
     places = [(r, c) for n in range(400) for r, c in y[n, 0].nonzero().tolist()]
-    assert set(places) == {(r, c) for r in range(1, 6) for c in range(0, 5)}  # 5 x 5 shifts, all of them
+    # 5 x 5 shifts, all of them
+    assert set(places) == {(r, c) for r in range(1, 6) for c in range(0, 5)}
     assert torch.equal(y[:, 1] // 5, y[:, 0] // 9)  # channels move together
     mirrored = data.augment(x, generator(), flip=True, pad=0)[:, 0, 3]
     assert set(mirrored.argmax(1).tolist()) == {2, 5}
@@ -102,14 +113,23 @@ def test_batches_in_order_and_shuffled_hold_every_image_once(digits):
 
 
 def test_limit_takes_the_first_or_a_random_choice(digits):
-    assert torch.equal(torch.cat([y for _, y in data.batches(digits.test, 8, limit=20)]), digits.test.y[:20])
-    some = [torch.cat([x for x, _ in data.batches(digits.test, 8, generator(s), limit=20)]) for s in (0, 0, 1)]
-    assert len(some[0]) == 20 and torch.equal(some[0], some[1]) and not torch.equal(some[0], some[2])
+    assert torch.equal(
+        torch.cat([y for _, y in data.batches(digits.test, 8, limit=20)]), digits.test.y[:20]
+    )
+    some = [
+        torch.cat([x for x, _ in data.batches(digits.test, 8, generator(s), limit=20)])
+        for s in (0, 0, 1)
+    ]
+    assert (
+        len(some[0]) == 20 and torch.equal(some[0], some[1]) and not torch.equal(some[0], some[2])
+    )
     assert sum(len(y) for _, y in data.batches(digits.test, 8, limit=10**6)) == 300
 
 
 def test_images_and_labels_stay_together(digits):
-    labels = {x.numpy().tobytes(): int(y) for x, y in zip(digits.test.x, digits.test.y, strict=True)}
+    labels = {
+        x.numpy().tobytes(): int(y) for x, y in zip(digits.test.x, digits.test.y, strict=True)
+    }
     for xs, ys in data.batches(digits.test, 50, generator()):
         assert all(labels[x.numpy().tobytes()] == int(y) for x, y in zip(xs, ys, strict=True))
 
@@ -160,7 +180,9 @@ def test_a_damaged_or_missing_cifar_file_is_named_with_the_cure(tmp_path, name):
         data.load(name, folder=tmp_path)
 
 
-@pytest.mark.parametrize(("name", "where"), [("cifar10", "cifar-10-batches-py"), ("fashion-mnist", "raw")])
+@pytest.mark.parametrize(
+    ("name", "where"), [("cifar10", "cifar-10-batches-py"), ("fashion-mnist", "raw")]
+)
 def test_a_failed_download_says_where_the_files_are_expected(tmp_path, monkeypatch, name, where):
     import torchvision.datasets as tv
 
@@ -170,7 +192,9 @@ def test_a_failed_download_says_where_the_files_are_expected(tmp_path, monkeypat
     monkeypatch.setattr(tv, "CIFAR10", type("Offline", (tv.CIFAR10,), {"__init__": offline}))
     monkeypatch.setattr(tv, "FashionMNIST", offline)
     monkeypatch.setattr(data, "DEBIAN", tmp_path / "nowhere")
-    with pytest.raises(data.DataError, match=f"no network.*expected in {tmp_path}.*{where}") as caught:
+    with pytest.raises(
+        data.DataError, match=f"no network.*expected in {tmp_path}.*{where}"
+    ) as caught:
         data.load(name, folder=tmp_path)
     assert "\n" not in str(caught.value)
 
@@ -193,9 +217,12 @@ def test_cifar10_splits():
     assert (d.channels, d.n_classes, d.flip) == (3, 10, True)
     assert torch.cat([d.train.y, d.search.y]).bincount().tolist() == [5000] * 10
     assert d.test.y.bincount().tolist() == [1000] * 10
-    assert d.test.y[:5].tolist() == [3, 8, 8, 0, 6]  # cat, ship, ship, airplane, frog: the well-known first five
+    # cat, ship, ship, airplane, frog: the well-known first five
+    assert d.test.y[:5].tolist() == [3, 8, 8, 0, 6]
     assert 400 < d.search.y.bincount().min() and d.search.y.bincount().max() < 600
     assert d.classes[3] == "cat"
     # A mix-up of rows and channels would not keep the known channel means of the training images.
     means = torch.cat([d.train.x, d.search.x]).double().mean((0, 2, 3)) / 255
-    torch.testing.assert_close(means, torch.tensor([0.4914, 0.4822, 0.4465], dtype=torch.float64), atol=1e-4, rtol=0)
+    torch.testing.assert_close(
+        means, torch.tensor([0.4914, 0.4822, 0.4465], dtype=torch.float64), atol=1e-4, rtol=0
+    )

@@ -26,7 +26,11 @@ def text(genomes: np.ndarray) -> list[str]:
 
 
 def same(a: State, b: State) -> bool:
-    return a.generation == b.generation and np.array_equal(a.parents, b.parents) and np.array_equal(a.F, b.F)
+    return (
+        a.generation == b.generation
+        and np.array_equal(a.parents, b.parents)
+        and np.array_equal(a.F, b.F)
+    )
 
 
 def state_of(*texts: str, F, generation: int = 1) -> State:
@@ -39,11 +43,13 @@ def genomes_and_groups(draw, most=6):
     sizes = draw(st.lists(st.integers(1, 20), min_size=1, max_size=6))
     n, n_bits = draw(st.integers(1, most)), sum(sizes)
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
-    genomes = rng.random((n, n_bits)) < rng.choice([0, 0.1, 0.5, 0.9, 1], (n, len(sizes))).repeat(sizes, axis=1)
+    genomes = rng.random((n, n_bits)) < rng.choice([0, 0.1, 0.5, 0.9, 1], (n, len(sizes))).repeat(
+        sizes, axis=1
+    )
     return genomes, np.repeat(np.arange(len(sizes)), sizes)
 
 
-# ---- a toy problem: half of the bits are useful, bits differ in cost ------------------------------------------------------------
+# ---- a toy problem: half of the bits are useful, bits differ in cost -----------------------------
 N_BITS = 40
 TOY_GROUPS = np.repeat(np.arange(5), 8)
 USEFUL = np.arange(N_BITS) % 2 == 0
@@ -56,7 +62,10 @@ def toy(genomes: np.ndarray) -> np.ndarray:
 
 def generation(state: State, seed: int = 0, **options) -> tuple[State, np.ndarray]:
     """One generation on the toy problem: the next state and the offspring's objectives."""
-    rng, settings = np.random.default_rng([seed, state.generation]), Search(population=30, p_mutation=0.1, **options)
+    rng, settings = (
+        np.random.default_rng([seed, state.generation]),
+        Search(population=30, p_mutation=0.1, **options),
+    )
     genomes, _ = es.ask(state, rng, settings, TOY_GROUPS)
     return es.tell(state, genomes, toy(genomes), settings), toy(genomes)
 
@@ -65,7 +74,7 @@ def toy_start() -> State:
     return es.start(toy(np.ones((1, N_BITS), dtype=bool))[0], N_BITS)
 
 
-# ---- start ----------------------------------------------------------------------------------------------------------------------
+# ---- start ---------------------------------------------------------------------------------------
 def test_start_is_the_unpruned_network_thrice():
     state = es.start([0.1, 100], 5)
     assert state.generation == 0
@@ -88,7 +97,7 @@ def test_coincident_names_the_roles_of_equal_genomes():
     assert state_of("10", "01", "10", F=F).coincident == (("heavy", "light"),)
 
 
-# ---- repair ---------------------------------------------------------------------------------------------------------------------
+# ---- repair --------------------------------------------------------------------------------------
 @pytest.mark.parametrize(
     ("genome", "expected"),
     [
@@ -127,23 +136,31 @@ def test_repair_refuses_groups_that_do_not_fit(groups):
         es.repair(bits("1010"), np.array(groups))
 
 
-# ---- ask ------------------------------------------------------------------------------------------------------------------------
+# ---- ask -----------------------------------------------------------------------------------------
 @given(st.integers(0, 1000), st.sampled_from([0.01, 0.5, 1.0]))
 def test_ask_never_returns_an_empty_group(seed, p):
     state = es.start([0.1, 100], len(GROUPS))
-    genomes, parent_of = es.ask(state, np.random.default_rng(seed), Search(population=7, p_mutation=p), GROUPS)
+    genomes, parent_of = es.ask(
+        state, np.random.default_rng(seed), Search(population=7, p_mutation=p), GROUPS
+    )
     assert genomes.shape == (7, len(GROUPS)) and genomes.dtype == bool
     assert parent_of.shape == (7,) and set(parent_of) <= {0, 1, 2}
     assert np.logical_or.reduceat(genomes, [0, 1, 4, 12], axis=1).all()
     if p == 1:
-        assert (genomes.sum(axis=1) == 4).all()  # all bits of the all-ones genome flip, four groups get one back
+        # all bits of the all-ones genome flip, four groups get one back
+        assert (genomes.sum(axis=1) == 4).all()
 
 
 def test_ask_draws_each_parent_equally_and_flips_both_ways():
     """20,000 children of three parents; bounds are 5 standard deviations."""
     n, p, n_bits = 20_000, 0.2, 12
     state = state_of("1" * n_bits, "1" * 6 + "0" * 6, "0" * 11 + "1", F=[[0, 2], [1, 1], [2, 0]])
-    genomes, parent_of = es.ask(state, np.random.default_rng(3), Search(population=n, p_mutation=p), np.zeros(n_bits, dtype=int))
+    genomes, parent_of = es.ask(
+        state,
+        np.random.default_rng(3),
+        Search(population=n, p_mutation=p),
+        np.zeros(n_bits, dtype=int),
+    )
     shares = np.bincount(parent_of, minlength=3) / n
     assert abs(shares - 1 / 3).max() < 5 * np.sqrt(2 / 9 / n)
     flipped = genomes != state.parents[parent_of]
@@ -155,7 +172,10 @@ def test_ask_draws_each_parent_equally_and_flips_both_ways():
 def test_ask_takes_all_randomness_from_the_generator_and_leaves_the_state():
     state = toy_start()
     asked = [
-        es.ask(state, np.random.default_rng(seed), Search(population=30, p_mutation=0.1), TOY_GROUPS) for seed in ([0, 1], [0, 1], [0, 2])
+        es.ask(
+            state, np.random.default_rng(seed), Search(population=30, p_mutation=0.1), TOY_GROUPS
+        )
+        for seed in ([0, 1], [0, 1], [0, 2])
     ]
     np.testing.assert_array_equal(asked[0][0], asked[1][0])
     np.testing.assert_array_equal(asked[0][1], asked[1][1])
@@ -166,15 +186,22 @@ def test_ask_takes_all_randomness_from_the_generator_and_leaves_the_state():
 @pytest.mark.parametrize("p", [0.05, 0.2])
 @pytest.mark.parametrize("k", [1.0, 0.7, 0.5])
 def test_one_generation_without_selection_keeps_p_plus_1_minus_2p_k(p, k):
-    """Literature: bit flips drive the kept fraction k towards one half; the bound is 5 standard deviations of 300,000 bits."""
+    """Literature: bit flips drive the kept fraction k towards one half; the bound is 5 standard
+    deviations of 300,000 bits.
+    """
     n_bits = 3000
     parent = np.arange(n_bits) < k * n_bits
     state = State(1, np.stack([parent] * 3), np.zeros((3, 2)))
-    genomes, _ = es.ask(state, np.random.default_rng(0), Search(population=100, p_mutation=p), np.zeros(n_bits, dtype=int))
+    genomes, _ = es.ask(
+        state,
+        np.random.default_rng(0),
+        Search(population=100, p_mutation=p),
+        np.zeros(n_bits, dtype=int),
+    )
     assert abs(genomes.mean() - (p + (1 - 2 * p) * k)) < 5 * np.sqrt(p * (1 - p) / genomes.size)
 
 
-# ---- select ---------------------------------------------------------------------------------------------------------------------
+# ---- select --------------------------------------------------------------------------------------
 F_DRAWN = [[0.30, 40], [0.05, 90], [0.20, 55], [0.90, 10], [0.25, 80], [0.10, 85]]  # 4 is dominated
 
 
@@ -209,7 +236,8 @@ def test_select_leaves_its_argument_alone():
 
 def test_above_the_ceiling_cost_only_decides_between_equal_errors():
     assert es.select([[0.8, 1], [0.7, 9], [0.7, 8], [0.9, 0]], error_ceiling=0.5) == (2, 2, 2)
-    assert es.select([[0.8, 1], [NAN, 0], [0.1, INF], [0.9, 0]], error_ceiling=0.5) == (0, 0, 0)  # failed rows set no mark
+    # failed rows set no mark
+    assert es.select([[0.8, 1], [NAN, 0], [0.1, INF], [0.9, 0]], error_ceiling=0.5) == (0, 0, 0)
 
 
 @pytest.mark.parametrize("ceiling", [None, 0.5])
@@ -239,13 +267,14 @@ def test_selection_depends_on_no_order_and_obeys_the_ceiling(F, knee, ceiling, r
     assert chosen[0, 0] == F[:, 0].min()
 
 
-# ---- tell -----------------------------------------------------------------------------------------------------------------------
+# ---- tell ----------------------------------------------------------------------------------------
 def test_tell_selects_among_parents_and_offspring():
     state = state_of("1110", "0110", "0010", F=[[0.1, 9], [0.4, 6], [0.8, 3]], generation=4)
     offspring = bits("1100", "1000", "0100", "0111").astype(int)  # as other optimisers write them
     after = es.tell(state, offspring, [[0.2, 5], [0.05, 9.5], [0.9, 3], [0.5, 7]])
     assert after.generation == 5
-    assert text(after.parents) == ["1000", "1100", "0010"]  # knee: (.2, 5); light: the parent stays, its rival is dominated
+    # knee: (.2, 5); light: the parent stays, its rival is dominated
+    assert text(after.parents) == ["1000", "1100", "0010"]
     assert after.F.tolist() == [[0.05, 9.5], [0.2, 5], [0.8, 3]]
     assert after.parents.dtype == bool and after.F.dtype == float
     assert text(state.parents) == ["1110", "0110", "0010"] and state.generation == 4
@@ -281,13 +310,20 @@ def test_later_parents_always_compete_and_unpruned_offspring_never_unless_kept()
     state = state_of("1110", "0110", "0010", F=[[0.1, 75], [0.2, 40], [0.9, 25]])
     offspring, F = bits("1111", "0100"), [[0.01, 100], [0.95, 30]]
     assert same(es.tell(state, offspring, F), State(2, state.parents, state.F))
-    assert text(es.tell(state, offspring, F, Search(keep_unpruned=True)).parents) == ["1111", "0110", "0010"]
+    assert text(es.tell(state, offspring, F, Search(keep_unpruned=True)).parents) == [
+        "1111",
+        "0110",
+        "0010",
+    ]
 
 
 @pytest.mark.parametrize("keep", [False, True])
 def test_failed_generation_leaves_the_parents(keep):
     failed = [[INF, 10], [NAN, NAN], [0.1, INF]]
-    for state in (es.start([0.1, 100], 4), state_of("1110", "0110", "0010", F=[[0.1, 75], [0.2, 40], [0.9, 25]], generation=3)):
+    for state in (
+        es.start([0.1, 100], 4),
+        state_of("1110", "0110", "0010", F=[[0.1, 75], [0.2, 40], [0.9, 25]], generation=3),
+    ):
         after = es.tell(state, bits("1000", "0100", "0001"), failed, Search(keep_unpruned=keep))
         assert same(after, State(state.generation + 1, state.parents, state.F))
     # the unpruned network does not slip in later because the first generation failed
@@ -296,7 +332,9 @@ def test_failed_generation_leaves_the_parents(keep):
 
 
 def test_failed_offspring_beside_good_ones_never_become_parents():
-    after = es.tell(es.start([0.1, 100], 4), bits("1000", "0110", "0001"), [[NAN, 1], [0.2, 40], [0.0, INF]])
+    after = es.tell(
+        es.start([0.1, 100], 4), bits("1000", "0110", "0001"), [[NAN, 1], [0.2, 40], [0.0, INF]]
+    )
     assert text(after.parents) == ["0110"] * 3
     assert np.isfinite(after.F).all()
 
@@ -311,13 +349,15 @@ def test_every_generation_competes_the_last_one_too():
     assert text(last.parents)[0] == text(best)[0] and last.F[0].tolist() == [0, N_BITS // 2]
 
 
-@pytest.mark.parametrize(("n_bits", "F"), [(4, [[0.1, 1], [0.2, 1]]), (4, [0.1, 1]), (5, [[0.1, 1]])])
+@pytest.mark.parametrize(
+    ("n_bits", "F"), [(4, [[0.1, 1], [0.2, 1]]), (4, [0.1, 1]), (5, [[0.1, 1]])]
+)
 def test_tell_refuses_genomes_and_objectives_that_do_not_fit(n_bits, F):
     with pytest.raises(StrategyError, match=r"must be \[n, 4\] and \[n, 2\]"):
         es.tell(es.start([0.1, 100], 4), np.zeros((1, n_bits), dtype=bool), F)
 
 
-# ---- whole searches -------------------------------------------------------------------------------------------------------------
+# ---- whole searches ------------------------------------------------------------------------------
 @pytest.mark.parametrize("knee", ["mmd", "win"])
 @pytest.mark.parametrize("keep_unpruned", [False, True])
 def test_search_improves_and_its_roles_separate(knee, keep_unpruned):
@@ -336,17 +376,23 @@ def test_search_improves_and_its_roles_separate(knee, keep_unpruned):
     assert state.F[2, 1] < 0.35 * N_BITS < state.F[0, 1]
     np.testing.assert_array_equal(state.F, toy(state.parents))
     # heavy and light keep the best error and the least cost ever seen
-    assert state.F[0, 0] == (0 if keep_unpruned else archive[:, 0].min()) and state.F[2, 1] == archive[:, 1].min()
+    assert (
+        state.F[0, 0] == (0 if keep_unpruned else archive[:, 0].min())
+        and state.F[2, 1] == archive[:, 1].min()
+    )
 
 
 def test_killed_and_resumed_search_draws_the_same_bits(tmp_path):
-    """As the study does it: a generator from (seed, generation), the state saved after every generation."""
+    """As the study does it: a generator from (seed, generation), the state saved after every
+    generation.
+    """
     whole, cut = toy_start(), toy_start()
     for _ in range(8):
         whole, _ = generation(whole, seed=5)
     for _ in range(8):
         cut.save(tmp_path / "state.npz")
-        np.random.default_rng([5, cut.generation]).random(17)  # a killed attempt leaves nothing behind
+        # a killed attempt leaves nothing behind
+        np.random.default_rng([5, cut.generation]).random(17)
         cut, _ = generation(State.load(tmp_path / "state.npz"), seed=5)
     assert same(whole, cut)
     other = toy_start()
@@ -355,14 +401,18 @@ def test_killed_and_resumed_search_draws_the_same_bits(tmp_path):
     assert not same(whole, other)
 
 
-# ---- files ----------------------------------------------------------------------------------------------------------------------
+# ---- files ---------------------------------------------------------------------------------------
 def test_state_round_trip(tmp_path):
-    state = state_of("1110", "0110", "0010", F=[[0.1, 75.5], [1 / 3, 40], [0.9, 2.5e8]], generation=7)
+    state = state_of(
+        "1110", "0110", "0010", F=[[0.1, 75.5], [1 / 3, 40], [0.9, 2.5e8]], generation=7
+    )
     path = tmp_path / "state.npz"
     state.save(path)
     loaded = State.load(str(path))
     assert same(loaded, state)
-    assert type(loaded.generation) is int and loaded.parents.dtype == bool and loaded.F.dtype == float
+    assert (
+        type(loaded.generation) is int and loaded.parents.dtype == bool and loaded.F.dtype == float
+    )
     first = path.read_bytes()
     loaded.save(str(path))  # over the old one
     assert path.read_bytes() == first

@@ -14,7 +14,9 @@ from pathlib import Path
 import nbformat
 import pytest
 
-spec = importlib.util.spec_from_file_location("execute", Path(__file__).parents[1] / "notebooks" / "execute.py")
+spec = importlib.util.spec_from_file_location(
+    "execute", Path(__file__).parents[1] / "notebooks" / "execute.py"
+)
 execute = importlib.util.module_from_spec(spec)
 sys.modules["execute"] = execute  # dataclasses look their module up
 spec.loader.exec_module(execute)
@@ -23,19 +25,32 @@ KERNELSPEC = {"name": "python3", "display_name": "Python 3", "language": "python
 
 
 def write_notebook(path: Path, *cells: str) -> None:
-    parameters = nbformat.v4.new_code_cell("n: float = 1  # a number\nnames: list = []", metadata={"tags": ["parameters"]})
+    parameters = nbformat.v4.new_code_cell(
+        "n: float = 1  # a number\nnames: list = []", metadata={"tags": ["parameters"]}
+    )
     code = [nbformat.v4.new_code_cell(c) for c in cells]
-    nbformat.write(nbformat.v4.new_notebook(cells=[parameters, *code], metadata={"kernelspec": KERNELSPEC}), path)
+    nbformat.write(
+        nbformat.v4.new_notebook(cells=[parameters, *code], metadata={"kernelspec": KERNELSPEC}),
+        path,
+    )
 
 
 @pytest.fixture
 def root(tmp_path):
-    """A repository with three sets: one good, one that fails, one with a parameter that its notebook does not know."""
+    """A repository with three sets: one good, one that fails, one with a parameter that its
+    notebook does not know.
+    """
     (tmp_path / "notebooks").mkdir()
     (tmp_path / "dpes").mkdir()
     (tmp_path / "dpes" / "module.py").write_text("x = 1\n")
-    (tmp_path / "notebooks" / "runs.yml").write_text("a.ipynb:\n  good: {n: 2}\n  typo: {m: 2}\nb.ipynb:\n  bad: {}\n")
-    write_notebook(tmp_path / "notebooks" / "a.ipynb", "import os", "print(n, os.path.exists('dpes/module.py'))")
+    (tmp_path / "notebooks" / "runs.yml").write_text(
+        "a.ipynb:\n  good: {n: 2}\n  typo: {m: 2}\nb.ipynb:\n  bad: {}\n"
+    )
+    write_notebook(
+        tmp_path / "notebooks" / "a.ipynb",
+        "import os",
+        "print(n, os.path.exists('dpes/module.py'))",
+    )
     write_notebook(tmp_path / "notebooks" / "b.ipynb", "1 / 0", "print('never')")
     return tmp_path
 
@@ -45,12 +60,19 @@ def page(root: Path, name: str) -> Path:
 
 
 def texts(path: Path) -> list[str]:
-    return [o.text for c in nbformat.read(path, 4).cells if c.cell_type == "code" for o in c.outputs if o.output_type == "stream"]
+    return [
+        o.text
+        for c in nbformat.read(path, 4).cells
+        if c.cell_type == "code"
+        for o in c.outputs
+        if o.output_type == "stream"
+    ]
 
 
 def test_a_chapter_is_executed_once_with_its_parameters(root, capsys):
     assert execute.main(["good"], root) == 0
-    assert texts(page(root, "good")) == ["2 True\n"]  # the parameter arrived, the repository is the working directory
+    # the parameter arrived, the repository is the working directory
+    assert texts(page(root, "good")) == ["2 True\n"]
     first = page(root, "good").read_bytes()
     assert not (root / "build" / "notebooks" / "good.ipynb").exists()
 
@@ -65,8 +87,10 @@ def test_a_chapter_is_executed_once_with_its_parameters(root, capsys):
 
 
 NOISY = (
-    "import sys, time, warnings\nimport numpy as np\nimport matplotlib.pyplot as plt\nimport pandas as pd",
-    "print('one', flush=True)\ntime.sleep(np.random.default_rng().uniform(0, 0.5))\nprint('two')\nprint('three', file=sys.stderr)",
+    "import sys, time, warnings\nimport numpy as np\nimport matplotlib.pyplot as plt\nimport "
+    "pandas as pd",
+    "print('one', flush=True)\ntime.sleep(np.random.default_rng().uniform(0, "
+    "0.5))\nprint('two')\nprint('three', file=sys.stderr)",
     "warnings.warn('of this cell')",
     "object()",
     "print(object())",
@@ -82,10 +106,18 @@ def test_executing_twice_gives_the_same_bytes(root):
         assert execute.main(["good", "--force"], root) == 0
         pages.append(page(root, "good").read_bytes())
     assert pages[0] == pages[1]
-    outputs = [c.outputs for c in nbformat.read(page(root, "good"), 4).cells if c.cell_type == "code"][3:]
-    assert [(o.name, o.text) for o in outputs[0]] == [("stdout", "one\ntwo\n"), ("stderr", "three\n")]
+    outputs = [
+        c.outputs for c in nbformat.read(page(root, "good"), 4).cells if c.cell_type == "code"
+    ][3:]
+    assert [(o.name, o.text) for o in outputs[0]] == [
+        ("stdout", "one\ntwo\n"),
+        ("stderr", "three\n"),
+    ]
     assert outputs[1][0].text.startswith("cell.py:1: UserWarning: of this cell")
-    assert outputs[2][0].data == {"text/plain": "<object>"} and outputs[3][0].text == "<object object>\n"
+    assert (
+        outputs[2][0].data == {"text/plain": "<object>"}
+        and outputs[3][0].text == "<object object>\n"
+    )
     assert {"image/png"} < set(outputs[4][0].data) and {"text/html"} < set(outputs[5][0].data)
 
 
@@ -96,13 +128,17 @@ def test_text_that_only_looks_like_an_address_stays():
 
 
 def interrupt(root: Path, started: Path) -> tuple[int, str]:
-    """(exit status, stderr) of a command that gets Ctrl-C as soon as a cell has written ``started``."""
+    """(exit status, stderr) of a command that gets Ctrl-C as soon as a cell has written
+    ``started``.
+    """
     code = (  # a shell that puts the tests into the background has Ctrl-C ignored
         "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         f"sys.path.insert(0, {str(Path(execute.__file__).parent)!r})\n"
         f"import pathlib, execute; sys.exit(execute.main([], pathlib.Path({str(root)!r})))"
     )
-    with subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE, text=True, start_new_session=True) as process:
+    with subprocess.Popen(
+        [sys.executable, "-c", code], stderr=subprocess.PIPE, text=True, start_new_session=True
+    ) as process:
         while process.poll() is None and not started.exists():
             time.sleep(0.05)
         os.killpg(process.pid, signal.SIGINT)  # as a terminal does
@@ -118,7 +154,8 @@ def test_ctrl_c_ends_with_one_line_and_no_half_chapter(root):
     page(root, "first").write_text("the last good page")
     code, error = interrupt(root, root / "started")
     assert code == 130, error
-    lines = [x for x in error.replace("\r", "\n").splitlines() if x.strip() and "cells," not in x]  # but for the progress
+    # but for the progress
+    lines = [x for x in error.replace("\r", "\n").splitlines() if x.strip() and "cells," not in x]
     assert lines == ["execute: stopped; finished chapters are kept, the same command does the rest"]
     assert [p.name for p in page(root, "first").parent.iterdir()] == ["first.ipynb"]
     assert page(root, "first").read_text() == "the last good page"
@@ -135,7 +172,10 @@ def test_the_state_follows_what_the_page_is_made_from(root):
     nbformat.write(nb, chapter.page)
     assert chapter.state() == "fresh"
     outputs = json.loads(chapter.source.read_text())
-    outputs["cells"][1] |= {"execution_count": 7, "outputs": [nbformat.v4.new_output("stream", text="old")]}
+    outputs["cells"][1] |= {
+        "execution_count": 7,
+        "outputs": [nbformat.v4.new_output("stream", text="old")],
+    }
     chapter.source.write_text(json.dumps(outputs))
     assert chapter.state() == "fresh"  # outputs of the source do not count
     (root / "dpes" / "module.py").write_text("x = 2\n")
@@ -155,7 +195,10 @@ def test_a_failing_notebook_leaves_the_old_page_and_the_others_go_on(root, capsy
     assert page(root, "bad").read_text() == "the last good page"
     assert page(root, "good").exists()
     line = next(x for x in capsys.readouterr().err.splitlines() if "failed" in x)
-    assert "bad: cell 2 failed with ZeroDivisionError: division by zero" in line and "stays as it was" in line
+    assert (
+        "bad: cell 2 failed with ZeroDivisionError: division by zero" in line
+        and "stays as it was" in line
+    )
     assert (root / "build" / "notebooks" / "bad.ipynb").exists()
 
 
@@ -197,7 +240,17 @@ def test_patterns_choose_in_the_order_of_the_file(root):
 
 def test_values_from_the_command_line():
     given = ["3", "1e-3", "true", "False", "None", "null", "[1, 2]", "resnet20", "a b"]
-    assert [execute.value(t) for t in given] == [3, 0.001, True, False, None, None, [1, 2], "resnet20", "a b"]
+    assert [execute.value(t) for t in given] == [
+        3,
+        0.001,
+        True,
+        False,
+        None,
+        None,
+        [1, 2],
+        "resnet20",
+        "a b",
+    ]
 
 
 def test_list_executes_nothing(root, capsys):
@@ -210,15 +263,25 @@ def test_list_executes_nothing(root, capsys):
 def test_a_page_says_what_is_true_of_its_family_alone(root):
     """Cells that are tagged take their texts from notebooks/texts/; no tag stays."""
     (root / "notebooks" / "texts").mkdir()
-    (root / "notebooks" / "texts" / "resnet.md").write_text("<!-- title -->\n# Additions\n\n<!-- end -->\nThat is all.\n")
-    cells = [nbformat.v4.new_markdown_cell(text, metadata={"tags": [f"own-{text}"]}) for text in ("title", "other")]
+    (root / "notebooks" / "texts" / "resnet.md").write_text(
+        "<!-- title -->\n# Additions\n\n<!-- end -->\nThat is all.\n"
+    )
+    cells = [
+        nbformat.v4.new_markdown_cell(text, metadata={"tags": [f"own-{text}"]})
+        for text in ("title", "other")
+    ]
     parameters = nbformat.v4.new_code_cell('model: str = ""', metadata={"tags": ["parameters"]})
-    notebook = nbformat.v4.new_notebook(cells=[*cells, parameters], metadata={"kernelspec": KERNELSPEC})
+    notebook = nbformat.v4.new_notebook(
+        cells=[*cells, parameters], metadata={"kernelspec": KERNELSPEC}
+    )
     nbformat.write(notebook, root / "notebooks" / "a.ipynb")
     (root / "notebooks" / "runs.yml").write_text("a.ipynb:\n  good: {model: resnet8}\n")
     assert execute.main(["good"], root) == 0
     title, other, *_ = nbformat.read(page(root, "good"), 4).cells
-    assert (title.source, other.source) == ("# Additions", "other") and not {"tags"} & {*title.metadata, *other.metadata}
+    assert (title.source, other.source) == ("# Additions", "other") and not {"tags"} & {
+        *title.metadata,
+        *other.metadata,
+    }
     assert execute.chapters(root)["good"].state() == "fresh"
     (root / "notebooks" / "texts" / "resnet.md").write_text("<!-- title -->\n# Sums\n")
     assert execute.chapters(root)["good"].state() == "stale"
@@ -227,6 +290,11 @@ def test_a_page_says_what_is_true_of_its_family_alone(root):
 def test_every_family_has_all_texts():
     notebooks = Path(execute.__file__).parent
     cells = json.loads((notebooks / "network.ipynb").read_text())["cells"]
-    tags = {t.removeprefix("own-") for c in cells for t in c["metadata"].get("tags", []) if t.startswith("own-")}
+    tags = {
+        t.removeprefix("own-")
+        for c in cells
+        for t in c["metadata"].get("tags", [])
+        if t.startswith("own-")
+    }
     for name in ("quick-cnn", "quick-resnet", "quick-densenet"):
         assert set(execute.chapters(notebooks.parent)[name].own_texts()) == tags

@@ -91,10 +91,7 @@ def no_columns(conv, norm, reader, i):
 
 MISTAKES = {
     "chain-macs": [
-        (
-            lambda w: 2 * dpes.macs(lessons.plain(w), lessons.EXAMPLE),
-            "one multiply-add is one MAC",
-        )
+        (lambda w: 2 * dpes.macs(lessons.plain(w), lessons.EXAMPLE), "one multiply-add is one MAC")
     ],
     "share-for-half": [
         (0.5, "leave a quarter"),

@@ -11,6 +11,7 @@ import torch
 
 from dpes import slim, trace
 from dpes.__main__ import main
+from dpes.errors import MissingPackage
 from dpes.study import exporting, models
 
 X = torch.randn(3, 1, 32, 32, generator=torch.Generator().manual_seed(0))
@@ -54,7 +55,9 @@ class TurnsWithItsInput(torch.nn.Linear):
 
 
 def test_what_cannot_be_written_or_read_is_said_in_one_line(pair, tmp_path):
-    with pytest.raises(exporting.ExportError, match="^TurnsWithItsInput: cannot be written as ONNX") as caught:
+    with pytest.raises(
+        exporting.ExportError, match="^TurnsWithItsInput: cannot be written as ONNX"
+    ) as caught:
         exporting.export(TurnsWithItsInput(4, 3), torch.randn(2, 4), tmp_path / "x.onnx")
     assert "\n" not in str(caught.value) and not list(tmp_path.iterdir())
     (tmp_path / "damaged.onnx").write_text("not a network")
@@ -65,18 +68,25 @@ def test_what_cannot_be_written_or_read_is_said_in_one_line(pair, tmp_path):
 
 
 def test_comparison_measures_size_and_ratio(pair, tmp_path):
-    paths = {name: exporting.export(net, X, tmp_path / f"{name}.onnx") for name, net in zip(("full", "small"), pair, strict=True)}
-    table = exporting.compare(paths, dict(zip(("full", "small"), pair, strict=True)), "full", X, rounds=5)
+    paths = {
+        name: exporting.export(net, X, tmp_path / f"{name}.onnx")
+        for name, net in zip(("full", "small"), pair, strict=True)
+    }
+    table = exporting.compare(
+        paths, dict(zip(("full", "small"), pair, strict=True)), "full", X, rounds=5
+    )
     assert table["full"]["ratio"] == table["full"]["torch_ratio"] == 1.0
     assert table["small"]["bytes"] < table["full"]["bytes"] == paths["full"].stat().st_size
     for runtime in ("", "torch_"):
-        low, ratio, high, seconds = (table["small"][runtime + key] for key in ("low", "ratio", "high", "seconds"))
+        low, ratio, high, seconds = (
+            table["small"][runtime + key] for key in ("low", "ratio", "high", "seconds")
+        )
         assert low <= ratio <= high and seconds > 0
 
 
 def test_missing_packages_are_named(pair, tmp_path, monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(exporting.ExportError, match=r"onnx is not installed: pip install 'dpes\[onnx\]'"):
+    with pytest.raises(MissingPackage, match=r"onnx is not installed: pip install 'dpes\[study\]'"):
         exporting.export(pair[0], X, tmp_path / "x.onnx")
 
 
@@ -84,7 +94,14 @@ def test_missing_packages_are_named(pair, tmp_path, monkeypatch):
 def test_command(finished, tmp_path, capsys):
     assert main(["export", str(finished.path), "--out", str(tmp_path)]) == 0
     out = capsys.readouterr().out
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["baseline.onnx", "heavy.onnx", "knee.onnx", "light.onnx"]
-    assert all(role in out for role in ("baseline", "heavy", "knee", "light")) and "differs by" in out
+    assert sorted(p.name for p in tmp_path.iterdir()) == [
+        "baseline.onnx",
+        "heavy.onnx",
+        "knee.onnx",
+        "light.onnx",
+    ]
+    assert (
+        all(role in out for role in ("baseline", "heavy", "knee", "light")) and "differs by" in out
+    )
     assert main(["export", str(tmp_path / "nothing")]) == 2
     assert capsys.readouterr().err.count("\n") == 1

@@ -57,7 +57,10 @@ def test_errors_depend_on_nothing_but_the_genome(kind, setting):
 def test_half_precision_changes_few_errors(kind, setting):
     jobs = draws(setting[1], 4)
     changes = {"fitness": kind, "partial_epochs": 1, "partial_images": 200, "search_images": 300}
-    single, half = (np.array(list(workers.serial(fitness(setting, precision=p, **changes), jobs))) for p in (None, "bfloat16"))
+    single, half = (
+        np.array(list(workers.serial(fitness(setting, precision=p, **changes), jobs)))
+        for p in (None, "bfloat16")
+    )
     assert np.abs(single - half).max() <= 0.03
     assert not torch.is_autocast_enabled("cpu")
 
@@ -75,23 +78,35 @@ def test_a_genome_that_returns_has_the_same_error(kind, setting):
 def test_partial_training_has_a_stream_for_each_seed_and_genome(setting):
     a, b = draws(setting[1], 2)
     assert len({genome_seed(s, g) for s in (0, 1, 2**63 - 1) for g in (a, b)}) == 6
-    settings = make_settings("smoke", fitness="partial", partial_epochs=1, partial_images=100, partial_lr=0.1).search
+    settings = make_settings(
+        "smoke", fitness="partial", partial_epochs=1, partial_images=100, partial_lr=0.1
+    ).search
     weights = []
     for seed in (0, 0, 1):
         one = Fitness(*setting, settings, seed)
         one(a)
-        weights.append(next(one.scratch.parameters()).detach().clone())  # of the candidate that was evaluated last
+        # of the candidate that was evaluated last
+        weights.append(next(one.scratch.parameters()).detach().clone())
     assert torch.equal(weights[0], weights[1]) and not torch.equal(weights[0], weights[2])
 
 
 def test_brief_training_is_judged_by_statistics_of_the_cut_network(setting):
-    """A few steps leave most of the full network's running averages in batch norm; recalibration after them does not."""
-    changes = {"fitness": "partial-recalibrate", "partial_epochs": 1, "partial_images": 100, "partial_lr": 0.01}
+    """A few steps leave most of the full network's running averages in batch norm; recalibration
+    after them does not.
+    """
+    changes = {
+        "fitness": "partial-recalibrate",
+        "partial_epochs": 1,
+        "partial_images": 100,
+        "partial_lr": 0.01,
+    }
     one, genome = fitness(setting, **changes), draws(setting[1], 1)[0]
     one(genome)
     trained = {k: v.clone() for k, v in one.scratch.state_dict().items()}
     judging.recalibrate(one.scratch, one.calibration_batches())
-    assert all(torch.equal(v, trained[k]) for k, v in one.scratch.state_dict().items() if "running" in k)
+    assert all(
+        torch.equal(v, trained[k]) for k, v in one.scratch.state_dict().items() if "running" in k
+    )
     start = fitness(setting, **changes | {"fitness": "recalibrate"})
     start(genome)
     assert not torch.equal(next(start.scratch.parameters()), next(one.scratch.parameters()))
@@ -130,12 +145,14 @@ def test_processes_leave_nothing_behind(tmp_path):
     """Nothing that Python would complain of when it ends, such as a semaphore."""
     (tmp_path / "script.py").write_text(
         "import numpy as np, torch\n"
-        "from dpes import Search, trace\nfrom dpes.strategy import workers\nfrom dpes.study import data, models\n"
+        "from dpes import Search, trace\nfrom dpes.strategy import workers\nfrom dpes.study import "
+        "data, models\n"
         "from dpes.study.fitness import Fitness, build\n"
         "if __name__ == '__main__':\n"
         "    net = models.build('resnet8', channels=1).eval()\n"
         "    layout = trace(net, torch.zeros(1, 1, 32, 32))\n"
-        "    one = Fitness(net, layout, data.load('digits'), Search(calibration_images=20, search_images=20, batch_size=20))\n"
+        "    one = Fitness(net, layout, data.load('digits'), Search(calibration_images=20, "
+        "search_images=20, batch_size=20))\n"
         "    with workers.processes(build, one.parts(), 2) as errors:\n"
         "        print(len(list(errors([np.ones(layout.n_bits, dtype=bool)] * 2))))\n"
     )
@@ -178,7 +195,10 @@ def test_fitness_leaves_the_network_alone(kind, setting):
     one(draws(layout, 1)[0])
     one(np.ones(layout.n_bits, dtype=bool))
     assert all(torch.equal(v, before[k]) for k, v in network.state_dict().items())
-    assert momenta == [m.momentum for m in network.modules() if hasattr(m, "momentum")] and not network.training
+    assert (
+        momenta == [m.momentum for m in network.modules() if hasattr(m, "momentum")]
+        and not network.training
+    )
 
 
 def test_the_order_in_which_weights_lie_changes_nothing(setting):
@@ -188,17 +208,26 @@ def test_the_order_in_which_weights_lie_changes_nothing(setting):
     for order in (torch.contiguous_format, torch.channels_last):
         one = Fitness(copy.deepcopy(network).to(memory_format=order), layout, digits, search)
         cuts.append([one(genome), *(p.clone() for p in one.scratch.parameters())])
-    assert cuts[0][0] == cuts[1][0] and all(torch.equal(a, b) for a, b in zip(cuts[0][1:], cuts[1][1:], strict=True))
+    assert cuts[0][0] == cuts[1][0] and all(
+        torch.equal(a, b) for a, b in zip(cuts[0][1:], cuts[1][1:], strict=True)
+    )
     last = copy.deepcopy(network).to(memory_format=torch.channels_last)
     assert all(
-        torch.equal(a, b) for a, b in zip(slim(last, layout, genome).parameters(), slim(network, layout, genome).parameters(), strict=True)
+        torch.equal(a, b)
+        for a, b in zip(
+            slim(last, layout, genome).parameters(),
+            slim(network, layout, genome).parameters(),
+            strict=True,
+        )
     )
 
 
 def test_freed_memory_is_kept_where_the_c_library_can(monkeypatch):
     workers.keep_freed_memory()
     for problem in (OSError, AttributeError, TypeError):
-        monkeypatch.setattr(workers.ctypes, "CDLL", lambda _, problem=problem: (_ for _ in ()).throw(problem))
+        monkeypatch.setattr(
+            workers.ctypes, "CDLL", lambda _, problem=problem: (_ for _ in ()).throw(problem)
+        )
         workers.keep_freed_memory()
 
 
@@ -206,8 +235,12 @@ def test_fitness_none_is_the_error_of_the_cut(setting):
     network, layout, digits = setting
     genome = draws(layout, 1)[0]
     cut = slim(network, layout, genome)
-    assert fitness(setting, fitness="none")(genome) == train.error_rate(cut, digits.search.first(100), digits)
-    assert fitness(setting, fitness="none", error_on="train")(genome) == train.error_rate(cut, digits.train.first(100), digits)
+    assert fitness(setting, fitness="none")(genome) == train.error_rate(
+        cut, digits.search.first(100), digits
+    )
+    assert fitness(setting, fitness="none", error_on="train")(genome) == train.error_rate(
+        cut, digits.train.first(100), digits
+    )
 
 
 def test_a_failed_candidate_is_worst_and_said(setting, monkeypatch):
@@ -243,7 +276,8 @@ def test_workers_end_with_a_parent_that_is_killed(setting, tmp_path):
     """They hold the pipe to this process open as long as they live."""
     code = (
         "import numpy as np, os, signal, torch\n"
-        "from dpes import make_settings, trace\nfrom dpes.strategy import workers\nfrom dpes.study import data, models\n"
+        "from dpes import make_settings, trace\nfrom dpes.strategy import workers\nfrom dpes.study "
+        "import data, models\n"
         "from dpes.study.fitness import Fitness, build\n"
         "network, digits = models.build('vgg-tiny', channels=1), data.load('digits')\n"
         "layout = trace(network, torch.zeros(1, 1, 32, 32))\n"
@@ -252,7 +286,9 @@ def test_workers_end_with_a_parent_that_is_killed(setting, tmp_path):
         "    print(next(errors([np.ones(layout.n_bits, dtype=bool)] * 2)), flush=True)\n"
         "    os.kill(os.getpid(), signal.SIGKILL)"
     )
-    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, start_new_session=True) as parent:
+    with subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, start_new_session=True
+    ) as parent:
         try:
             out, _ = parent.communicate(timeout=60)
         except subprocess.TimeoutExpired:
@@ -263,7 +299,10 @@ def test_workers_end_with_a_parent_that_is_killed(setting, tmp_path):
 
 def test_search_reevaluates_nothing(setting):
     """A genome that comes back, and all of a history, cost nothing."""
-    layout, settings = setting[1], make_settings("smoke", population=8, generations=3, p_mutation=0.02).search
+    layout, settings = (
+        setting[1],
+        make_settings("smoke", population=8, generations=3, p_mutation=0.02).search,
+    )
     asked, history = [], []
 
     def errors(genomes):

@@ -1,4 +1,6 @@
-"""The studies of fitness and of running time: statistics against other sources, resumption, pages true to their results."""
+"""The studies of fitness and of running time: statistics against other sources, resumption, pages
+true to their results.
+"""
 
 from __future__ import annotations
 
@@ -27,10 +29,12 @@ import fitness  # noqa: E402
 import scaling  # noqa: E402
 
 
-# ---- the study, small -----------------------------------------------------------------------------------------------------------
+# ---- the study, small ----------------------------------------------------------------------------
 @pytest.fixture
 def small(monkeypatch, tmp_path):
-    """A function that makes the study of four genomes of a tiny network on digits, and continues it."""
+    """A function that makes the study of four genomes of a tiny network on digits, and continues
+    it.
+    """
     tiny = replace(fitness.BASE, calibration_images=64, search_images=50, batch_size=32)
     partial = replace(tiny, fitness="partial", partial_epochs=1, partial_images=64)
     searches = {
@@ -45,7 +49,9 @@ def small(monkeypatch, tmp_path):
     monkeypatch.setattr(fitness, "FINETUNE", Training(epochs=1, lr=0.02, images=64))
     monkeypatch.setattr(fitness, "JUDGED", 50)
     network, digits = models.build("resnet8", channels=1).eval(), data.load("digits")
-    return lambda name="fitness.json": fitness.Study(network, digits, tmp_path / name, genomes=4, checkpoints=tmp_path)
+    return lambda name="fitness.json": fitness.Study(
+        network, digits, tmp_path / name, genomes=4, checkpoints=tmp_path
+    )
 
 
 def without_times(stored):
@@ -57,8 +63,12 @@ def without_times(stored):
 def test_study_continues_where_it_stopped_to_the_same_numbers(small, monkeypatch):
     whole = small()
     whole.run(finetuned=3)
-    assert [("finetuned" in r) for r in whole.stored["rows"]].count(True) == 3 and whole.stored == json.loads(whole.results.read_text())
-    assert whole.stored["unpruned"]["recalibrated"]["search"] <= 1 and len(whole.stored["rows"]) == 4
+    assert [("finetuned" in r) for r in whole.stored["rows"]].count(
+        True
+    ) == 3 and whole.stored == json.loads(whole.results.read_text())
+    assert (
+        whole.stored["unpruned"]["recalibrated"]["search"] <= 1 and len(whole.stored["rows"]) == 4
+    )
 
     def stop(study, row, genome):
         raise KeyboardInterrupt
@@ -69,7 +79,8 @@ def test_study_continues_where_it_stopped_to_the_same_numbers(small, monkeypatch
         broken.run()
     kept = json.loads(broken.results.read_text())
     assert len(kept["rows"]) == 4 and not any("finetuned" in r for r in kept["rows"])
-    del kept["rows"][1]["brief"], kept["unpruned"]["brief"]  # as if written before there was such a fitness
+    # as if written before there was such a fitness
+    del kept["rows"][1]["brief"], kept["unpruned"]["brief"]
     broken.results.write_text(json.dumps({**kept, "rows": kept["rows"][:2]}))
     again = small("broken.json")
     again.run(finetuned=3)
@@ -92,18 +103,26 @@ def test_row_holds_the_errors_of_the_fitness(small):
     row = study.cheap(0, study.genomes[0], 0.5)
     assert row["recalibrated"]["search"] == study.fitness["recalibrated"](study.genomes[0])
     bench = study.fitness["recalibrated"].scratch
-    assert row["recalibrated"]["test"] == error_rate(bench, study.dataset.test.first(50), study.dataset)
+    assert row["recalibrated"]["test"] == error_rate(
+        bench, study.dataset.test.first(50), study.dataset
+    )
     judged = study.dataset.search.first(50)
     with torch.no_grad():
         logits = bench(data.normalise(judged.x, study.dataset))
-    assert row["recalibrated"]["search_loss"] == pytest.approx(float(torch.nn.functional.cross_entropy(logits, judged.y)), rel=1e-4)
+    assert row["recalibrated"]["search_loss"] == pytest.approx(
+        float(torch.nn.functional.cross_entropy(logits, judged.y)), rel=1e-4
+    )
 
 
 def test_genomes_are_the_same_whenever_drawn():
     layout = trace(models.build("resnet56", source="akamaster"), torch.zeros(1, 3, 32, 32))
     fractions, genomes = fitness.random_genomes(40, layout.group_of_bit)
     assert np.array_equal(genomes, fitness.random_genomes(40, layout.group_of_bit)[1])
-    assert np.allclose(genomes.mean(1), fractions, atol=0.06) and 0.3 <= fractions.min() and fractions.max() <= 0.98
+    assert (
+        np.allclose(genomes.mean(1), fractions, atol=0.06)
+        and 0.3 <= fractions.min()
+        and fractions.max() <= 0.98
+    )
     assert all(genomes[:, g.bits].any(1).all() for g in layout.groups)
 
 
@@ -116,7 +135,7 @@ def test_order_of_fine_tunings_is_spread(n):
             assert np.diff([0, *sorted(order[:k]), n]).max() <= n / (k + 1) + 1
 
 
-# ---- statistics -----------------------------------------------------------------------------------------------------------------
+# ---- statistics ----------------------------------------------------------------------------------
 def test_correlations_are_scipys(rng):
     x = rng.normal(size=40).round(1)
     y = (x + rng.normal(size=40)).round(1)
@@ -124,14 +143,21 @@ def test_correlations_are_scipys(rng):
     assert estimate == pytest.approx(spearmanr(x, y).statistic) and low < estimate < high
     assert fitness.spearman(x, y) == (estimate, low, high)
     z = x + rng.normal(size=40)
-    rx, ry, rz = (np.argsort(np.argsort(v)).astype(float) for v in (x + 1e-9 * np.arange(40), y + 1e-9 * np.arange(40), z))
+    rx, ry, rz = (
+        np.argsort(np.argsort(v)).astype(float)
+        for v in (x + 1e-9 * np.arange(40), y + 1e-9 * np.arange(40), z)
+    )
     left = [v - np.polyval(np.polyfit(rz, v, 1), rz) for v in (rx, ry)]
     beyond = fitness.spearman_beyond(rx, ry, rz)
-    assert beyond[0] == pytest.approx(np.corrcoef(*left)[0, 1]) and beyond[1] < beyond[0] < beyond[2]
+    assert (
+        beyond[0] == pytest.approx(np.corrcoef(*left)[0, 1]) and beyond[1] < beyond[0] < beyond[2]
+    )
 
 
 def test_interval_covers_about_as_often_as_it_says(rng):
-    """95 % of samples of 40 should have the true rank correlation of a normal pair, 6/pi arcsin(rho/2), in their interval."""
+    """95 % of samples of 40 should have the true rank correlation of a normal pair, 6/pi
+    arcsin(rho/2), in their interval.
+    """
     truth, hits = 6 / np.pi * np.arcsin(0.6 / 2), 0
     for _ in range(60):
         x = rng.normal(size=40)
@@ -143,8 +169,11 @@ def test_interval_covers_about_as_often_as_it_says(rng):
 
 def test_neighbours_by_hand():
     left = np.array([0.50, 0.52, 0.54, 0.90])
-    pairs, (share, low, high) = fitness.neighbours(np.array([1.0, 2.0, 2.0, 0.0]), np.array([1.0, 2.0, 3.0, 0.0]), left)
-    assert (pairs, share) == (3, pytest.approx(2.5 / 3)) and low <= share <= high  # the last one has no neighbour, a tie counts half
+    pairs, (share, low, high) = fitness.neighbours(
+        np.array([1.0, 2.0, 2.0, 0.0]), np.array([1.0, 2.0, 3.0, 0.0]), left
+    )
+    # the last one has no neighbour, a tie counts half
+    assert (pairs, share) == (3, pytest.approx(2.5 / 3)) and low <= share <= high
     assert fitness.neighbours(left, left, np.array([0.1, 0.3, 0.5, 0.9]))[0] == 0
     assert fitness.neighbours(-left, left, left)[1][0] == 0
 
@@ -156,7 +185,13 @@ def made_up(rng, honest):
         left, own = rng.uniform(0.05, 0.95), rng.normal(0, 0.05)
         error = float(np.clip(0.9 - 0.8 * left + own, 0, 1))
         told = error if honest else float(np.clip(0.9 - 0.8 * left + rng.normal(0, 0.05), 0, 1))
-        entry = {"search": told, "test": told, "seconds": 1.0, "cpu_seconds": 1.0, "search_loss": told}
+        entry = {
+            "search": told,
+            "test": told,
+            "seconds": 1.0,
+            "cpu_seconds": 1.0,
+            "search_loss": told,
+        }
         row = {
             "index": i,
             "macs": int(1e6 * left),
@@ -171,7 +206,9 @@ def made_up(rng, honest):
     return {"unpruned": rows[0] | {"macs": 10**6}, "rows": rows}
 
 
-@pytest.mark.parametrize("honest, words", [(True, "better than chance**, with"), (False, "misleads")])
+@pytest.mark.parametrize(
+    "honest, words", [(True, "better than chance**, with"), (False, "misleads")]
+)
 def test_verdict_follows_from_the_numbers(honest, words, rng):
     stored = made_up(rng, honest)
     numbers = fitness.statistics(stored)
@@ -193,18 +230,26 @@ def test_page_of_a_study_in_progress(rng):
     assert len(fitness.draw(stored).axes) == 3
 
 
-# ---- what is published ----------------------------------------------------------------------------------------------------------
+# ---- what is published ---------------------------------------------------------------------------
 def test_published_fitness_page_is_true_to_its_results():
     stored = json.loads(fitness.RESULTS.read_text())
     numbers = fitness.statistics(stored)
     done = numbers["rows"] == fitness.GENOMES and numbers["finetuned"] >= fitness.FINETUNED
     if not done and fitness.PAGE.read_text() != fitness.page(stored):
         pytest.skip("the measurement goes on: python benchmarks/fitness.py, then --page")
-    assert fitness.PAGE.read_text() == fitness.page(stored) and fitness.FIGURE.stat().st_size > 10_000
-    assert stored["unpruned"]["recalibrated"]["search"] < 0.5 * stored["unpruned"]["recalibrated"]["test"]  # "so it has seen"
+    assert (
+        fitness.PAGE.read_text() == fitness.page(stored) and fitness.FIGURE.stat().st_size > 10_000
+    )
+    # "so it has seen"
+    assert (
+        stored["unpruned"]["recalibrated"]["search"]
+        < 0.5 * stored["unpruned"]["recalibrated"]["test"]
+    )
     if done:  # what the prose says of any numbers
-        assert numbers["table"]["macs"]["trained"][0] > 0.8  # "MACs alone order random genomes nearly as training does"
-        assert numbers["table"]["macs"]["finetuned"][0] > 0.9  # "whatever follows the MACs orders them nearly without a mistake"
+        # "MACs alone order random genomes nearly as training does"
+        assert numbers["table"]["macs"]["trained"][0] > 0.8
+        # "whatever follows the MACs orders them nearly without a mistake"
+        assert numbers["table"]["macs"]["finetuned"][0] > 0.9
         assert numbers["repeat"][0] > 0.95  # "2,000 images are enough to repeat the order"
 
 
@@ -217,15 +262,22 @@ def test_published_scaling_page_is_true_to_its_results():
         assert rounds <= barrier["measured"] / stored["nap"] < rounds + 0.5
     for net in stored["nets"]:  # "Layers of odd widths use the processor less well"
         assert net["slim_macs_per_second"] < net["macs_per_second"]
-    assert scaling.estimate(stored, "recalibrated", 100, 30).searching_seconds < 600  # "the search is not the problem"
+    # "the search is not the problem"
+    assert scaling.estimate(stored, "recalibrated", 100, 30).searching_seconds < 600
 
 
 def test_example_of_the_scaling_page_prints_what_it_shows():
     text = scaling.PAGE.read_text()
-    code, shown = re.search(r"```python\n(.*?)\n```", text, re.S)[1], re.search(r"```text\n(.*?)\n```", text, re.S)[1]
+    code, shown = (
+        re.search(r"```python\n(.*?)\n```", text, re.S)[1],
+        re.search(r"```text\n(.*?)\n```", text, re.S)[1],
+    )
     assert scaling.output_of(code) == shown
     last = [line for line in shown.splitlines() if line.startswith(("16", "32"))]
-    assert last[0].split("workers:")[1].split(" s,")[0] == last[1].split("workers:")[1].split(" s,")[0]  # "nothing is gained"
+    # "nothing is gained"
+    assert (
+        last[0].split("workers:")[1].split(" s,")[0] == last[1].split("workers:")[1].split(" s,")[0]
+    )
 
 
 def test_estimates_of_the_cluster():
@@ -233,7 +285,13 @@ def test_estimates_of_the_cluster():
     one, hundred = (scaling.estimate(stored, "all", gpus, 30) for gpus in (1, 100))
     assert hundred.rounds == 9 and one.rounds == one.candidates == 241
     wide = scaling.estimate(stored, "all", 100, 100)
-    assert wide.searching_seconds == pytest.approx(hundred.searching_seconds) and wide.candidates == 801
-    assert scaling.estimate(stored, "all", 100, 30, cores=2).searching_seconds > hundred.searching_seconds
+    assert (
+        wide.searching_seconds == pytest.approx(hundred.searching_seconds)
+        and wide.candidates == 801
+    )
+    assert (
+        scaling.estimate(stored, "all", 100, 30, cores=2).searching_seconds
+        > hundred.searching_seconds
+    )
     rate = scaling.gpu_macs_per_second(stored) / (3 * stored["imagenet"]["macs"])
     assert rate == pytest.approx(scaling.assumed("training_images_per_second"))

@@ -1,4 +1,6 @@
-"""Histories: every line is checked, the first damaged one is named, and nothing is written to a file that is refused."""
+"""Histories: every line is checked, the first damaged one is named, and nothing is written to a
+file that is refused.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,15 @@ from dpes.disk import read_json
 from dpes.errors import RunError
 from dpes.strategy.history import CHECKS, Candidate, read_history
 
-ENTRIES = {"generation": 1, "index": 0, "parent": "knee", "genome": "f0a1", "error": 0.25, "macs": 10, "params": 5}
+ENTRIES = {
+    "generation": 1,
+    "index": 0,
+    "parent": "knee",
+    "genome": "f0a1",
+    "error": 0.25,
+    "macs": 10,
+    "params": 5,
+}
 
 
 def line(**changes):
@@ -19,7 +29,12 @@ def line(**changes):
     return json.dumps({k: v for k, v in (ENTRIES | changes).items() if v is not ...})
 
 
-WHOLE = [line(generation=0, parent=""), line(), line(index=1, error=float("inf")), line(generation=2, cost=0.5)]
+WHOLE = [
+    line(generation=0, parent=""),
+    line(),
+    line(index=1, error=float("inf")),
+    line(generation=2, cost=0.5),
+]
 
 
 @pytest.fixture
@@ -78,7 +93,9 @@ def test_a_wrong_line_is_refused_by_number_and_nothing_is_written(text, words, w
     with pytest.raises(RunError) as caught:
         read_history(path)
     message = str(caught.value)
-    assert f"{path}: damaged (line 5: {words}" in message and message.endswith(f"; restore it, or delete {path.parent} and run again")
+    assert f"{path}: damaged (line 5: {words}" in message and message.endswith(
+        f"; restore it, or delete {path.parent} and run again"
+    )
     assert "\n" not in message and len(message) < 500
     assert path.read_bytes() == before
 
@@ -95,7 +112,11 @@ def test_a_last_line_cut_short_is_left_out_and_cut_off(write):
         assert len(read_history(path)) == 3 and path.read_bytes() == before[: -len(left)]
 
 
-@pytest.mark.parametrize("content", [b"\xff\xfe", b"{", b"[" * 100_000, b"9" * 5000], ids=["no text", "cut short", "too deep", "too long"])
+@pytest.mark.parametrize(
+    "content",
+    [b"\xff\xfe", b"{", b"[" * 100_000, b"9" * 5000],
+    ids=["no text", "cut short", "too deep", "too long"],
+)
 def test_json_that_cannot_be_read_is_refused(content, tmp_path):
     (tmp_path / "file.json").write_bytes(content)
     with pytest.raises(RunError, match="file.json: cannot be read .*delete"):

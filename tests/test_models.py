@@ -1,4 +1,6 @@
-"""Networks: sizes against published figures, seeds, and checkpoints that compute what their author's network computes."""
+"""Networks: sizes against published figures, seeds, and checkpoints that compute what their
+author's network computes.
+"""
 
 from __future__ import annotations
 
@@ -44,7 +46,10 @@ def test_densenet_stem_and_known_parameter_count():
 
 @pytest.mark.parametrize(("name", "filters"), [("vgg16", 4224), ("vgg19", 5504)])
 def test_vgg_filters(name, filters):
-    assert sum(m.out_channels for m in models.build(name).modules() if isinstance(m, nn.Conv2d)) == filters
+    assert (
+        sum(m.out_channels for m in models.build(name).modules() if isinstance(m, nn.Conv2d))
+        == filters
+    )
 
 
 @pytest.mark.parametrize("name", [n for n in models.MODELS if n not in ("vgg19", "resnet110")])
@@ -59,7 +64,9 @@ def test_every_network_takes_other_channels_and_classes_and_can_be_traced(name):
 
 def test_layer_names_follow_the_convention_of_residual_networks():
     names = dict(models.build("resnet20").named_modules())
-    assert {"conv1", "bn1", "layer1.0.conv1", "layer2.0.shortcut.1", "layer3.2.bn2", "fc"} <= set(names)
+    assert {"conv1", "bn1", "layer1.0.conv1", "layer2.0.shortcut.1", "layer3.2.bn2", "fc"} <= set(
+        names
+    )
     assert not [n for n in names if n.startswith("layer1.0.shortcut.")]
 
 
@@ -101,7 +108,9 @@ class PaddedBlock(nn.Module):
 
 
 class PaddedResNet(nn.Module):
-    """The reference: shortcuts without parameters (option A of He et al. 2016), the classifier called ``linear``."""
+    """The reference: shortcuts without parameters (option A of He et al. 2016), the classifier
+    called ``linear``.
+    """
 
     def __init__(self, depth):
         super().__init__()
@@ -109,8 +118,12 @@ class PaddedResNet(nn.Module):
         self.conv1 = nn.Conv2d(3, 16, 3, 1, 1, bias=False)
         self.bn1 = nn.BatchNorm2d(16)
         widths = [16] * (n + 1) + [32] * n + [64] * n
-        blocks = [PaddedBlock(i, o, 1 if i == o else 2) for i, o in zip(widths, widths[1:], strict=False)]
-        self.layer1, self.layer2, self.layer3 = (nn.Sequential(*blocks[k * n : k * n + n]) for k in range(3))
+        blocks = [
+            PaddedBlock(i, o, 1 if i == o else 2) for i, o in zip(widths, widths[1:], strict=False)
+        ]
+        self.layer1, self.layer2, self.layer3 = (
+            nn.Sequential(*blocks[k * n : k * n + n]) for k in range(3)
+        )
         self.linear = nn.Linear(64, 10)
 
     def forward(self, x):
@@ -132,10 +145,16 @@ def shake(model: nn.Module, seed: int = 0) -> None:
 def publish(folder, monkeypatch, model, name="resnet20") -> None:
     """Writes ``model`` as a checkpoint like the published one and lets the registry expect it."""
     weights = models.WEIGHTS["akamaster"][name]
-    state = {f"module.{k}": v for k, v in model.state_dict().items() if not k.endswith("num_batches_tracked")}
+    state = {
+        f"module.{k}": v
+        for k, v in model.state_dict().items()
+        if not k.endswith("num_batches_tracked")
+    }
     torch.save({"state_dict": state, "best_prec1": 1.0}, folder / weights.file)
     digest = models.hashlib.sha256((folder / weights.file).read_bytes()).hexdigest()
-    monkeypatch.setitem(models.WEIGHTS["akamaster"], name, dataclasses.replace(weights, sha256=digest))
+    monkeypatch.setitem(
+        models.WEIGHTS["akamaster"], name, dataclasses.replace(weights, sha256=digest)
+    )
 
 
 @pytest.fixture
@@ -147,7 +166,9 @@ def checkpoint(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("training", [False, True])
-def test_converted_shortcuts_compute_the_same_in_evaluation_and_in_training_mode(checkpoint, training):
+def test_converted_shortcuts_compute_the_same_in_evaluation_and_in_training_mode(
+    checkpoint, training
+):
     reference, folder = checkpoint
     model = models.load_weights("resnet20", "akamaster", folder=folder)
     assert not model.training
@@ -178,7 +199,9 @@ def test_damaged_weights_are_refused_by_name(tmp_path):
         models.load_weights("resnet20", "akamaster", folder=tmp_path)
 
 
-def test_weights_are_downloaded_once_and_a_failure_says_where_they_belong(checkpoint, tmp_path, monkeypatch):
+def test_weights_are_downloaded_once_and_a_failure_says_where_they_belong(
+    checkpoint, tmp_path, monkeypatch
+):
     source = tmp_path / models.WEIGHTS["akamaster"]["resnet20"].file
     weights = dataclasses.replace(models.WEIGHTS["akamaster"]["resnet20"], url=source.as_uri())
     monkeypatch.setitem(models.WEIGHTS["akamaster"], "resnet20", weights)
@@ -187,7 +210,9 @@ def test_weights_are_downloaded_once_and_a_failure_says_where_they_belong(checkp
     assert [p.name for p in target.iterdir()] == [source.name]
     source.unlink()
     models.load_weights("resnet20", "akamaster", folder=target)
-    with pytest.raises(models.ModelError, match=f"could not be downloaded.*into {tmp_path / 'empty'}"):
+    with pytest.raises(
+        models.ModelError, match=f"could not be downloaded.*into {tmp_path / 'empty'}"
+    ):
         models.load_weights("resnet20", "akamaster", folder=tmp_path / "empty")
     assert not list((tmp_path / "empty").iterdir())
 
@@ -196,13 +221,26 @@ def test_weights_are_downloaded_once_and_a_failure_says_where_they_belong(checkp
 @pytest.mark.parametrize("name", ["resnet20", "resnet56"])
 def test_published_weights_equal_the_reference(name):
     weights = models.WEIGHTS["akamaster"][name]
-    path = next((f / "weights" / weights.file for f in data.folders() if (f / "weights" / weights.file).exists()), None)
+    path = next(
+        (
+            f / "weights" / weights.file
+            for f in data.folders()
+            if (f / "weights" / weights.file).exists()
+        ),
+        None,
+    )
     if path is None:
         pytest.skip(f"{weights.file} is in no data folder")
     state = torch.load(path, map_location="cpu", weights_only=True)["state_dict"]
     reference = PaddedResNet(int(name[6:])).eval()
-    result = reference.load_state_dict({k.removeprefix("module."): v for k, v in state.items()}, strict=False)
-    assert not result.unexpected_keys and all(k.endswith("num_batches_tracked") for k in result.missing_keys)
+    result = reference.load_state_dict(
+        {k.removeprefix("module."): v for k, v in state.items()}, strict=False
+    )
+    assert not result.unexpected_keys and all(
+        k.endswith("num_batches_tracked") for k in result.missing_keys
+    )
     x = torch.randn(8, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
-        torch.testing.assert_close(models.load_weights(name, "akamaster")(x), reference(x), atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(
+            models.load_weights(name, "akamaster")(x), reference(x), atol=1e-5, rtol=1e-5
+        )

@@ -22,7 +22,9 @@ anything = st.one_of(small, st.floats(-1e3, 1e3), st.sampled_from([NAN, INF, -IN
 
 
 def rows(value=small, least=1, most=25):
-    return st.lists(st.tuples(value, value), min_size=least, max_size=most).map(lambda r: np.array(r, dtype=float).reshape(-1, 2))
+    return st.lists(st.tuples(value, value), min_size=least, max_size=most).map(
+        lambda r: np.array(r, dtype=float).reshape(-1, 2)
+    )
 
 
 def random_fronts():
@@ -36,7 +38,7 @@ def random_fronts():
             yield np.stack([x, 1 - np.sqrt(x)], axis=1)
 
 
-# ---- domination -----------------------------------------------------------------------------------------------------------------
+# ---- domination ----------------------------------------------------------------------------------
 @pytest.mark.parametrize(
     ("a", "b", "expected"),
     [
@@ -71,7 +73,8 @@ def test_drawn_front():
         ([[0.2, 3], [0.1, 3]], [1]),  # equal cost
         ([[0.2, 3], [0.2, 2]], [1]),  # equal error
         ([[0.2, 3], [0.1, 4], [0.2, 3], [0.1, 4]], [1, 0]),
-        ([[NAN, 1], [0.3, NAN], [INF, 0], [0, INF], [-INF, 5], [0.4, 7]], [5]),  # failed rows neither enter nor dominate
+        # failed rows neither enter nor dominate
+        ([[NAN, 1], [0.3, NAN], [INF, 0], [0, INF], [-INF, 5], [0.4, 7]], [5]),
         ([[NAN, NAN], [INF, INF]], []),
         (np.empty((0, 2)), []),
     ],
@@ -99,19 +102,22 @@ def test_front_holds_exactly_what_no_row_dominates(F):
 def test_front_does_not_depend_on_the_order_of_rows(F, random):
     shuffled = F[random.sample(range(len(F)), len(F))]
     np.testing.assert_array_equal(F[pareto.front(F)], shuffled[pareto.front(shuffled)])
-    np.testing.assert_array_equal(F[list(pareto.boundaries(F))], shuffled[list(pareto.boundaries(shuffled))])
+    np.testing.assert_array_equal(
+        F[list(pareto.boundaries(F))], shuffled[list(pareto.boundaries(shuffled))]
+    )
     for how in pareto.KNEES:
         np.testing.assert_array_equal(F[pareto.knee(F, how)], shuffled[pareto.knee(shuffled, how)])
 
 
 def test_front_agrees_with_moocore_and_pymoo():
     for F in random_fronts():
-        assert pareto.non_dominated(F).tolist() == moocore.is_nondominated(F).tolist()  # also keeps the first of equal rows
+        # also keeps the first of equal rows
+        assert pareto.non_dominated(F).tolist() == moocore.is_nondominated(F).tolist()
         theirs = F[NonDominatedSorting().do(F, only_non_dominated_front=True)]  # keeps all of them
         np.testing.assert_array_equal(F[pareto.front(F)], np.unique(theirs, axis=0))
 
 
-# ---- ideal, nadir, boundaries ---------------------------------------------------------------------------------------------------
+# ---- ideal, nadir, boundaries --------------------------------------------------------------------
 def test_ideal_and_nadir_belong_to_the_front_alone():
     F = [*DRAWN, [0.95, 95], [NAN, 0], [0, INF]]
     assert pareto.ideal(F).tolist() == [0.1, 10]
@@ -126,7 +132,8 @@ def test_ideal_and_nadir_belong_to_the_front_alone():
         ([[0.9, 10], [0.1, 90]], (1, 0)),
         ([[0.5, 3]], (0, 0)),
         ([[0.1, 1], [0.9, 9]], (0, 0)),  # one row best in both
-        ([[0.1, 90], [0.1, 80], [0.5, 10], [0.4, 10]], (1, 3)),  # equal errors: less cost; equal costs: less error
+        # equal errors: less cost; equal costs: less error
+        ([[0.1, 90], [0.1, 80], [0.5, 10], [0.4, 10]], (1, 3)),
         ([[0.1, 80], [0.5, 10], [0.5, 10], [0.1, 80]], (0, 1)),  # equal rows: the first
         ([[NAN, 0], [0.4, 7], [0, NAN], [0.2, 8]], (3, 1)),
     ],
@@ -135,11 +142,12 @@ def test_boundaries(F, expected):
     assert pareto.boundaries(F) == expected
 
 
-# ---- knee -----------------------------------------------------------------------------------------------------------------------
+# ---- knee ----------------------------------------------------------------------------------------
 @pytest.mark.parametrize(
     ("F", "mmd", "win"),
     [
-        # scaled and (mmd, win): 1 (.125, .5) .625, .25; 2 (.25, .375) .625, .29; 3 (.75, .125) .875, .54
+        # scaled and (mmd, win): 1 (.125, .5) .625, .25; 2 (.25, .375) .625, .29; 3 (.75, .125)
+        # .875, .54
         (DRAWN, 1, 1),
         # 1 (.1, .7) .8, .3; 2 (.5, .2) .7, .4
         ([[0, 10], [1, 7], [5, 2], [10, 0]], 2, 1),
@@ -147,8 +155,10 @@ def test_boundaries(F, expected):
         ([[0, 10], [2, 6], [3, 1], [10, 0]], 2, 2),
         # 1 (.25, .5) .75, .33; 2 (.5, .25) .75, .42
         ([[0, 4], [1, 2], [2, 1], [4, 0]], 1, 1),
-        ([[0, 4], [2, 1], [4, 0], [1, 2]], 3, 3),  # the same tie: the lower error decides, not the lower index
-        ([[0, 4], [3, 3], [4, 0]], 1, 1),  # bulging away from the ideal point: the boundaries are nearer and do not count
+        # the same tie: the lower error decides, not the lower index
+        ([[0, 4], [2, 1], [4, 0], [1, 2]], 3, 3),
+        # bulging away from the ideal point: the boundaries are nearer and do not count
+        ([[0, 4], [3, 3], [4, 0]], 1, 1),
         ([[4, 0], [3, 3], [0, 4]], 1, 1),
         ([[5, 3]], 0, 0),
         ([[5, 3], [5, 3], [5, 3]], 0, 0),
@@ -164,7 +174,9 @@ def test_knee_of_drawn_fronts(F, mmd, win):
 
 
 def test_knees_weigh_error_and_cost_as_they_say():
-    """Two points between the boundaries (0, 1) and (1, 0) whose sums are equal at d = 0, so a hair decides."""
+    """Two points between the boundaries (0, 1) and (1, 0) whose sums are equal at d = 0, so a hair
+    decides.
+    """
     for d, expected in ((0.001, 1), (-0.001, 2)):
         assert pareto.knee([[0, 1], [0.2, 0.4 - d], [0.4, 0.2], [1, 0]], "mmd") == expected
         F = [[0, 1], [0.2, 0.8 - d], [0.4, 0.4], [1, 0]]
@@ -194,7 +206,7 @@ def test_knee_of_one_point_between_is_that_point():
     assert pareto.knee([[0, 1], [0.999, 0.998], [1, 0]], "win") == 1
 
 
-# ---- hypervolume ----------------------------------------------------------------------------------------------------------------
+# ---- hypervolume ---------------------------------------------------------------------------------
 @pytest.mark.parametrize(
     ("F", "reference", "expected"),
     [
@@ -217,8 +229,13 @@ def test_hypervolume_agrees_with_moocore_and_pymoo():
     for F in random_fronts():
         for reference in ([1.1, 1.1], [0.6, 0.8], [7.0, 6.0], [4.0, 3.0]):
             mine = pareto.hypervolume(F, reference)
-            assert mine == pytest.approx(moocore.hypervolume(F, ref=reference), rel=1e-12, abs=1e-12)  # sums in another order
-            assert mine == pytest.approx(float(HV(ref_point=np.array(reference))(F)), rel=1e-12, abs=1e-12)
+            # sums in another order
+            assert mine == pytest.approx(
+                moocore.hypervolume(F, ref=reference), rel=1e-12, abs=1e-12
+            )
+            assert mine == pytest.approx(
+                float(HV(ref_point=np.array(reference))(F)), rel=1e-12, abs=1e-12
+            )
 
 
 @given(rows(anything), rows(anything))
@@ -230,7 +247,7 @@ def test_hypervolume_of_an_archive_never_falls(old, new):
     assert pareto.hypervolume(F[pareto.non_dominated(F)], (6, 6)) == after
 
 
-# ---- mistakes -------------------------------------------------------------------------------------------------------------------
+# ---- mistakes ------------------------------------------------------------------------------------
 @pytest.mark.parametrize(
     ("call", "message"),
     [

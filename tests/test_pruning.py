@@ -11,7 +11,9 @@ from torch import nn
 import dpes
 from dpes.errors import RunError, SettingsError
 
-SEARCH = dpes.Search(population=5, generations=3, calibration_images=64, search_images=100, batch_size=50)
+SEARCH = dpes.Search(
+    population=5, generations=3, calibration_images=64, search_images=100, batch_size=50
+)
 
 
 class Own(nn.Module):
@@ -32,7 +34,9 @@ class Own(nn.Module):
 @pytest.fixture
 def data():
     generator = torch.Generator().manual_seed(0)
-    return torch.randn(120, 1, 16, 16, generator=generator), torch.randint(4, (120,), generator=generator)
+    return torch.randn(120, 1, 16, 16, generator=generator), torch.randint(
+        4, (120,), generator=generator
+    )
 
 
 def test_three_networks_of_the_users_class(data):
@@ -41,15 +45,21 @@ def test_three_networks_of_the_users_class(data):
     found = dpes.prune(model, data[0][:1], data=data, settings=SEARCH, progress=False)
     macs = [dpes.macs(m, data[0][:1]) for m in (found.heavy, found.knee, found.light)]
     assert macs == sorted(macs, reverse=True) and macs[0] <= dpes.macs(model, data[0][:1])
-    assert all(isinstance(m, Own) and not m.training for m in (found.heavy, found.knee, found.light))
+    assert all(
+        isinstance(m, Own) and not m.training for m in (found.heavy, found.knee, found.light)
+    )
     assert len(found.history) == 1 + 5 * 3 and (found.history.cost == found.history.macs).all()
-    assert found.archive.cost.is_monotonic_decreasing and found.archive.error.is_monotonic_increasing
+    assert (
+        found.archive.cost.is_monotonic_decreasing and found.archive.error.is_monotonic_increasing
+    )
     assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
 
 
 @pytest.mark.parametrize(("seed", "reborn"), [(0, False), (13, True)])
 def test_returned_networks_have_the_errors_of_the_history(seed, reborn, data):
-    """Heavy, recalibrated again outside, errs as often as the search says, also where the unpruned network is born again and errs less."""
+    """Heavy, recalibrated again outside, errs as often as the search says, also where the unpruned
+    network is born again and errs less.
+    """
     torch.manual_seed(seed)
     model = shake(Own())
     found = dpes.prune(model, data[0][:1], data=data, settings=SEARCH, progress=False)
@@ -68,22 +78,36 @@ def test_tensors_batches_and_functions_agree(data):
         return float((network(x[:100]).argmax(1) != y[:100]).float().mean())
 
     frames = [
-        dpes.prune(model, x[:1], settings=SEARCH, progress=False, calibration=x[:64], **given).history.drop(columns="error")
+        dpes.prune(
+            model, x[:1], settings=SEARCH, progress=False, calibration=x[:64], **given
+        ).history.drop(columns="error")
         for given in ({"data": (x, y)}, {"data": batches}, {"evaluate": error})
     ]
     assert frames[0].equals(frames[1]) and frames[0].equals(frames[2])
 
 
-@pytest.mark.parametrize("cost", ["params", "activations", "latency", lambda network: sum(p.numel() for p in network.parameters())])
+@pytest.mark.parametrize(
+    "cost",
+    [
+        "params",
+        "activations",
+        "latency",
+        lambda network: sum(p.numel() for p in network.parameters()),
+    ],
+)
 def test_any_cost(cost, data):
-    found = dpes.prune(shake(Own()), data[0][:1], data=data, cost=cost, settings=SEARCH, progress=False)
+    found = dpes.prune(
+        shake(Own()), data[0][:1], data=data, cost=cost, settings=SEARCH, progress=False
+    )
     assert (found.history.cost > 0).all()
     if callable(cost) or cost == "params":
         assert (found.history.cost == found.history.params).all()
 
 
 def test_networks_without_batch_norm_need_no_calibration(data):
-    found = dpes.prune(Own(norm=False).eval(), data[0][:1], evaluate=lambda n: 0.5, settings=SEARCH, progress=False)
+    found = dpes.prune(
+        Own(norm=False).eval(), data[0][:1], evaluate=lambda n: 0.5, settings=SEARCH, progress=False
+    )
     assert len(found.history) == 16
 
 
@@ -97,19 +121,31 @@ def test_folder_continues_and_refuses_other_settings(tmp_path, data):
         return float((network(data[0]).argmax(1) != data[1]).float().mean())
 
     arguments = {"evaluate": error, "calibration": data[0], "settings": SEARCH, "progress": False}
-    whole = dpes.prune(model, data[0][:1], **arguments | {"evaluate": lambda n: float((n(data[0]).argmax(1) != data[1]).float().mean())})
+    whole = dpes.prune(
+        model,
+        data[0][:1],
+        **arguments
+        | {"evaluate": lambda n: float((n(data[0]).argmax(1) != data[1]).float().mean())},
+    )
     with pytest.raises(KeyboardInterrupt):
         dpes.prune(model, data[0][:1], folder=tmp_path, **arguments)
     found = dpes.prune(model, data[0][:1], folder=tmp_path, **arguments)
     assert found.history.equals(whole.history)
     assert all(np.array_equal(found.genomes[r], whole.genomes[r]) for r in whole.genomes)
     with pytest.raises(RunError, match="search.population is 5, not 6"):
-        dpes.prune(model, data[0][:1], folder=tmp_path, **arguments | {"settings": dpes.Search(**vars(SEARCH) | {"population": 6})})
+        dpes.prune(
+            model,
+            data[0][:1],
+            folder=tmp_path,
+            **arguments | {"settings": dpes.Search(**vars(SEARCH) | {"population": 6})},
+        )
 
 
 def test_failed_candidates_are_survived(data):
     with pytest.warns(UserWarning, match="counts as worst: out of memory"):
-        found = dpes.prune(Own(norm=False).eval(), data[0][:1], evaluate=_odd(), settings=SEARCH, progress=False)
+        found = dpes.prune(
+            Own(norm=False).eval(), data[0][:1], evaluate=_odd(), settings=SEARCH, progress=False
+        )
     assert np.isinf(found.history.error).any() and np.isfinite(found.archive.error).all()
 
 
@@ -130,14 +166,34 @@ def _odd():
         ({}, "needs either evaluate="),
         ({"evaluate": len, "data": (torch.zeros(1), torch.zeros(1))}, "needs either evaluate="),
         ({"evaluate": lambda n: 0.1}, "batch norm needs calibration="),
-        ({"evaluate": lambda n: 7.0, "calibration": torch.zeros(4, 1, 16, 16)}, "evaluate returned 7.0"),
-        ({"data": (torch.zeros(3, 1, 16, 16), torch.zeros(2, dtype=torch.int64))}, "3 images and 2 labels"),
-        ({"evaluate": lambda n: 0.1, "settings": dpes.Search(fitness="partial")}, "train inside your evaluate"),
-        ({"evaluate": lambda n: 0.1, "settings": dpes.Search(precision="bfloat16")}, "precision needs the images of a study"),
-        ({"evaluate": lambda n: 0.1, "calibration": torch.zeros(4, 1, 16, 16), "cost": "flops"}, "unknown cost 'flops'"),
+        (
+            {"evaluate": lambda n: 7.0, "calibration": torch.zeros(4, 1, 16, 16)},
+            "evaluate returned 7.0",
+        ),
+        (
+            {"data": (torch.zeros(3, 1, 16, 16), torch.zeros(2, dtype=torch.int64))},
+            "3 images and 2 labels",
+        ),
+        (
+            {"evaluate": lambda n: 0.1, "settings": dpes.Search(fitness="partial")},
+            "train inside your evaluate",
+        ),
+        (
+            {"evaluate": lambda n: 0.1, "settings": dpes.Search(precision="bfloat16")},
+            "precision needs the images of a study",
+        ),
+        (
+            {"evaluate": lambda n: 0.1, "calibration": torch.zeros(4, 1, 16, 16), "cost": "flops"},
+            "unknown cost 'flops'",
+        ),
     ],
 )
 def test_mistakes(arguments, message):
     with pytest.raises(SettingsError, match=message) as caught:
-        dpes.prune(Own().eval(), torch.zeros(1, 1, 16, 16), progress=False, **{"settings": SEARCH} | arguments)
+        dpes.prune(
+            Own().eval(),
+            torch.zeros(1, 1, 16, 16),
+            progress=False,
+            **{"settings": SEARCH} | arguments,
+        )
     assert "\n" not in str(caught.value)

@@ -1,4 +1,6 @@
-"""A run that is killed at any moment and started again ends in the very bits of one that was left alone."""
+"""A run that is killed at any moment and started again ends in the very bits of one that was left
+alone.
+"""
 
 from __future__ import annotations
 
@@ -37,7 +39,9 @@ def work(folder: str, data: str) -> None:
 
 @pytest.fixture(scope="module")
 def start(tmp_path_factory):
-    """Starts the run in a process of its own; the server has imported everything, so that a kill hits work and not imports."""
+    """Starts the run in a process of its own; the server has imported everything, so that a kill
+    hits work and not imports.
+    """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["dpes", "torch", "sklearn.datasets"])
     data = str(tmp_path_factory.mktemp("data"))
@@ -51,9 +55,14 @@ def start(tmp_path_factory):
 
 
 def traces(folder: Path) -> dict[str, bytes]:
-    """What must not differ: history, state and weights byte by byte; of the result everything but measured times."""
+    """What must not differ: history, state and weights byte by byte; of the result everything but
+    measured times.
+    """
     (run,) = folder.iterdir()
-    files = {name: (run / name).read_bytes() for name in ("history.jsonl", *(f"{r}.safetensors" for r in ("heavy", "knee", "light")))}
+    files = {
+        name: (run / name).read_bytes()
+        for name in ("history.jsonl", *(f"{r}.safetensors" for r in ("heavy", "knee", "light")))
+    }
     result = json.loads((run / "result.json").read_text())
     for role in ("baseline", "heavy", "knee", "light"):
         timed = [k for k in result[role] if k.startswith(("seconds", "latency"))]
@@ -69,13 +78,15 @@ def test_killed_at_twenty_random_moments(start, tmp_path):
     whole.join()
     assert whole.exitcode == 0
     begun = time.perf_counter()
-    again = start(tmp_path / "timed")  # the baseline is trained by now: this is how long a run takes
+    # the baseline is trained by now: this is how long a run takes
+    again = start(tmp_path / "timed")
     again.join()
     seconds = time.perf_counter() - begun
 
     draw, kills = random.Random(0), 0
     for attempt in range(10 * KILLS):
-        folder = tmp_path / f"killed{attempt // 8}"  # a few kills for each run, so that all its phases are hit
+        # a few kills for each run, so that all its phases are hit
+        folder = tmp_path / f"killed{attempt // 8}"
         process = start(folder)
         process.join(draw.uniform(0.05, 0.6) * seconds)
         if process.is_alive():

@@ -26,6 +26,7 @@ from dpes.errors import RunError
 from dpes.strategy import es
 from dpes.study import data, finetune, models, runs, train
 from dpes.study.baseline import load_baseline
+from dpes.study.finished import load_runs, open_run
 from dpes.study.fitness import Fitness
 
 pytestmark = pytest.mark.usefixtures("own_weights")
@@ -69,7 +70,9 @@ def test_three_solutions_make_sense(finished):
 
 
 def test_solutions_are_of_the_front(finished):
-    """Heavy has the least error of all pruned candidates, light the fewest MACs, and all three are in the archive."""
+    """Heavy has the least error of all pruned candidates, light the fewest MACs, and all three are
+    in the archive.
+    """
     pruned = finished.history[finished.history.generation > 0]
     assert finished.result["heavy"]["search_error"] == pruned.error.min()
     assert finished.result["light"]["macs"] == pruned.macs.min()
@@ -79,7 +82,10 @@ def test_solutions_are_of_the_front(finished):
 def test_history_holds_what_the_networks_cost(finished):
     for row in finished.history.itertuples():
         genome = from_hex(row.genome, finished.layout.n_bits)
-        assert (row.macs, row.params) == (finished.layout.macs(genome), finished.layout.params(genome))
+        assert (row.macs, row.params) == (
+            finished.layout.macs(genome),
+            finished.layout.params(genome),
+        )
 
 
 def test_saved_networks_have_the_tested_error(finished):
@@ -87,7 +93,9 @@ def test_saved_networks_have_the_tested_error(finished):
     for role in es.ROLES:
         network = finished.network(role)
         assert sum(p.numel() for p in network.parameters()) == finished.result[role]["params"]
-        assert train.error_rate(network, digits.test, digits) == pytest.approx(finished.result[role]["error"])
+        assert train.error_rate(network, digits.test, digits) == pytest.approx(
+            finished.result[role]["error"]
+        )
 
 
 def test_running_twice_is_running_once(finished, monkeypatch):
@@ -102,7 +110,11 @@ def test_a_run_is_silent_unless_asked(halfway, finished, capfd):
     runs.run(finished.settings, halfway.parent, progress=False)
     out, error = capfd.readouterr()
     assert not out and not error
-    runs.run(make_settings("smoke", seed=1, model="vgg-tiny", finetune_epochs=0), halfway.parent, progress=True)
+    runs.run(
+        make_settings("smoke", seed=1, model="vgg-tiny", finetune_epochs=0),
+        halfway.parent,
+        progress=True,
+    )
     assert "search" in capfd.readouterr().err
 
 
@@ -110,7 +122,9 @@ def test_half_done_runs_end_alike(halfway, finished):
     done = runs.run(finished.settings, halfway.parent)
     for role in es.ROLES:
         assert done.result[role]["error"] == finished.result[role]["error"]
-        assert (halfway / f"{role}.safetensors").read_bytes() == (finished.path / f"{role}.safetensors").read_bytes()
+        assert (halfway / f"{role}.safetensors").read_bytes() == (
+            finished.path / f"{role}.safetensors"
+        ).read_bytes()
 
 
 def test_a_last_line_cut_short_is_evaluated_again(halfway, finished):
@@ -151,13 +165,27 @@ def test_stopped_after_every_candidate_a_run_ends_alike(halfway, finished, monke
 def test_a_process_that_is_asked_to_stop_leaves_a_run_to_continue(sent, halfway, finished):
     for name in ("state.npz", "history.jsonl", "timing.jsonl"):
         (halfway / name).unlink()
-    command = [*DPES, "run", "--profile", "smoke", "--quiet", "--threads", "1", "--folder", str(halfway.parent)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+    command = [
+        *DPES,
+        "run",
+        "--profile",
+        "smoke",
+        "--quiet",
+        "--threads",
+        "1",
+        "--folder",
+        str(halfway.parent),
+    ]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    ) as process:
         while process.poll() is None and not (halfway / "state.npz").exists():
             time.sleep(0.01)
         process.send_signal(sent)
         out, _ = process.communicate(timeout=60)
-    assert process.returncode == 130 and "Traceback" not in out and "the same command continues" in out, out
+    assert (
+        process.returncode == 130 and "Traceback" not in out and "the same command continues" in out
+    ), out
     assert not (halfway / "result.json").exists()
     runs.run(finished.settings, halfway.parent)
     for name in ("history.jsonl", *(f"{r}.safetensors" for r in es.ROLES)):
@@ -169,7 +197,12 @@ def test_a_history_that_lost_candidates_is_refused(halfway, finished):
     whole = (halfway / "history.jsonl").read_bytes()
     for lines in (0, 1, 8):
         (halfway / "history.jsonl").write_bytes(b"".join(whole.splitlines(keepends=True)[:lines]))
-        refuses(finished.settings, halfway, f"has {lines} of the 9 candidates that state.npz has seen; restore it, or delete .*state.npz")
+        refuses(
+            finished.settings,
+            halfway,
+            f"has {lines} of the 9 candidates that state.npz has seen; restore it, or delete "
+            ".*state.npz",
+        )
     (halfway / "state.npz").unlink()  # the cure
     runs.run(finished.settings, halfway.parent)
     assert (halfway / "history.jsonl").read_bytes() == whole
@@ -189,7 +222,7 @@ def test_a_history_that_lost_candidates_is_refused(halfway, finished):
 ])  # fmt: skip
 def test_files_of_another_shape_are_refused_by_name(name, text, words, copied):
     (copied / name).write_text(text)
-    for read in (lambda: runs.open_run(copied), lambda: runs.load_runs(copied.parent)):
+    for read in (lambda: open_run(copied), lambda: load_runs(copied.parent)):
         with pytest.raises(RunError, match=f"{name}: .*{words}") as caught:
             read()
         assert "\n" not in str(caught.value) and "delete" in str(caught.value)
@@ -206,10 +239,15 @@ def test_half_done_files_of_another_shape_are_refused(name, halfway, finished):
 def test_damaged_files_are_refused(halfway, finished):
     settings = finished.settings
     whole = (halfway / "history.jsonl").read_bytes()
-    for damaged in (whole.replace(b"{", b"[", 3), whole.replace(b'"macs"', b'"mac"', 1), b"\xff\xfe\n" + whole):
+    for damaged in (
+        whole.replace(b"{", b"[", 3),
+        whole.replace(b'"macs"', b'"mac"', 1),
+        b"\xff\xfe\n" + whole,
+    ):
         (halfway / "history.jsonl").write_bytes(damaged)
         refuses(settings, halfway, "history.jsonl: damaged .*delete")
-    (halfway / "history.jsonl").write_bytes(whole.replace(b"0.", b"-0.", 1)[:-9])  # a line cut short stays while another is damaged
+    # a line cut short stays while another is damaged
+    (halfway / "history.jsonl").write_bytes(whole.replace(b"0.", b"-0.", 1)[:-9])
     refuses(settings, halfway, "history.jsonl: damaged .line 1: error is -0.*delete")
     (halfway / "history.jsonl").write_bytes(whole)
     (halfway / "state.npz").write_bytes(b"PK" + b"\0" * 40)
@@ -236,54 +274,73 @@ def test_a_directory_in_use_is_refused_by_pid_and_a_dead_lock_is_free(halfway, f
         "import sys, time; from pathlib import Path; from dpes.disk import locked\n"
         "with locked(Path(sys.argv[1])): print('held', flush=True); time.sleep(60)"
     )
-    with subprocess.Popen([sys.executable, "-c", hold, str(halfway)], stdout=subprocess.PIPE, text=True) as holder:
+    with subprocess.Popen(
+        [sys.executable, "-c", hold, str(halfway)], stdout=subprocess.PIPE, text=True
+    ) as holder:
         assert holder.stdout.readline().strip() == "held"
         refuses(finished.settings, halfway, f"in use by process {holder.pid} on ")
         holder.kill()
     assert (halfway / "lock").exists()  # left behind by the dead process
-    assert runs.run(finished.settings, halfway.parent).result["knee"]["error"] == finished.result["knee"]["error"]
+    assert (
+        runs.run(finished.settings, halfway.parent).result["knee"]["error"]
+        == finished.result["knee"]["error"]
+    )
 
 
 def test_unfinished_and_missing_runs_cannot_be_opened(halfway, tmp_path):
     with pytest.raises(RunError, match="not finished; continue it"):
-        runs.open_run(halfway)
+        open_run(halfway)
     with pytest.raises(RunError, match="not a run directory"):
-        runs.open_run(tmp_path / "nothing")
+        open_run(tmp_path / "nothing")
 
 
 def test_all_runs_as_one_frame(finished):
-    frame = runs.load_runs(finished.path.parent)
+    frame = load_runs(finished.path.parent)
     assert list(frame[frame.run == finished.path.name].solution) == ["baseline", *es.ROLES]
-    assert {"model", "dataset", "profile", "seed", "error", "macs", "macs_left"} <= set(frame.columns)
-    assert runs.load_runs(finished.path / "none").empty
+    assert {"model", "dataset", "profile", "seed", "error", "macs", "macs_left"} <= set(
+        frame.columns
+    )
+    assert load_runs(finished.path / "none").empty
 
 
 def test_provenance_is_written(finished):
     assert {"baseline", "search", "fine-tuning"} <= set(finished.env["seconds"])
-    assert finished.env["torch"] == torch.__version__ and finished.env["threads"] == 1 and finished.env["workers"] == 1
+    assert (
+        finished.env["torch"] == torch.__version__
+        and finished.env["threads"] == 1
+        and finished.env["workers"] == 1
+    )
     assert torch.backends.cpu.get_cpu_capability() in finished.env["device"]
     trained = data.folders()[0] / "weights" / f"{finished.settings.baseline_id}.safetensors"
     assert finished.result["baseline_sha256"] == hashlib.sha256(trained.read_bytes()).hexdigest()
 
 
 def test_weights_too_large_to_publish_are_trained_again_to_the_same_bits(copied, finished, recwarn):
-    run = runs.open_run(copied)
+    run = open_run(copied)
     assert runs.restore(run) == {}
     for role in ("knee", "light"):
         (copied / f"{role}.safetensors").unlink()
-    with pytest.raises(RunError, match=f"knee.safetensors: not here .* python -m dpes restore {copied}") as caught:
+    with pytest.raises(
+        RunError, match=f"knee.safetensors: not here .* python -m dpes restore {copied}"
+    ) as caught:
         run.network("knee")
     assert "\n" not in str(caught.value)
-    (copied / "knee.json").write_text("{}")  # left by an earlier try, without the weights it is about
+    # left by an earlier try, without the weights it is about
+    (copied / "knee.json").write_text("{}")
     (copied / "heavy.json").write_text("{}")  # and with them
     for workers in (1, 2):
-        assert runs.restore(run, workers=workers) == {role: run.result[role]["error"] for role in ("knee", "light")}
+        assert runs.restore(run, workers=workers) == {
+            role: run.result[role]["error"] for role in ("knee", "light")
+        }
         assert bytes_of(copied) == bytes_of(finished.path)
         for role in ("knee", "light"):
             (copied / f"{role}.safetensors").unlink()
     assert not recwarn.list
     run.result["baseline_sha256"] = "of another machine"
-    with pytest.warns(UserWarning, match=f"{run.settings.baseline_id} is not the network that the run started from"):
+    with pytest.warns(
+        UserWarning,
+        match=f"{run.settings.baseline_id} is not the network that the run started from",
+    ):
         runs.restore(run)
 
 
@@ -299,35 +356,59 @@ def test_published_baselines_come_before_those_trained_here(tmp_path, monkeypatc
     trained = data.folders()[0] / "weights" / name
     monkeypatch.setenv("DPES_DATA", str(tmp_path))
     monkeypatch.setattr(train, "fit", lambda *_, **__: pytest.fail("trained again"))
-    state = {key: value.half() if value.is_floating_point() else value for key, value in load_file(trained).items()}
+    state = {
+        key: value.half() if value.is_floating_point() else value
+        for key, value in load_file(trained).items()
+    }
     (tmp_path / "baselines").mkdir()
     save_file(state, tmp_path / "baselines" / name)
     network = load_baseline(settings, data.load("digits"))
     for key, value in network.state_dict().items():
-        assert value.dtype == load_file(trained)[key].dtype and torch.equal(value, state[key].to(value.dtype))
+        assert value.dtype == load_file(trained)[key].dtype and torch.equal(
+            value, state[key].to(value.dtype)
+        )
     assert not (tmp_path / "weights").exists()
 
 
 def test_published_baselines_are_those_that_were_logged():
-    """Recipe, log and weights in data/baselines belong together and have the name under which a run looks for them."""
+    """Recipe, log and weights in data/baselines belong together and have the name under which a run
+    looks for them.
+    """
     logs = sorted((Path(__file__).parents[1] / "data" / "baselines").glob("*.json"))
     assert logs
     for file in logs:
         stored = json.loads(file.read_text())
         settings = make_settings("cpu", model=stored["model"], dataset=stored["dataset"])
-        assert settings.baseline_id == file.stem and fields.to_dict(settings.baseline) == stored["recipe"]
-        assert len(stored["log"]) == settings.baseline.epochs and stored["log"][-1]["loss"] < stored["log"][0]["loss"]
-        (row,) = [line for line in (file.parents[1] / "README.md").read_text().splitlines() if file.stem in line]
-        finished = [result.parent for result in (file.parents[1] / "runs").glob("*-cpu-*/result.json")]  # others may be in progress
-        starts = [run for run in map(runs.open_run, finished) if run.settings.baseline_id == file.stem]
-        assert starts and all(f"test error {100 * run.result['baseline']['error']:.2f} %" in row for run in starts)
+        assert (
+            settings.baseline_id == file.stem
+            and fields.to_dict(settings.baseline) == stored["recipe"]
+        )
+        assert (
+            len(stored["log"]) == settings.baseline.epochs
+            and stored["log"][-1]["loss"] < stored["log"][0]["loss"]
+        )
+        (row,) = [
+            line
+            for line in (file.parents[1] / "README.md").read_text().splitlines()
+            if file.stem in line
+        ]
+        # others may be in progress
+        finished = [
+            result.parent for result in (file.parents[1] / "runs").glob("*-cpu-*/result.json")
+        ]
+        starts = [run for run in map(open_run, finished) if run.settings.baseline_id == file.stem]
+        assert starts and all(
+            f"test error {100 * run.result['baseline']['error']:.2f} %" in row for run in starts
+        )
         if (weights := file.with_suffix(".safetensors")).exists():
             assert hashlib.sha256(weights.read_bytes()).hexdigest() == stored["sha256"]
             models.build(stored["model"]).load_state_dict(load_file(weights))
 
 
 def test_fine_tuning_in_processes_gives_the_same_bits_even_when_one_died(halfway, finished):
-    """Of three solutions two are trained at a time; one is killed as soon as it has begun, and trained again."""
+    """Of three solutions two are trained at a time; one is killed as soon as it has begun, and
+    trained again.
+    """
 
     def kill_the_first():
         while not (workers := multiprocessing.active_children()):
@@ -340,7 +421,9 @@ def test_fine_tuning_in_processes_gives_the_same_bits_even_when_one_died(halfway
     killer.join()
     assert not multiprocessing.active_children()
     for role in es.ROLES:
-        assert (run.path / f"{role}.safetensors").read_bytes() == (finished.path / f"{role}.safetensors").read_bytes()
+        assert (run.path / f"{role}.safetensors").read_bytes() == (
+            finished.path / f"{role}.safetensors"
+        ).read_bytes()
         assert run.result[role]["error"] == finished.result[role]["error"]
     assert list(run.result) == list(finished.result)
 

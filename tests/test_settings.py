@@ -23,8 +23,15 @@ def test_profiles_survive_json(profile):
 
 
 def test_differences_are_told_by_flat_name():
-    a, b = make_settings("smoke", seed=3), make_settings("smoke", p_mutation=0.3, finetune_images=50)
-    assert differences(a, b) == {"seed": (3, 0), "p_mutation": (a.search.p_mutation, 0.3), "finetune_images": (None, 50)}
+    a, b = (
+        make_settings("smoke", seed=3),
+        make_settings("smoke", p_mutation=0.3, finetune_images=50),
+    )
+    assert differences(a, b) == {
+        "seed": (3, 0),
+        "p_mutation": (a.search.p_mutation, 0.3),
+        "finetune_images": (None, 50),
+    }
     assert differences(a, a) == {}
 
 
@@ -51,13 +58,21 @@ def test_every_setting_changes_the_name_of_the_run():
 def test_settings_that_are_off_do_not_enter_the_name():
     """A later version can add a setting, off by default, without renaming the runs made before."""
     assert all(value is not None for value in to_dict(Search()).values())
-    assert "error_ceiling" not in to_dict(Search()) and to_dict(Search(error_ceiling=0.5))["error_ceiling"] == 0.5
+    assert (
+        "error_ceiling" not in to_dict(Search())
+        and to_dict(Search(error_ceiling=0.5))["error_ceiling"] == 0.5
+    )
 
 
 def test_runs_keep_their_names():
     """Another name for the same settings would orphan every run made before."""
     names = {profile: make_settings(profile).run_id.rsplit("-", 1)[1] for profile in PROFILES}
-    assert names == {"smoke": "60c805b8", "quick": "4e524631", "cpu": "b1c306d3", "paper": "cba74c4f"}
+    assert names == {
+        "smoke": "60c805b8",
+        "quick": "4e524631",
+        "cpu": "b1c306d3",
+        "paper": "cba74c4f",
+    }
     for file in (Path(__file__).parents[1] / "data" / "runs").glob("*-cpu-*/settings.json"):
         stored = json.loads(file.read_text())["settings"]
         assert from_dict(stored).run_id == file.parent.name and to_dict(from_dict(stored)) == stored
@@ -80,8 +95,14 @@ def test_names_are_readable():
 def test_weights_of_a_profile_are_those_of_its_own_network():
     assert make_settings("cpu").weights == "akamaster"
     assert make_settings("cpu", model="vgg16").weights == "train"
-    assert make_settings("cpu", model="densenet22").baseline.small_epochs == 12 and make_settings("cpu").baseline.small_epochs is None
-    assert make_settings("cpu", model="vgg16").finetune.epochs == 4 and make_settings("cpu").finetune.epochs == 8
+    assert (
+        make_settings("cpu", model="densenet22").baseline.small_epochs == 12
+        and make_settings("cpu").baseline.small_epochs is None
+    )
+    assert (
+        make_settings("cpu", model="vgg16").finetune.epochs == 4
+        and make_settings("cpu").finetune.epochs == 8
+    )
     assert make_settings("cpu", model="vgg16", baseline_epochs=12).baseline.epochs == 12
     assert make_settings("quick", model="vgg16").search == make_settings("quick").search
     assert make_settings("cpu", model="resnet20", weights="akamaster").weights == "akamaster"
@@ -89,7 +110,11 @@ def test_weights_of_a_profile_are_those_of_its_own_network():
 
 def test_flat_names_reach_their_part():
     settings = make_settings("smoke", population=7, finetune_lr=0.3, baseline_epochs=9)
-    assert (settings.search.population, settings.finetune.lr, settings.baseline.epochs) == (7, 0.3, 9)
+    assert (settings.search.population, settings.finetune.lr, settings.baseline.epochs) == (
+        7,
+        0.3,
+        9,
+    )
 
 
 def test_settings_cannot_change():
@@ -124,11 +149,15 @@ def test_mistakes_name_the_cure(arguments, message):
 def test_settings_of_another_version_are_refused():
     values = to_dict(make_settings("smoke"))
     values["search"]["crossover"] = 0.5
-    with pytest.raises(SettingsError, match="unknown setting 'crossover': written by another version"):
+    with pytest.raises(
+        SettingsError, match="unknown setting 'crossover': written by another version"
+    ):
         from_dict(values)
 
 
-@pytest.mark.parametrize("values", [[], None, 5, {"search": 5}, {"baseline": None}, {"finetune": ["lr"]}])
+@pytest.mark.parametrize(
+    "values", [[], None, 5, {"search": 5}, {"baseline": None}, {"finetune": ["lr"]}]
+)
 def test_settings_of_another_shape_are_refused(values):
     with pytest.raises(SettingsError, match="settings are .*: must be names with their values"):
         from_dict(values)
@@ -136,7 +165,9 @@ def test_settings_of_another_shape_are_refused(values):
 
 def test_whole_numbers_are_numbers():
     assert make_settings("smoke", p_mutation=1).search.p_mutation == 1.0
-    assert make_settings("smoke", p_mutation=1).run_id == make_settings("smoke", p_mutation=1.0).run_id
+    assert (
+        make_settings("smoke", p_mutation=1).run_id == make_settings("smoke", p_mutation=1.0).run_id
+    )
 
 
 def test_small_images_end_before_training_does():

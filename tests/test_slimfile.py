@@ -47,7 +47,11 @@ def test_round_trip_into_a_model_of_other_weights(saved):
     with torch.no_grad():
         assert torch.equal(again(X), small(X))
     header = read_header(path)
-    assert header["model"] == "resnet8" and header["metrics"] == {"error": 0.25} and header["input"] == [1, 32, 32]
+    assert (
+        header["model"] == "resnet8"
+        and header["metrics"] == {"error": 0.25}
+        and header["input"] == [1, 32, 32]
+    )
 
 
 def test_loads_in_a_fresh_process(saved):
@@ -56,9 +60,12 @@ def test_loads_in_a_fresh_process(saved):
         "import sys, torch; from dpes import load; from dpes.study import models\n"
         "x = torch.randn(2, 1, 32, 32, generator=torch.Generator().manual_seed(0))\n"
         "torch.set_num_threads(1)\n"
-        "print(load(sys.argv[1], models.build('resnet8', channels=1)).double()(x.double()).sum().item())"
+        "print(load(sys.argv[1], models.build('resnet8', "
+        "channels=1)).double()(x.double()).sum().item())"
     )
-    done = subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(path)], capture_output=True, text=True, check=True
+    )
     assert float(done.stdout) == pytest.approx(small.double()(X.double()).sum().item(), rel=1e-12)
 
 
@@ -72,8 +79,12 @@ def test_saving_twice_gives_the_same_bytes(saved, tmp_path):
 
 def test_other_architectures_are_refused_by_their_first_difference(saved):
     path, _ = saved
-    assert "group 0 is conv1 with 16 filters there, features.0 with 8 here" in refused(path, models.build("vgg-tiny", channels=1))
-    assert "6 coupled groups; this ResNet has 12" not in refused(path, models.build("resnet20", channels=1))
+    assert "group 0 is conv1 with 16 filters there, features.0 with 8 here" in refused(
+        path, models.build("vgg-tiny", channels=1)
+    )
+    assert "6 coupled groups; this ResNet has 12" not in refused(
+        path, models.build("resnet20", channels=1)
+    )
     wide = models.build("resnet8", channels=1, width=24)
     assert "group 0 is conv1 with 16 filters there, conv1 with 24 here" in refused(path, wide)
     other = models.build("resnet8", channels=1, n_classes=7)
@@ -105,7 +116,11 @@ def test_damaged_missing_and_foreign_files_are_refused(saved, tmp_path):
 def test_damaged_headers_are_refused(change, words, saved):
     path, _ = saved
     header = change(read_header(path))
-    save_file(load_file(path), path, metadata={"dpes": header if isinstance(header, str) else json.dumps(header)})
+    save_file(
+        load_file(path),
+        path,
+        metadata={"dpes": header if isinstance(header, str) else json.dumps(header)},
+    )
     assert words in refused(path, models.build("resnet8", channels=1))
 
 
@@ -118,7 +133,9 @@ def test_a_missing_tensor_is_named(saved):
 
 
 def test_files_are_as_readable_as_any_other(saved, tmp_path):
-    """safetensors' own files are for their owner alone: a colleague on a cluster could list a run and not load it."""
+    """safetensors' own files are for their owner alone: a colleague on a cluster could list a run
+    and not load it.
+    """
     (tmp_path / "any").touch()
     assert os.stat(saved[0]).st_mode == os.stat(tmp_path / "any").st_mode
 
@@ -128,7 +145,12 @@ def test_a_folder_that_is_not_there_is_an_error_of_the_system(saved, tmp_path):
     model = models.build("resnet8", channels=1)
     layout = trace(model, X[:1])
     with pytest.raises(FileNotFoundError):
-        save(tmp_path / "none" / "small.safetensors", model, layout, np.ones(layout.n_bits, dtype=bool))
+        save(
+            tmp_path / "none" / "small.safetensors",
+            model,
+            layout,
+            np.ones(layout.n_bits, dtype=bool),
+        )
 
 
 def test_genomes_as_text():
@@ -140,9 +162,15 @@ def test_genomes_as_text():
 
 
 def test_no_file_is_pickled_or_unpickled():
-    """torch.load only with weights_only, numpy never with allow_pickle; ``cluster`` pickles in memory, what it sends to workers."""
+    """torch.load only with weights_only, numpy never with allow_pickle; ``cluster`` pickles in
+    memory, what it sends to workers.
+    """
     for path in (Path(__file__).parents[1] / "dpes").rglob("*.py"):
         text = path.read_text()
-        assert path.name == "cluster.py" or not re.search(r"import (c?pickle|dill|joblib)", text), path
+        assert path.name == "cluster.py" or not re.search(r"import (c?pickle|dill|joblib)", text), (
+            path
+        )
         assert not re.search(r"torch\.save\(|allow_pickle=True|pickle\.(load|dump)\(", text), path
-        assert all("weights_only=True" in call for call in re.findall(r"torch\.load\([^\n]*", text)), path
+        assert all(
+            "weights_only=True" in call for call in re.findall(r"torch\.load\([^\n]*", text)
+        ), path

@@ -1,4 +1,6 @@
-"""Torch-Pruning as an oracle: the same filters removed by its dependency graph give the same outputs."""
+"""Torch-Pruning as an oracle: the same filters removed by its dependency graph give the same
+outputs.
+"""
 
 from __future__ import annotations
 
@@ -56,4 +58,6 @@ def test_same_filters_same_outputs(name, rng):
         with torch.no_grad():
             a, b = ours(x), theirs(x)
         assert (a - b).abs().max() <= 1e-5 * b.abs().max()
-        assert {k: v.shape for k, v in ours.state_dict().items()} == {k: v.shape for k, v in theirs.state_dict().items()}
+        assert {k: v.shape for k, v in ours.state_dict().items()} == {
+            k: v.shape for k, v in theirs.state_dict().items()
+        }

@@ -40,7 +40,11 @@ def test_bits_and_macs_of_the_study(name):
 def test_resnet56_without_projections_costs_the_published_macs():
     """The two 1x1 projections cost 262,144 MACs; padded shortcuts are free."""
     layout = trace(models.build("resnet56"), X)
-    free = sum(w.factor * len(w.out_bits) * len(w.in_bits) for w in layout.calls if "shortcut" not in w.module)
+    free = sum(
+        w.factor * len(w.out_bits) * len(w.in_bits)
+        for w in layout.calls
+        if "shortcut" not in w.module
+    )
     assert free == 125_485_696
 
 
@@ -51,7 +55,15 @@ def test_slim_equals_mask_on_fifty_genomes(name, rng):
     model = shake(models.build(name, channels=channels, seed=1)).double()
     layout = trace(model, torch.zeros(1, channels, 32, 32).double())
     x = torch.randn(2, channels, 32, 32, generator=torch.Generator().manual_seed(0)).double()
-    big = name in ("vgg16", "vgg19", "densenet40", "densenet50", "densenet100", "resnet110", "resnet56")
+    big = name in (
+        "vgg16",
+        "vgg19",
+        "densenet40",
+        "densenet50",
+        "densenet100",
+        "resnet110",
+        "resnet56",
+    )
     with torch.no_grad():
         for _ in range(5 if big else 50):
             genome = random_genome(layout, rng)
@@ -205,7 +217,15 @@ def test_flatten_owns_runs_of_columns():
 
 
 def test_flatten_module_and_several_linear_layers():
-    model = nn.Sequential(conv(3, 4), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(4 * 8 * 8, 7), nn.Sigmoid(), nn.Linear(7, 10))
+    model = nn.Sequential(
+        conv(3, 4),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        nn.Flatten(),
+        nn.Linear(4 * 8 * 8, 7),
+        nn.Sigmoid(),
+        nn.Linear(7, 10),
+    )
     assert [g.size for g in agree(model).groups] == [4, 7]
 
 
@@ -222,28 +242,49 @@ def test_written_widths_are_frozen():
 @pytest.mark.parametrize("g, sizes", [(6, [6]), (3, [3]), (2, [3, 6])])
 def test_channel_groups_of_a_convolution_leave_as_a_whole_or_all_lose_the_same(g, sizes):
     """Whichever leaves more to choose from: of two groups, each loses the same of its three inputs and six outputs."""
-    model = Net(lambda m, x: m.fc(m.b(m.a(x)).mean((2, 3))), a=conv(3, 6), b=conv(6, 12, groups=g), fc=head(12))
+    model = Net(
+        lambda m, x: m.fc(m.b(m.a(x)).mean((2, 3))),
+        a=conv(3, 6),
+        b=conv(6, 12, groups=g),
+        fc=head(12),
+    )
     assert [group.size for group in agree(model).groups] == sizes
 
 
 def test_gate_and_shared_module():
     def gate(m, x):
         y = m.a(x)
-        return m.fc((y * torch.sigmoid(m.up(F.relu(m.down(y.mean((2, 3), keepdim=True)))))).mean((2, 3)))
+        return m.fc(
+            (y * torch.sigmoid(m.up(F.relu(m.down(y.mean((2, 3), keepdim=True)))))).mean((2, 3))
+        )
 
     model = Net(gate, a=conv(3, 6), down=conv(6, 2, 1), up=conv(2, 6, 1), fc=head(6))
     assert groups(model) == [(("a", "up"), 6), (("down",), 2)]
     agree(model)
-    shared = Net(lambda m, x: m.fc(m.b(F.relu(m.b(m.a(x)))).mean((2, 3))), a=conv(3, 6), b=conv(6, 6), fc=head(6))
+    shared = Net(
+        lambda m, x: m.fc(m.b(F.relu(m.b(m.a(x)))).mean((2, 3))),
+        a=conv(3, 6),
+        b=conv(6, 6),
+        fc=head(6),
+    )
     assert groups(shared) == [(("a", "b"), 6)]
     agree(shared)
 
 
 @pytest.mark.parametrize(
-    "norm", [nn.GroupNorm(3, 6), nn.GroupNorm(6, 6), nn.InstanceNorm2d(6, affine=True), nn.BatchNorm2d(6), nn.PReLU(6)]
+    "norm",
+    [
+        nn.GroupNorm(3, 6),
+        nn.GroupNorm(6, 6),
+        nn.InstanceNorm2d(6, affine=True),
+        nn.BatchNorm2d(6),
+        nn.PReLU(6),
+    ],
 )
 def test_norms_that_can_be_sliced(norm):
-    layout = agree(Net(lambda m, x: m.fc(m.n(m.a(x)).mean((2, 3))), a=conv(3, 6), n=norm, fc=head(6)))
+    layout = agree(
+        Net(lambda m, x: m.fc(m.n(m.a(x)).mean((2, 3))), a=conv(3, 6), n=norm, fc=head(6))
+    )
     assert layout.n_bits == (3 if getattr(norm, "num_groups", 6) == 3 else 6)
 
 
@@ -300,7 +341,10 @@ def test_products_of_other_kinds_are_cut_and_counted(product, pruned):
         (lambda m, x: m.c(x) * m.c.weight.norm(), ["b", "last"]),
         (lambda m, x: m.c(x) / m.c.weight.size(0), ["a", "b", "last"]),
         (lambda m, x: F.conv2d(m.d(m.c(x)), m.c.weight, padding=1), ["a", "c", "b", "last"]),
-        (lambda m, x: F.batch_norm(m.c(x), m.n.running_mean, m.n.running_var) + m.n(m.c(x)), ["a", "c", "b", "last"]),
+        (
+            lambda m, x: F.batch_norm(m.c(x), m.n.running_mean, m.n.running_var) + m.n(m.c(x)),
+            ["a", "c", "b", "last"],
+        ),
         (lambda m, x: m.c(x) + m.last.bias, ["a", "c", "b"]),  # along the pixels; owned only later
     ],
 )
@@ -321,7 +365,15 @@ def test_channels_last_linear_layers_and_layer_scale():
         y = m.down(F.gelu(m.up(m.n(m.dw(x).permute(0, 2, 3, 1))))).permute(0, 3, 1, 2)
         return m.fc((x + m.layer_scale * y).mean((2, 3)))
 
-    model = Net(forward, stem=conv(3, 4), dw=conv(4, 4, groups=4), n=nn.LayerNorm(4), up=nn.Linear(4, 8), down=nn.Linear(8, 4), fc=head(4))
+    model = Net(
+        forward,
+        stem=conv(3, 4),
+        dw=conv(4, 4, groups=4),
+        n=nn.LayerNorm(4),
+        up=nn.Linear(4, 8),
+        down=nn.Linear(8, 4),
+        fc=head(4),
+    )
     model.layer_scale = nn.Parameter(torch.ones(4, 1, 1))
     layout = agree(model)
     assert [(g.members, g.size) for g in layout.groups] == [(("up",), 8)]
@@ -339,14 +391,24 @@ def test_padded_shortcuts_freeze_what_they_reach():
 
 
 def test_pixels_strung_together():
-    for flatten in (lambda x: x.flatten(2), lambda x: torch.flatten(x, start_dim=2), lambda x: x.flatten(2).unsqueeze(-1).squeeze(3)):
+    for flatten in (
+        lambda x: x.flatten(2),
+        lambda x: torch.flatten(x, start_dim=2),
+        lambda x: x.flatten(2).unsqueeze(-1).squeeze(3),
+    ):
         model = Net(lambda m, x, f=flatten: m.fc(f(m.a(x)).mean(2)), a=conv(3, 5), fc=head(5))
         assert agree(model, draws=5).n_bits == 5
 
 
 def test_what_a_hook_does_is_followed():
     """This one takes a softmax over all channels of its layer."""
-    model = Net(lambda m, x: m.fc(m.b(m.a(m.first(x))).mean((2, 3))), first=conv(3, 3), a=conv(3, 4), b=conv(4, 5), fc=head(5))
+    model = Net(
+        lambda m, x: m.fc(m.b(m.a(m.first(x))).mean((2, 3))),
+        first=conv(3, 3),
+        a=conv(3, 4),
+        b=conv(4, 5),
+        fc=head(5),
+    )
     model.b.register_forward_hook(lambda layer, inputs, output: output.softmax(1))
     assert [g.name for g in agree(model, draws=5).groups] == ["first", "a"]
 
@@ -371,7 +433,9 @@ def test_unpruned_genome_changes_nothing():
 def test_images_and_weights_may_lie_channels_last(name):
     model = models.build(name)
     plain = trace(model, X)
-    other = trace(model.to(memory_format=torch.channels_last), X.to(memory_format=torch.channels_last))
+    other = trace(
+        model.to(memory_format=torch.channels_last), X.to(memory_format=torch.channels_last)
+    )
     assert other.groups == plain.groups and other.kept == plain.kept
 
 
@@ -398,7 +462,9 @@ def refusal(model, x=X):
 
 def test_refusals_name_node_and_reason():
     assert "argument: 'y'" in refusal(TwoInputs())
-    assert "Net: the example does not run" in refusal(Net(lambda m, x: m.b(m.a(x)), a=conv(3, 4), b=conv(5, 4)))
+    assert "Net: the example does not run" in refusal(
+        Net(lambda m, x: m.b(m.a(x)), a=conv(3, 4), b=conv(5, 4))
+    )
     assert "reaches the output" in refusal(Net(lambda m, x: m.a(x), a=conv(3, 4)))
     assert "torch.nn.Module" in refusal(lambda x: x)
     assert "example batch" in refusal(models.build("resnet8"), torch.zeros(3))
@@ -408,7 +474,9 @@ COMPUTED = {  # what forward does with a width, and with copies of it
     "divides": lambda m, x: x / m.a.out_channels,
     "makes a constant": lambda m, x: x * torch.full((1,), float(m.a.out_channels)),
     "asks whether two differ": lambda m, x: x.relu() if m.a.in_channels != m.a.out_channels else x,
-    "asks whether two are equal": lambda m, x: x.relu() if m.b.in_channels == m.b.out_channels else x,
+    "asks whether two are equal": lambda m, x: (
+        x.relu() if m.b.in_channels == m.b.out_channels else x
+    ),
     "asks whether it is large": lambda m, x: x.relu() if m.a.out_channels > 4 else x,
     "cannot do without": lambda m, x: [x.relu()][m.a.out_channels - 8],
 }
@@ -438,7 +506,13 @@ def test_a_width_that_forward_computes_with_is_kept(between):
     try:
         layout = trace(model, X)
         assert [g.name for g in layout.groups] == ["b"]
-        assert any(why in str(layout) for why in ("computes with a.out_channels", "without it the rest computes something else"))
+        assert any(
+            why in str(layout)
+            for why in (
+                "computes with a.out_channels",
+                "without it the rest computes something else",
+            )
+        )
     except UnsupportedModel as error:  # noqa: PT017 - the other outcome that is right
         assert "forward computes with" in str(error)
     assert (model.a.out_channels, model.b.in_channels, model.fc.in_features) == (8, 8, 8)
@@ -450,7 +524,9 @@ def test_what_only_looks_like_a_width_is_pruned(between, rng):
     layout, x = trace(model, X), torch.randn(2, 3, 32, 32)
     assert layout.n_bits == 16
     genome = random_genome(layout, rng)
-    torch.testing.assert_close(slim(model, layout, genome)(x), mask(model, layout, genome)(x), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(
+        slim(model, layout, genome)(x), mask(model, layout, genome)(x), rtol=1e-4, atol=1e-5
+    )
 
 
 class TwoInputs(nn.Module):
@@ -467,3 +543,26 @@ def test_genomes_that_do_not_fit_are_refused():
         mask(model, layout, np.arange(224) >= 16)
     with pytest.raises(GenomeError, match="0 .removed. or 1"):
         slim(model, layout, np.full(224, 0.5))
+
+
+ACTIVATIONS = (
+    nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.ELU, nn.SELU, nn.CELU, nn.GELU, nn.SiLU, nn.Mish, nn.Sigmoid, nn.Tanh, nn.Softplus,
+    nn.Softsign, nn.Hardswish, nn.Hardsigmoid, nn.Hardtanh, nn.LogSigmoid, nn.Tanhshrink, nn.Hardshrink, nn.Softshrink,
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS, ids=lambda a: a.__name__)
+@pytest.mark.parametrize("inplace", [False, True])
+def test_every_activation_works_element_by_element(activation, inplace):
+    """Torch marks most of these operations as such, but not all; their variants in place are operations of their own."""
+    try:
+        layer = activation(inplace=True) if inplace else activation()
+    except TypeError:
+        pytest.skip("has no variant in place")
+    assert (
+        agree(
+            Net(lambda m, x: m.fc(m.act(m.a(x)).mean((2, 3))), a=conv(3, 6), act=layer, fc=head(6)),
+            draws=2,
+        ).n_bits
+        == 6
+    )

@@ -1,4 +1,6 @@
-"""Training: it learns, goes on from a checkpoint to the same bits, refuses what is broken; recalibration and counting are exact."""
+"""Training: it learns, goes on from a checkpoint to the same bits, refuses what is broken;
+recalibration and counting are exact.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +34,10 @@ def net(name="vgg-tiny", seed=0):
 
 
 def states_equal(a: nn.Module, b: nn.Module) -> bool:
-    return all(torch.equal(x, y) for x, y in zip(a.state_dict().values(), b.state_dict().values(), strict=True))
+    return all(
+        torch.equal(x, y)
+        for x, y in zip(a.state_dict().values(), b.state_dict().values(), strict=True)
+    )
 
 
 SHORT = Training(epochs=3, images=256, batch_size=64, lr=0.05)
@@ -41,7 +46,13 @@ SHORT = Training(epochs=3, images=256, batch_size=64, lr=0.05)
 def test_training_learns_and_leaves_evaluation_mode(digits):
     model, calls = net(), []
     before = train.error_rate(model, digits.test, digits)
-    log = train.fit(model, digits, Training(epochs=6, batch_size=32, lr=0.1), 0, progress=lambda *a: calls.append(a))
+    log = train.fit(
+        model,
+        digits,
+        Training(epochs=6, batch_size=32, lr=0.1),
+        0,
+        progress=lambda *a: calls.append(a),
+    )
     assert not any(m.training for m in model.modules())
     assert [e["epoch"] for e in log] == list(range(6)) == [c[0] for c in calls]
     assert log[-1]["loss"] < log[0]["loss"] / 2
@@ -58,7 +69,9 @@ def test_every_epoch_trains_in_training_mode(digits):
         model.eval()  # what a caller's own evaluation would do
 
     train.fit(model, digits, SHORT, 0, progress=progress)
-    assert not torch.equal(statistics[1], statistics[0]) and not torch.equal(statistics[2], statistics[1])
+    assert not torch.equal(statistics[1], statistics[0]) and not torch.equal(
+        statistics[2], statistics[1]
+    )
 
 
 def test_same_seed_same_bits_other_seed_other_bits(digits):
@@ -84,18 +97,27 @@ def test_interrupted_training_goes_on_to_the_same_bits(digits, tmp_path, name):
     assert os.listdir(tmp_path) == [path.name]
     epochs = []
     again = net(name, seed=5)  # other weights: all must come from the file
-    resumed = train.fit(again, digits, SHORT, 0, progress=lambda e, *_: epochs.append(e), checkpoint=path)
+    resumed = train.fit(
+        again, digits, SHORT, 0, progress=lambda e, *_: epochs.append(e), checkpoint=path
+    )
     assert epochs == [2]
     assert states_equal(again, whole)
-    assert [(e["loss"], e["train_error"]) for e in resumed] == [(e["loss"], e["train_error"]) for e in log]
-    assert train.fit(net(name), digits, SHORT, 0, checkpoint=path) == resumed  # finished: read, not trained
+    assert [(e["loss"], e["train_error"]) for e in resumed] == [
+        (e["loss"], e["train_error"]) for e in log
+    ]
+    # finished: read, not trained
+    assert train.fit(net(name), digits, SHORT, 0, checkpoint=path) == resumed
 
 
 def test_a_checkpoint_of_another_training_or_a_damaged_one_is_refused(digits, tmp_path):
     path = tmp_path / "training.safetensors"
     recipe = dataclasses.replace(SHORT, epochs=1)
     train.fit(net(), digits, recipe, 0, checkpoint=path)
-    for other, seed, name in ((dataclasses.replace(recipe, lr=0.01), 0, "vgg-tiny"), (recipe, 1, "vgg-tiny"), (recipe, 0, "resnet8")):
+    for other, seed, name in (
+        (dataclasses.replace(recipe, lr=0.01), 0, "vgg-tiny"),
+        (recipe, 1, "vgg-tiny"),
+        (recipe, 0, "resnet8"),
+    ):
         with pytest.raises(train.CheckpointError, match="another training: delete it"):
             train.fit(net(name), digits, other, seed, checkpoint=path)
     path.write_bytes(path.read_bytes()[:200])
@@ -107,7 +129,10 @@ def test_a_checkpoint_without_generator_is_refused(digits, tmp_path):
     path = tmp_path / "training.safetensors"
     train.fit(net(), digits, dataclasses.replace(SHORT, epochs=1), 0, checkpoint=path)
     with safe_open(path, "pt") as file:
-        tensors, header = {key: file.get_tensor(key) for key in file.keys() if key != "generator"}, file.metadata()
+        tensors, header = (
+            {key: file.get_tensor(key) for key in file.keys() if key != "generator"},
+            file.metadata(),
+        )
     save_file(tensors, path, header)
     with pytest.raises(train.CheckpointError, match="is damaged: delete it"):
         train.fit(net(), digits, dataclasses.replace(SHORT, epochs=1), 0, checkpoint=path)
@@ -115,7 +140,11 @@ def test_a_checkpoint_without_generator_is_refused(digits, tmp_path):
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full here")
 def test_a_full_disk_keeps_the_last_checkpoint(digits, tmp_path):
-    whole, path, part = net(), tmp_path / "training.safetensors", tmp_path / "training.safetensors.part"
+    whole, path, part = (
+        net(),
+        tmp_path / "training.safetensors",
+        tmp_path / "training.safetensors.part",
+    )
     train.fit(whole, digits, SHORT, 0)
     written = []
 
@@ -154,13 +183,21 @@ def test_a_last_batch_of_one_image_is_left_out_and_no_epochs_change_nothing(digi
     log = train.fit(model, digits, Training(epochs=1, images=65, batch_size=32), 0)
     assert log[0]["train_error"] * 64 == pytest.approx(round(log[0]["train_error"] * 64), abs=1e-9)
     same = net()
-    assert train.fit(same, digits, Training(epochs=0), 0) == [] and states_equal(same, net()) and not same.training
+    assert (
+        train.fit(same, digits, Training(epochs=0), 0) == []
+        and states_equal(same, net())
+        and not same.training
+    )
 
 
-@pytest.mark.parametrize("changes", [{"small_epochs": 2}, {"precision": "bfloat16"}, {"small_epochs": 2, "precision": "bfloat16"}])
+@pytest.mark.parametrize(
+    "changes",
+    [{"small_epochs": 2}, {"precision": "bfloat16"}, {"small_epochs": 2, "precision": "bfloat16"}],
+)
 @pytest.mark.parametrize("stopped", [0, 1])
 def test_small_and_bfloat16_epochs_go_on_to_the_same_bits(digits, tmp_path, changes, stopped):
-    few = dataclasses.replace(SHORT, images=48, batch_size=16)  # some processors emulate bfloat16, at a twentieth of the speed
+    # some processors emulate bfloat16, at a twentieth of the speed
+    few = dataclasses.replace(SHORT, images=48, batch_size=16)
     recipe, path = dataclasses.replace(few, **changes), tmp_path / "training.safetensors"
     whole, plain = net("resnet8"), net("resnet8")
     train.fit(whole, digits, recipe, 0)
@@ -184,11 +221,16 @@ def test_sides_and_precision_of_each_epoch(digits):
     model, seen = net("resnet8"), []
     model.fc.register_forward_hook(lambda m, x, y: seen[-1].append(y.dtype))
     model.conv1.register_forward_pre_hook(
-        lambda m, x: seen.append([m.training, x[0].shape[-1], x[0].is_contiguous(memory_format=torch.channels_last)])
+        lambda m, x: seen.append(
+            [m.training, x[0].shape[-1], x[0].is_contiguous(memory_format=torch.channels_last)]
+        )
     )
-    recipe = Training(epochs=3, images=64, batch_size=64, lr=0.05, small_epochs=2, precision="bfloat16")
+    recipe = Training(
+        epochs=3, images=64, batch_size=64, lr=0.05, small_epochs=2, precision="bfloat16"
+    )
     train.fit(model, digits, recipe, 0)
-    assert seen[1:] == [[True, side, True, torch.bfloat16] for side in (24, 24, 32)]  # the first only asks whether 24 will do
+    # the first only asks whether 24 will do
+    assert seen[1:] == [[True, side, True, torch.bfloat16] for side in (24, 24, 32)]
     assert {t.dtype for t in model.state_dict().values()} == {torch.float32, torch.int64}
     train.error_rate(model, digits.test.first(10), digits)
     assert seen[-1] == [False, 32, True, torch.float32]
@@ -211,17 +253,15 @@ def test_networks_that_can_read_the_images_of_small_epochs(name, digits):
 def test_small_epochs_that_a_network_cannot_read_are_refused(digits, tmp_path):
     model = net("vgg-tiny")
     before = {k: v.clone() for k, v in model.state_dict().items()}
-    with pytest.raises(SettingsError, match="small_epochs: VGG cannot read images of 24 x 24 pixels; leave it unset") as caught:
-        train.fit(model, digits, dataclasses.replace(SHORT, small_epochs=1), 0, checkpoint=tmp_path / "c")
+    with pytest.raises(
+        SettingsError,
+        match="small_epochs: VGG cannot read images of 24 x 24 pixels; leave it unset",
+    ) as caught:
+        train.fit(
+            model, digits, dataclasses.replace(SHORT, small_epochs=1), 0, checkpoint=tmp_path / "c"
+        )
     assert "\n" not in str(caught.value) and not (tmp_path / "c").exists()
     assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
-
-
-def test_images_of_a_split_object_or_name(digits):
-    a, b = net(), net()
-    train.fit(a, digits, dataclasses.replace(SHORT, epochs=1), 0, split="search")
-    train.fit(b, digits, dataclasses.replace(SHORT, epochs=1), 0, split=digits.search)
-    assert states_equal(a, b)
 
 
 @pytest.mark.parametrize("schedule", ["one-cycle", "cosine", "constant"])
@@ -244,7 +284,10 @@ def test_weight_decay_spares_biases_and_batch_norm():
     decayed, spared = train.sgd(model, Training(weight_decay=0.1)).param_groups
     matrices = {id(m.weight) for m in model.modules() if isinstance(m, (nn.Conv2d, nn.Linear))}
     assert {id(p) for p in decayed["params"]} == matrices and decayed["weight_decay"] == 0.1
-    assert len(spared["params"]) + len(decayed["params"]) == len(list(model.parameters())) and spared["weight_decay"] == 0
+    assert (
+        len(spared["params"]) + len(decayed["params"]) == len(list(model.parameters()))
+        and spared["weight_decay"] == 0
+    )
 
 
 def test_recalibration_is_the_mean_over_batches():
@@ -263,9 +306,15 @@ def test_recalibration_forgets_old_statistics_and_touches_no_weight(digits):
         if isinstance(m, nn.BatchNorm2d):
             m.running_mean.fill_(7.0), m.running_var.fill_(3.0)
     for model in (a, b):
-        judging.recalibrate(model, [x for x, _ in train.inputs(digits.train, digits, 100, limit=200)])
+        judging.recalibrate(
+            model,
+            [data.normalise(x, digits) for x, _ in data.batches(digits.train, 100, limit=200)],
+        )
     assert states_equal(a, b)
-    assert all(torch.equal(p, q) and p.grad is None for p, q in zip(a.parameters(), net("resnet8").parameters(), strict=True))
+    assert all(
+        torch.equal(p, q) and p.grad is None
+        for p, q in zip(a.parameters(), net("resnet8").parameters(), strict=True)
+    )
 
 
 def test_recalibration_keeps_dropout_off_and_restores_after_an_error():
@@ -282,7 +331,10 @@ def test_recalibration_without_batch_norm_or_batches_does_nothing():
     plain = nn.Sequential(nn.Linear(3, 2), nn.BatchNorm1d(2, track_running_stats=False))
     before = [p.clone() for p in plain.parameters()]
     judging.recalibrate(plain, [torch.rand(4, 3)])
-    assert all(torch.equal(p, q) for p, q in zip(before, plain.parameters(), strict=True)) and not plain.training
+    assert (
+        all(torch.equal(p, q) for p, q in zip(before, plain.parameters(), strict=True))
+        and not plain.training
+    )
     norm = nn.BatchNorm1d(2)
     norm.running_mean.fill_(5)
     judging.recalibrate(norm, [])
@@ -321,13 +373,6 @@ def test_error_rate_uses_evaluation_mode_and_every_image(digits):
     assert train.error_rate(Probe(), digits.test, digits, batch_size=77) == pytest.approx(expected)
 
 
-def test_augmented_inputs_are_normalised_and_repeatable(digits):
-    runs = [torch.cat([x for x, _ in train.inputs(digits.train, digits, 64, generator(s), 128, augmented=True)]) for s in (0, 0, 1)]
-    assert runs[0].shape == (128, 1, 32, 32) and torch.equal(runs[0], runs[1]) and not torch.equal(runs[0], runs[2])
-    plain = torch.cat([x for x, _ in train.inputs(digits.train, digits, 64, limit=128)])
-    assert torch.equal(plain, data.normalise(digits.train.x[:128], digits))
-
-
 def published(name: str):
     file = models.WEIGHTS["akamaster"][name].file
     if not any((p / "cifar-10-batches-py").is_dir() for p in data.folders()):
@@ -340,7 +385,8 @@ def published(name: str):
 @pytest.mark.cifar
 def test_published_resnet20_on_a_thousand_test_images():
     model, cifar = published("resnet20")
-    # 8.27 % on all 10,000. The tolerance: two images that rounding may tip; a wrong normalisation or layout costs far more.
+    # 8.27 % on all 10,000. The tolerance: two images that rounding may tip; a wrong normalisation
+    # or layout costs far more.
     assert train.error_rate(model, cifar.test.first(1000), cifar) == pytest.approx(0.085, abs=0.002)
 
 
@@ -355,5 +401,9 @@ def test_published_resnet56_scores_its_known_accuracy():
 @pytest.mark.slow
 def test_recalibrating_the_intact_published_network_costs_it_little():
     model, cifar = published("resnet56")
-    judging.recalibrate(model, (x for x, _ in train.inputs(cifar.train, cifar, 250, generator(), 2000, augmented=True)))
-    assert train.error_rate(model, cifar.test.first(2000), cifar) < 0.085  # 7.05 % before; a normalising shortcut gave 11 %
+    draws = generator()
+    shuffled = data.batches(cifar.train, 250, draws, 2000)
+    images = (data.normalise(data.augment(x, draws), cifar) for x, _ in shuffled)
+    judging.recalibrate(model, images)
+    # 7.05 % before; a normalising shortcut gave 11 %
+    assert train.error_rate(model, cifar.test.first(2000), cifar) < 0.085

@@ -40,7 +40,14 @@ def test_a_job_whose_process_dies_is_done_once_more_and_then_lost(numbers, resul
         assert list(compute([(7,)])) == [49]
 
 
-@pytest.mark.parametrize("problem", [RuntimeError("out of memory\nand more"), MemoryError(), CandidateFailed("the loss became inf")])
+@pytest.mark.parametrize(
+    "problem",
+    [
+        RuntimeError("out of memory\nand more"),
+        MemoryError(),
+        CandidateFailed("the loss became inf"),
+    ],
+)
 def test_a_candidate_that_fails_is_worst_and_said(problem):
     def error(genome):
         if genome == 1:

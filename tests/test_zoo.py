@@ -1,4 +1,6 @@
-"""torchvision's classifiers: each is pruned at random and checked; the committed table is complete and true to its page."""
+"""torchvision's classifiers: each is pruned at random and checked; the committed table is complete
+and true to its page.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,10 @@ import zoo  # noqa: E402
 LARGE = ("vgg", "resnet101", "resnet152", "wide", "densenet161", "densenet201", "convnext")
 
 
-@pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.slow if n.startswith(LARGE) else ()) for n in zoo.NETS])
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(n, marks=pytest.mark.slow if n.startswith(LARGE) else ()) for n in zoo.NETS],
+)
 def test_slim_network_passes_all_checks(name):
     assert zoo.check(name, genomes=1, onnx=False)["failed"] == []
 
@@ -26,9 +31,17 @@ def test_slim_network_passes_all_checks(name):
     "what, wrong, failures",
     [
         ("mask", lambda model, layout, genome: model, {"float32", "float64"}),
-        ("mask", lambda model, layout, genome: lambda x: model(x) * torch.nan, {"float32", "float64"}),
+        (
+            "mask",
+            lambda model, layout, genome: lambda x: model(x) * torch.nan,
+            {"float32", "float64"},
+        ),
         ("load", lambda path, model: model, {"save and load"}),
-        ("cost", SimpleNamespace(macs=lambda layout, genome: 1, params=lambda layout, genome: 1), {"MACs", "parameters"}),
+        (
+            "cost",
+            SimpleNamespace(macs=lambda layout, genome: 1, params=lambda layout, genome: 1),
+            {"MACs", "parameters"},
+        ),
     ],
     ids=["not masked", "not a number", "not loaded", "not counted"],
 )

@@ -1,4 +1,5 @@
-"""Each script of a page once: Sphinx writes inline ones twice, and a constant declared twice is an error."""
+"""Each script of a page once: Sphinx writes inline ones twice, and a constant declared twice is an
+error."""
 
 from __future__ import annotations
 

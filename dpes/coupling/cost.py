@@ -14,8 +14,11 @@ from .layout import Layout
 
 
 def costs(layout: Layout, genomes: np.ndarray, which: str = "macs") -> np.ndarray:
-    """Costs of many genomes: bool [n, n_bits] -> int64 [n]; ``which`` is ``macs``, ``params`` or ``activations``."""
-    return np.array([COSTS[which](layout, genome) for genome in np.atleast_2d(genomes)], dtype=np.int64)
+    """Costs of many genomes: bool [n, n_bits] -> int64 [n]; ``which`` is ``macs``, ``params`` or
+    ``activations``."""
+    return np.array(
+        [COSTS[which](layout, genome) for genome in np.atleast_2d(genomes)], dtype=np.int64
+    )
 
 
 COSTS: dict[str, Callable[[Layout, np.ndarray], int]] = {
@@ -25,9 +28,11 @@ COSTS: dict[str, Callable[[Layout, np.ndarray], int]] = {
 
 @torch.no_grad()
 def latency(models: dict[str, nn.Module], x: Tensor, rounds: int = 15) -> dict[str, list[float]]:
-    """Seconds per forward pass of several networks, measured in turn so that a busy machine slows all alike.
+    """Seconds per forward pass of several networks, measured in turn so that a busy machine slows
+    all alike.
 
-    x: one batch, float. Returns ``rounds`` timings by name; compare their medians as ratios. Source: ours.
+    x: one batch, float. Returns ``rounds`` timings by name; compare their medians as ratios.
+    Source: ours.
     """
     seconds: dict[str, list[float]] = {name: [] for name in models}
     for turn in range(rounds + 2):

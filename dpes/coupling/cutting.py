@@ -17,36 +17,47 @@ from .watching import Watch
 
 
 def slim(model: nn.Module, layout: Layout, genome: Any) -> nn.Module:
-    """A new, physically smaller network without the filters that ``genome`` removes; ``model`` stays as it is.
+    """A new, physically smaller network without the filters that ``genome`` removes; ``model``
+    stays as it is.
 
-    genome: bool [layout.n_bits], 1 = kept. The result is of the same class as ``model``, shares no memory with it and
-    computes what ``mask`` computes. Raises ``GenomeError`` for a genome that does not fit. Source: ours.
+    genome: bool [layout.n_bits], 1 = kept. The result is of the same class as ``model``, shares no
+    memory with it and computes what ``mask`` computes. Raises ``GenomeError`` for a genome that
+    does not fit. Source: ours.
     """
     model, keep = plain(model), layout.checked(genome)
     return cut(clone(model), model, layout, keep)
 
 
 def cut(target: nn.Module, model: nn.Module, layout: Layout, keep: np.ndarray) -> nn.Module:
-    """Turn ``target``, a clone of ``model`` at whatever widths, into the slim network of a checked genome; returns it.
+    """Turn ``target``, a clone of ``model`` at whatever widths, into the slim network of a checked
+    genome; returns it.
 
-    This is all that a candidate costs: its tensors are selected from those of ``model``, the module tree is used again.
+    This is all that a candidate costs: its tensors are selected from those of ``model``, the module
+    tree is used again.
     """
     modules = dict(target.named_modules(remove_duplicate=False))
     originals = dict(model.named_modules(remove_duplicate=False))
     found: dict[int, Tensor | None] = {}
 
     def positions(bits: np.ndarray, device: torch.device) -> Tensor | None:
-        """The kept positions, or None where nothing leaves; found once for all tensors that share ``bits``."""
+        """The kept positions, or None where nothing leaves; found once for all tensors that share
+        ``bits``."""
         if id(bits) not in found:
             (index,) = stays(bits, keep).nonzero()
-            found[id(bits)] = None if len(index) == len(bits) else torch.from_numpy(index).to(device)
+            found[id(bits)] = (
+                None if len(index) == len(bits) else torch.from_numpy(index).to(device)
+            )
         return found[id(bits)]
 
     for owned in layout.tensors:
         module, name = owned.places[0]
-        original = (originals[module]._parameters if owned.is_parameter else originals[module]._buffers)[name]
+        original = (
+            originals[module]._parameters if owned.is_parameter else originals[module]._buffers
+        )[name]
         tensor = original.detach()
-        kernels = tensor.ndim > 3 and tensor.is_contiguous() and all(dim < 2 for dim, _ in owned.cuts)
+        kernels = (
+            tensor.ndim > 3 and tensor.is_contiguous() and all(dim < 2 for dim, _ in owned.cuts)
+        )
         if kernels:
             tensor = tensor.flatten(2)  # whole kernels move faster than their pixels
         for dim, bits in owned.cuts:
@@ -59,18 +70,22 @@ def cut(target: nn.Module, model: nn.Module, layout: Layout, keep: np.ndarray) -
         if owned.is_parameter:
             tensor = nn.Parameter(tensor, requires_grad=original.requires_grad)
         for module, name in owned.places:
-            (modules[module]._parameters if owned.is_parameter else modules[module]._buffers)[name] = tensor
+            (modules[module]._parameters if owned.is_parameter else modules[module]._buffers)[
+                name
+            ] = tensor
     for w in layout.widths:
         setattr(modules[w.module], w.attribute, int(stays(w.bits, keep).sum()) // w.divisor)
     return target
 
 
 def mask(model: nn.Module, layout: Layout, genome: Any) -> nn.Module:
-    """The full-size network with removed filters silenced wherever they could speak: the function ``slim`` must equal.
+    """The full-size network with removed filters silenced wherever they could speak: the function
+    ``slim`` must equal.
 
-    The output of every operation that carries removed filters is multiplied by zero there, so a shift of batch norm or an
-    offset of an activation cannot wake them. genome: bool [layout.n_bits]. For checks and teaching: it saves nothing, shares
-    its weights with ``model``, and computes in evaluation mode without gradients. Source: ours.
+    The output of every operation that carries removed filters is zero there, so a shift of batch
+    norm or an offset of an activation cannot wake them. genome: bool [layout.n_bits]. For checks
+    and teaching: it saves nothing, shares its weights with ``model``, and computes in evaluation
+    mode without gradients. Source: ours.
     """
     return Masked(plain(model), layout, layout.checked(genome))
 
@@ -80,7 +95,11 @@ class Masked(nn.Module):
 
     def __init__(self, model: nn.Module, layout: Layout, keep: np.ndarray):
         super().__init__()
-        self.model, self.choices, self.speaks = model, dict(layout.choices), stays(layout.bit_of, keep)
+        self.model, self.choices, self.speaks = (
+            model,
+            dict(layout.choices),
+            stays(layout.bit_of, keep),
+        )
         self.eval()
 
     @torch.no_grad()
@@ -90,7 +109,7 @@ class Masked(nn.Module):
 
 
 class Silence(Watch):
-    """Follows the filters through a run and multiplies the outputs of removed ones by zero."""
+    """Follows the filters through a run and puts zeros in place of the outputs of removed ones."""
 
     def __init__(self, model: nn.Module, speaks: np.ndarray, choices: dict[int, int]):
         super().__init__(model, choices=choices)
@@ -100,18 +119,23 @@ class Silence(Watch):
         if op.is_view or self.constant(tensor):
             return  # of values that are silent already, or that no image reaches
         for dim, vector in self.numbers(tensor).items():
-            if not (speaks := self.speaks[vector]).all():
+            if (silent := ~self.speaks[vector]).any():
                 shape = [-1 if d == dim else 1 for d in range(tensor.ndim)]
-                tensor.mul_(torch.from_numpy(speaks).to(tensor.device, tensor.dtype).view(shape))
+                # not multiplied by zero, which leaves what is not a number: x / |x| of a silenced x
+                tensor.masked_fill_(torch.from_numpy(silent).to(tensor.device).view(shape), 0)
 
 
 def plain(model: nn.Module) -> nn.Module:
-    """The network within wrappers of ``torch.compile`` and data parallelism, with the weights that it computes as weights.
+    """The network within wrappers of ``torch.compile`` and data parallelism, with the weights that
+    it computes as weights.
 
-    Weight norm and spectral norm compute a layer's weights from others, and would compute others where inputs are missing:
-    their last result takes their place, in a clone. A model without either is returned as it is.
+    Weight norm and spectral norm compute a layer's weights from others, and would compute others
+    where inputs are missing: their last result takes their place, in a clone. A model without
+    either is returned as it is.
     """
-    while isinstance(model, (nn.DataParallel, nn.parallel.DistributedDataParallel)) or hasattr(model, "_orig_mod"):
+    while isinstance(model, (nn.DataParallel, nn.parallel.DistributedDataParallel)) or hasattr(
+        model, "_orig_mod"
+    ):
         model = model._orig_mod if hasattr(model, "_orig_mod") else model.module
     if any(map(computed, model.modules())):
         model = clone(model)
@@ -125,7 +149,9 @@ NORMS = {WeightNorm: remove_weight_norm, SpectralNorm: remove_spectral_norm}  # 
 
 def computed(module: nn.Module) -> bool:
     """Whether a module computes its weights from others."""
-    return "parametrizations" in module._modules or any(type(h) in NORMS for h in module._forward_pre_hooks.values())
+    return "parametrizations" in module._modules or any(
+        type(h) in NORMS for h in module._forward_pre_hooks.values()
+    )
 
 
 def fix_weights(module: nn.Module) -> None:
@@ -134,7 +160,9 @@ def fix_weights(module: nn.Module) -> None:
         module.parametrizations.eval()  # spectral norm would go on with its estimate
         values = {name: getattr(module, name).detach().clone() for name in module.parametrizations}
         del module._modules["parametrizations"]
-        module.__class__ = type(module).__bases__[0]  # torch derives a class for each parametrised module
+        module.__class__ = type(module).__bases__[
+            0
+        ]  # torch derives a class for each parametrised module
         for name, value in values.items():
             module.register_parameter(name, nn.Parameter(value))
     for hook in list(module._forward_pre_hooks.values()):
@@ -143,9 +171,11 @@ def fix_weights(module: nn.Module) -> None:
 
 
 def clone(value: Any, known: dict[int, Any] | None = None) -> Any:
-    """The module tree built anew around the same tensors, which ``cut`` replaces; what is neither module nor container is shared.
+    """The module tree built anew around the same tensors, which ``cut`` replaces; what is neither
+    module nor container is shared.
 
-    Unlike ``copy.deepcopy`` it takes no time for weights, and no offence at locks, files and whatever else cannot be copied.
+    Unlike ``copy.deepcopy`` it takes no time for weights, and no offence at locks, files and
+    whatever else cannot be copied.
     """
     known = {} if known is None else known
     if id(value) in known:
@@ -167,4 +197,3 @@ def clone(value: Any, known: dict[int, Any] | None = None) -> Any:
     else:
         return value
     return new
-

@@ -1,4 +1,5 @@
-"""Filters ranked by their weights: knowledge that the plain strategy does without, for variants and rivals only."""
+"""Filters ranked by their weights: knowledge that the plain strategy does without, for variants and
+rivals only."""
 
 from __future__ import annotations
 
@@ -11,10 +12,11 @@ from .layout import KEPT, Layout
 
 @torch.no_grad()
 def l1_norms(model: nn.Module, layout: Layout) -> np.ndarray:
-    """float64 [n_bits]: the L1 norm of each filter, summed over the layers that are coupled in its bit.
+    """Float64 [n_bits]: the L1 norm of each filter, summed over the layers that are coupled in its
+    bit.
 
-    Only weights that compute the filter count (convolution and linear, by their output dimension). Source: Li et al. 2017, summed
-    over coupled layers as usual since.
+    Only weights that compute the filter count (convolution and linear, by their output dimension).
+    Source: Li et al. 2017, summed over coupled layers as usual since.
     """
     modules = dict(model.named_modules(remove_duplicate=False))
     norms = np.zeros(layout.n_bits)
@@ -23,14 +25,18 @@ def l1_norms(model: nn.Module, layout: Layout) -> np.ndarray:
         bits = dict(owned.cuts).get(0)
         if bits is None or name != "weight" or len(owned.shape) < 2:
             continue
-        sums = getattr(modules[module], name).detach().double().abs().flatten(1).sum(1).cpu().numpy()
+        sums = (
+            getattr(modules[module], name).detach().double().abs().flatten(1).sum(1).cpu().numpy()
+        )
         prunable = bits != KEPT
         np.add.at(norms, bits[prunable], sums[prunable])
     return norms
 
 
 def ranks(layout: Layout, scores: np.ndarray) -> np.ndarray:
-    """int [n_bits]: each filter's place in its group by falling score, 0 = highest; equal scores by their order."""
+    """int [n_bits]: each filter's place in its group by falling score, 0 = highest; equal scores by
+    their order.
+    """
     rank = np.empty(layout.n_bits, dtype=int)
     for group in layout.groups:
         order = np.argsort(-scores[group.bits], kind="stable")

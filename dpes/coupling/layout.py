@@ -1,4 +1,5 @@
-"""A layout: the genome's bits, their coupled groups, and which slices of which tensors each bit owns."""
+"""A layout: the genome's bits, their coupled groups, and which slices of which tensors each bit
+owns."""
 
 from __future__ import annotations
 
@@ -19,7 +20,8 @@ class GenomeError(DpesError):
 
 @dataclass(frozen=True)
 class Group:
-    """A coupled group: filters of one or several layers that are kept or removed together, one bit each."""
+    """A coupled group: filters of one or several layers that are kept or removed together, one bit
+    each."""
 
     name: str  # the first layer that produces these filters
     start: int  # first bit in the genome
@@ -35,7 +37,8 @@ class Group:
 
 @dataclass(frozen=True)
 class Owned:
-    """A tensor of the network: ``cuts`` holds (dimension, bit or ``KEPT`` of each position along it)."""
+    """A tensor of the network: ``cuts`` holds (dimension, bit or ``KEPT`` of each position along
+    it)."""
 
     places: tuple[tuple[str, str], ...]  # (module, parameter or buffer) under every name it has
     shape: tuple[int, ...]
@@ -66,7 +69,10 @@ class Call:
 
 @dataclass(frozen=True)
 class Layout:
-    """What ``trace`` finds in a network. ``print`` it to see what is coupled, and what is kept whole and why."""
+    """What ``trace`` finds in a network.
+
+    ``print`` it to see what is coupled, and what is kept whole and why.
+    """
 
     groups: tuple[Group, ...]
     tensors: tuple[Owned, ...]  # all parameters and buffers, cut or not
@@ -75,6 +81,7 @@ class Layout:
     kept: tuple[tuple[str, int, str], ...]  # (layer, filters kept whole, reason)
     example: tuple[int, ...]  # shape of one input
     integers: bool = False  # whether inputs are whole numbers, as those of an embedding
+    keep: tuple[str, ...] = ()  # layers that were asked to be kept
     notes: tuple[str, ...] = ()  # what else a reader should know, such as a wrapper taken off
     # for ``mask``, which follows the network's filters once more:
     bit_of: np.ndarray = field(repr=False, default_factory=lambda: np.zeros(0, int))
@@ -87,16 +94,18 @@ class Layout:
 
     @property
     def group_of_bit(self) -> np.ndarray:
-        """int64 [n_bits]: the index of the group that each bit belongs to, ascending."""
+        """Int64 [n_bits]: the index of the group that each bit belongs to, ascending."""
         return np.repeat(np.arange(len(self.groups)), [g.size for g in self.groups])
 
     @property
     def least(self) -> np.ndarray:
-        """int64 [n_groups]: how many filters each group must keep (``min_filters``, ``min_share``; at least 1)."""
+        """Int64 [n_groups]: how many filters each group must keep (``min_filters``, ``min_share``;
+        at least 1)."""
         return np.array([g.least for g in self.groups])
 
     def checked(self, genome: Any) -> np.ndarray:
-        """The genome as bool [n_bits]; raises ``GenomeError`` for a wrong length or a group without enough filters."""
+        """The genome as bool [n_bits]; raises ``GenomeError`` for a wrong length or a group without
+        enough filters."""
         keep = np.asarray(genome)
         if keep.shape != (self.n_bits,):
             bits = f"this layout has {self.n_bits} bits, one per prunable filter"
@@ -113,12 +122,17 @@ class Layout:
         return keep
 
     def macs(self, genome: Any) -> int:
-        """Multiply-adds of convolutions, linear layers and products for one image; norms and activations do not count."""
+        """Multiply-adds of convolutions, linear layers and products for one image; norms and
+        activations do not count."""
         width = _Widths(self.checked(genome))
-        return sum(c.factor * width(c.out_bits) * (1 if c.in_bits is None else width(c.in_bits)) for c in self.calls)
+        return sum(
+            c.factor * width(c.out_bits) * (1 if c.in_bits is None else width(c.in_bits))
+            for c in self.calls
+        )
 
     def params(self, genome: Any) -> int:
-        """Parameters of the slim network, weights and biases, batch norm included, running statistics not."""
+        """Parameters of the slim network, weights and biases, batch norm included, running
+        statistics not."""
         width, total = _Widths(self.checked(genome)), 0
         for tensor in self.tensors:
             if tensor.is_parameter:
@@ -127,7 +141,10 @@ class Layout:
         return total
 
     def activations(self, genome: Any) -> int:
-        """Values that layers write for one image (Radosavovic et al. 2020 call these activations)."""
+        """Values that layers write for one image (Radosavovic et al.
+
+        2020 call these activations).
+        """
         width = _Widths(self.checked(genome))
         return sum(c.positions * width(c.out_bits) for c in self.calls)
 
@@ -135,7 +152,9 @@ class Layout:
         rows = [f"{self.n_bits} bits in {len(self.groups)} coupled groups"]
         for g in self.groups:
             least = f" (at least {g.least} stay)" if g.least > 1 else ""
-            rows.append(f"  {g.start:6d} {g.size:5d} x {_short(g.members)}  ->  {_short(g.readers)}{least}")
+            rows.append(
+                f"  {g.start:6d} {g.size:5d} x {_short(g.members)}  ->  {_short(g.readers)}{least}"
+            )
         if self.kept:
             rows.append("kept whole:")
             rows += [f"         {size:5d} x {name}: {reason}" for name, size, reason in self.kept]
@@ -143,7 +162,8 @@ class Layout:
 
 
 def stays(bits: np.ndarray, keep: np.ndarray) -> np.ndarray:
-    """Which positions of a bit vector stay: bool, as long as ``bits``; keep: a genome, bool [n_bits]."""
+    """Which positions of a bit vector stay: bool, as long as ``bits``; keep: a genome, bool
+    [n_bits]."""
     return np.append(keep, True)[bits]  # KEPT = -1 is the appended last one
 
 
@@ -160,4 +180,8 @@ class _Widths:
 
 
 def _short(names: tuple[str, ...]) -> str:
-    return ", ".join(names) if len(names) <= 3 else f"{names[0]}, {names[1]} ... {names[-1]} ({len(names)})"
+    return (
+        ", ".join(names)
+        if len(names) <= 3
+        else f"{names[0]}, {names[1]} ... {names[-1]} ({len(names)})"
+    )

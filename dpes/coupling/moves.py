@@ -1,4 +1,4 @@
-"""Rules of operations that move positions: the same operation is applied to the numbers of filters."""
+"""Rules of operations that move positions, pool them or sum over them."""
 
 from __future__ import annotations
 
@@ -8,24 +8,154 @@ import numpy as np
 import torch
 
 from .operations import Op
-from .rules import Numbers, rule
+from .rules import Numbers, Rule, rule
 
 if TYPE_CHECKING:
     from .watching import Watch
 
 
-@rule("view", "_unsafe_view", "_reshape_alias", "reshape", "permute", "transpose", "t", "expand", "slice", "select", "split")
-@rule("split_with_sizes", "chunk", "unbind", "cat", "stack", "squeeze", "unsqueeze", "repeat", "unfold", "narrow", "diagonal")
-@rule("pixel_shuffle", "pixel_unshuffle", "channel_shuffle", "native_channel_shuffle", "movedim", "tile")
+@rule(
+    "sum",
+    "mean",
+    "amax",
+    "amin",
+    "max",
+    "min",
+    "var",
+    "std",
+    "var_mean",
+    "std_mean",
+    "prod",
+    "norm",
+    "linalg_vector_norm",
+)
+@rule("logsumexp", "any", "all", "argmax", "argmin", "median", "nansum", "nanmean", "aminmax")
+def reduced(watch: Watch, op: Op) -> list[Numbers]:
+    """Dimensions that are no longer there; a removed filter is a zero to a sum, but not to a mean
+    or a maximum."""
+    x = op.tensors[0]
+    dims = op.argument("dim")
+    dims = (
+        range(x.ndim) if dims in (None, []) else dims if isinstance(dims, (list, tuple)) else [dims]
+    )
+    gone, found = {d % x.ndim for d in dims}, {}
+    zeros_do_nothing = op.name in ("aten::sum", "aten::linalg_vector_norm") and not watch.constant(
+        x
+    )
+    for dim, vector in watch.numbers(x).items():
+        if dim not in gone:
+            found[dim if op.argument("keepdim") else dim - sum(d < dim for d in gone)] = vector
+        elif not zeros_do_nothing:
+            watch.freeze(vector, f"{op} runs over all channels")
+    return [found] * len(op.outputs)
+
+
+@rule("_softmax", "_log_softmax", "cumsum", "sort", "logcumsumexp", "cumprod", "cummax")
+def along(watch: Watch, op: Op) -> list[Numbers]:
+    """Positions along one dimension depend on each other, so filters may lie along others only."""
+    x = op.tensors[0]
+    dim = op.argument("dim") % x.ndim
+    watch.freeze(watch.numbers(x).get(dim), f"{op} runs over all channels")
+    return [watch.numbers(x)] * len(op.outputs)
+
+
+SPATIAL = {
+    3: (
+        "avg_pool3d max_pool3d_with_indices _adaptive_avg_pool3d adaptive_max_pool3d "
+        "reflection_pad3d replication_pad3d upsample_nearest3d upsample_trilinear3d"
+    ),
+    2: (
+        "avg_pool2d max_pool2d_with_indices _adaptive_avg_pool2d adaptive_max_pool2d "
+        "reflection_pad2d replication_pad2d upsample_nearest2d upsample_bilinear2d "
+        "upsample_bicubic2d _upsample_bilinear2d_aa _upsample_bicubic2d_aa "
+        "_upsample_nearest_exact2d fractional_max_pool2d grid_sampler_2d"
+    ),
+    1: (
+        "max_pool1d_with_indices reflection_pad1d replication_pad1d upsample_nearest1d "
+        "upsample_linear1d adaptive_max_pool1d"
+    ),
+}
+
+
+def spatial(pixels: int) -> Rule:
+    def per_channel(watch: Watch, op: Op) -> Numbers:
+        """Pixels of each channel by themselves."""
+        x, found = op.args[0], {}
+        for t in op.tensors:
+            for dim, vector in watch.numbers(t).items():
+                if t is x and dim < x.ndim - pixels:
+                    found[dim] = vector
+                else:
+                    watch.freeze(vector, f"{op} mixes positions")
+        return found
+
+    return per_channel
+
+
+for pixels, names in SPATIAL.items():
+    rule(*names.split())(spatial(pixels))
+
+
+@rule("constant_pad_nd")
+def padded(watch: Watch, op: Op) -> Numbers:
+    """Padded channels are no filters: always kept."""
+    x, pads, found = op.args[0], op.args[1], dict(watch.numbers(op.args[0]))
+    for k in range(len(pads) // 2):
+        dim, low, high = x.ndim - 1 - k, *pads[2 * k : 2 * k + 2]
+        if dim in found and min(low, high) < 0:
+            watch.freeze(found.pop(dim), f"{op} crops channels")
+        elif dim in found:
+            found[dim] = np.pad(found[dim], (low, high))
+    return found
+
+
+# ---- moves: the same operation is applied to the numbers ----------------------------------
+@rule(
+    "view",
+    "_unsafe_view",
+    "_reshape_alias",
+    "reshape",
+    "permute",
+    "transpose",
+    "t",
+    "expand",
+    "slice",
+    "select",
+    "split",
+)
+@rule(
+    "split_with_sizes",
+    "chunk",
+    "unbind",
+    "cat",
+    "stack",
+    "squeeze",
+    "unsqueeze",
+    "repeat",
+    "unfold",
+    "narrow",
+    "diagonal",
+)
+@rule(
+    "pixel_shuffle",
+    "pixel_unshuffle",
+    "channel_shuffle",
+    "native_channel_shuffle",
+    "movedim",
+    "tile",
+)
 def moved(watch: Watch, op: Op) -> list[Numbers]:
-    """Positions that move take their numbers along; what a new shape cannot hold apart leaves together."""
+    """Positions that move take their numbers along; what a new shape cannot hold apart leaves
+    together."""
     found: list[Numbers] = [{} for _ in op.outputs]
     if op.outputs[0].dtype != op.tensors[0].dtype:  # bytes read as other numbers
         return watch.unknown(op)
     for dim in sorted({d for t in op.tensors for d in watch.numbers(t)}):
         vectors = [watch.numbers(t).get(dim) for t in op.tensors]
         images = [
-            torch.from_numpy(np.zeros(1, int) if v is None else v).view([-1 if d == dim else 1 for d in range(t.ndim)]).expand(t.shape)
+            torch.from_numpy(np.zeros(1, int) if v is None else v)
+            .view([-1 if d == dim else 1 for d in range(t.ndim)])
+            .expand(t.shape)
             for t, v in zip(op.tensors, vectors, strict=True)
         ]
         for layers, image in zip(found, op.again(images), strict=True):
@@ -34,20 +164,26 @@ def moved(watch: Watch, op: Op) -> list[Numbers]:
                 whole_or_chunks(watch, op, vector, image.numpy())
             for where, vector in landed.items():
                 if where in layers:
-                    watch.freeze(np.concatenate([vector, layers[where]]), f"{op} lays two kinds of filters along one dimension")
+                    watch.freeze(
+                        np.concatenate([vector, layers[where]]),
+                        f"{op} lays two kinds of filters along one dimension",
+                    )
                 layers[where] = vector
     return found
 
 
 def whole_or_chunks(watch: Watch, op: Op, vector: np.ndarray | None, image: np.ndarray) -> None:
-    """A part of the channels was taken: one of several equal chunks, which then lose the same, or else all stay."""
+    """A part of the channels was taken: one of several equal chunks, which then lose the same, or
+    else all stay."""
     if vector is None or (there := np.isin(vector, image)).all():
         return
     taken = np.flatnonzero(there)
     size, chunked = len(taken), False
     if size:
-        chunked = taken[-1] - taken[0] == size - 1 and taken[0] % size == 0 and len(vector) % size == 0
-    if chunked and watch.choose(vector, [(size, "chunks")]):
+        chunked = (
+            taken[-1] - taken[0] == size - 1 and taken[0] % size == 0 and len(vector) % size == 0
+        )
+    if chunked and watch.choose(op, vector, [(size, "chunks")]):
         watch.unite(np.tile(vector[:size], len(vector) // size), vector)
     else:
         watch.freeze(vector, f"{op} takes some of the channels")
@@ -58,7 +194,11 @@ def picked(watch: Watch, op: Op) -> Numbers:
     """Positions picked by number: right along other dimensions than those of filters."""
     x, found = op.tensors[0], {}
     for dim, vector in watch.numbers(x).items():
-        image = torch.from_numpy(vector).view([-1 if d == dim else 1 for d in range(x.ndim)]).expand(x.shape)
+        image = (
+            torch.from_numpy(vector)
+            .view([-1 if d == dim else 1 for d in range(x.ndim)])
+            .expand(x.shape)
+        )
         landed = watch.settle(op, op.again([image, *op.tensors[1:]])[0].numpy())
         if len(landed) == 1 and np.array_equal(*landed.values(), vector):
             found |= landed
@@ -75,4 +215,3 @@ def glu(watch: Watch, op: Op) -> Numbers:
         found[dim], gates = np.split(found[dim], 2)
         watch.unite(found[dim], gates)
     return found
-

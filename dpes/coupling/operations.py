@@ -26,7 +26,11 @@ class Op:
         """An argument by its name in the schema, or its default; None where it has none."""
         for place, argument in enumerate(self.func._schema.arguments):
             if argument.name == name:
-                return self.args[place] if place < len(self.args) else self.kwargs.get(name, argument.default_value)
+                return (
+                    self.args[place]
+                    if place < len(self.args)
+                    else self.kwargs.get(name, argument.default_value)
+                )
         return None
 
     def again(self, tensors: Sequence[Tensor]) -> list[Tensor]:

@@ -1,9 +1,11 @@
-"""The proof of a layout: cut at random, the slim network must compute what the masked one does, with the MACs that it says.
+"""The proof of a layout: cut at random, the slim network must compute what the masked one does,
+with the MACs that it says.
 
-It works on a clone with random weights in float64, where nothing but rounding is small. Each round removes a random half of
-the filters of some groups: groups are numbered, and round k prunes those whose number has bit k, so each group is cut without
-each other one in some round. Further rounds prune all groups, down to a single filter. What fails is searched for by
-bisection and kept whole, with the reason; then all is proved again.
+It works on a clone with random weights in float64, where nothing but rounding is small. Each round
+removes a random half of the filters of some groups: groups are numbered, and round k prunes those
+whose number has bit k, so each group is cut without each other one in some round. Further rounds
+prune all groups, down to a single filter. What fails is searched for by bisection and kept whole,
+with the reason; then all is proved again.
 """
 
 from __future__ import annotations
@@ -23,19 +25,26 @@ from .layout import Layout
 from .operations import leaves
 from .proposing import Proposal, UnsupportedModel
 from .watching import evaluating
+from .widths import computed_with
 
-TOLERANCE = {torch.float64: 1e-8, torch.float32: 1e-3}  # of the largest output: sums in another order
+TOLERANCE = {
+    torch.float64: 1e-8,
+    torch.float32: 1e-3,
+}  # of the largest output: sums in another order
 SHARES = (0.9, 0.5, 0.2, 0.0)  # kept by the rounds that prune all groups; 0: one filter each
 
 
 def proved(model: nn.Module, proposal: Proposal, layout: Layout) -> Layout:
-    """The layout after all of it has been proved; what could not be is kept whole (see the module). Source: ours."""
+    """The layout after all of it has been proved; what could not be is kept whole (see the module).
+
+    Source: ours.
+    """
     strikes: dict[str, int] = {}
     example = proposal.example
     proposal.example = small_example(model, proposal, layout)
     subject = Subject.of(model, proposal.example)
     layout = proposal.layout()
-    for bit, why in computed_with(subject, layout).items():
+    for bit, why in computed_with(subject.model, subject.x, layout).items():
         proposal.whole[proposal.first[bit]] = why
     while True:
         layout = proposal.layout()
@@ -44,14 +53,16 @@ def proved(model: nn.Module, proposal: Proposal, layout: Layout) -> Layout:
                 break
         else:
             break
-        group, bits = culprit(layout, genome, partial(subject.fault, layout, training))
-        refuse(proposal, layout, group, bits, reason, strikes)
+        fails = partial(subject.fault, layout, training)
+        group, bits = culprit(layout, genome, fails)
+        refuse(proposal, layout, group, bits, reason, strikes, fails)
     proposal.example = example
     return proposal.layout()
 
 
 def small_example(model: nn.Module, proposal: Proposal, layout: Layout) -> Tensor:
-    """One image at a quarter or half of its sides where the network finds the same filters in it; large ones would take long."""
+    """One image at a quarter or half of its sides where the network finds the same filters in it;
+    large ones would take long."""
     example = proposal.example
     for part in (4, 2):
         if example.ndim == 4 and min(example.shape[2:]) >= 32 * part:
@@ -75,18 +86,22 @@ def rounds(layout: Layout) -> Iterator[tuple[np.ndarray, bool]]:
 
 
 def repaired(layout: Layout, genome: np.ndarray) -> np.ndarray:
-    """The genome with one more filter, a random one of the same every time, in each group that has none."""
+    """The genome with one more filter, a random one of the same every time, in each group that has
+    none."""
     for k, group in enumerate(layout.groups):
         if not genome[group.bits].any():
             genome[group.start + k % group.size] = True
     return genome
 
 
-def culprit(layout: Layout, genome: np.ndarray, fails: Callable[[np.ndarray], object]) -> tuple[int, np.ndarray]:
-    """The first group at which a failing genome begins to fail, and within it the bits from the first at which it does.
+def culprit(
+    layout: Layout, genome: np.ndarray, fails: Callable[[np.ndarray], object]
+) -> tuple[int, np.ndarray]:
+    """The first group at which a failing genome begins to fail, and within it the bits from the
+    first at which it does.
 
-    Groups are pruned one after the other, in their order, and the least number of them that fails is found by bisection; so are
-    the bits of the last of these groups.
+    Groups are pruned one after the other, in their order, and the least number of them that fails
+    is found by bisection; so are the bits of the last of these groups.
     """
 
     def first(count: int, prefix: Callable[[int], np.ndarray]) -> int:
@@ -110,17 +125,34 @@ def culprit(layout: Layout, genome: np.ndarray, fails: Callable[[np.ndarray], ob
 
 
 def refuse(
-    proposal: Proposal, layout: Layout, group: int, bits: np.ndarray, reason: str, strikes: dict[str, int]
+    proposal: Proposal,
+    layout: Layout,
+    group: int,
+    bits: np.ndarray,
+    reason: str,
+    strikes: dict[str, int],
+    fails: Callable[[np.ndarray], object],
 ) -> None:
-    """Read the network another way where that is possible, else keep the found bits whole: one, then twice as many each time."""
-    name, inside = layout.groups[group].name, set(np.arange(layout.n_bits)[layout.groups[group].bits].tolist())
-    for event, numbers in enumerate(proposal.watch.events):
-        if inside & set(proposal.bit_of[numbers].tolist()) and proposal.choices.get(event, 0) < 3:
-            proposal.choices[event] = proposal.choices.get(event, 0) + 1
+    """Read the network another way where that is possible, else keep what was found whole.
+
+    That is the whole group if its first and its last filter fail alone, else one bit, then twice as
+    many each time.
+    """
+    name, inside = layout.groups[group].name, np.arange(layout.n_bits)[layout.groups[group].bits]
+    choices, events = proposal.choices, proposal.watch.events
+    for event, (kind, numbers) in enumerate(events):
+        if np.isin(inside, proposal.bit_of[numbers]).any() and (turn := choices.get(event, 0)) < 3:
+            alike = [
+                e
+                for e, (other, _) in enumerate(events)
+                if other == kind and choices.get(e, 0) == turn
+            ]
+            choices |= dict.fromkeys(alike, turn + 1)
             return
     strikes[name] = 2 * strikes.get(name, 0) or 1
-    refused = bits[: strikes[name]] if len(inside) - strikes[name] > 1 else sorted(inside)
-    for bit in refused:
+    alone = [np.arange(layout.n_bits) != bit for bit in (inside[0], inside[-1])]
+    hopeless = len(inside) - strikes[name] <= 1 or all(map(fails, alone))
+    for bit in inside if hopeless else bits[: strikes[name]]:
         proposal.whole[proposal.first[bit]] = reason
 
 
@@ -148,7 +180,10 @@ class Subject:
                     return cls(twin, x, trains(twin, x))
             except Exception as error:
                 problem = first_line(error)
-        raise UnsupportedModel(f"{type(model).__name__}: cannot be proved, {problem} with random weights; prove=False skips the proof")
+        raise UnsupportedModel(
+            f"{type(model).__name__}: cannot be proved, {problem} with random weights; "
+            "prove=False skips the proof"
+        )
 
     def fault(self, layout: Layout, training: bool, genome: np.ndarray) -> str:
         """Why a genome is cut wrongly, or nothing."""
@@ -180,7 +215,11 @@ def trains(model: nn.Module, x: Tensor) -> bool:
     state = {k: v.clone() for k, v in model.state_dict().items()}
     try:
         out = [t for t in leaves(model.train()(x)) if t.requires_grad]
-        torch.autograd.grad(sum(t.sum() for t in out), [p for p in model.parameters() if p.requires_grad], allow_unused=True)
+        torch.autograd.grad(
+            sum(t.sum() for t in out),
+            [p for p in model.parameters() if p.requires_grad],
+            allow_unused=True,
+        )
     except Exception:
         return False
     finally:
@@ -192,7 +231,8 @@ def trains(model: nn.Module, x: Tensor) -> bool:
 
 
 def randomised(model: nn.Module, dtype: torch.dtype | None) -> nn.Module:
-    """A clone with random weights, of the size that keeps signals alive; other buffers than statistics stay as they are."""
+    """A clone with random weights, of the size that keeps signals alive; other buffers than
+    statistics stay as they are."""
     twin, generator, new = clone(model), torch.Generator().manual_seed(0), {}
     for module in twin.modules():
         for table in (module._parameters, module._buffers):
@@ -209,46 +249,11 @@ def randomised(model: nn.Module, dtype: torch.dtype | None) -> nn.Module:
                     if table is module._parameters or name in ("running_mean", "running_var"):
                         value = drawn.to(value.device, value.dtype)
                     value = value.to(dtype) if dtype else value
-                new[id(tensor)] = nn.Parameter(value, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else value
+                new[id(tensor)] = (
+                    nn.Parameter(value, tensor.requires_grad)
+                    if isinstance(tensor, nn.Parameter)
+                    else value
+                )
             for name, tensor in table.items():
                 table[name] = None if tensor is None else new[id(tensor)]
     return twin.eval()
-
-
-class Spied(int):
-    """A width that notices when Python computes with it, or asks for it; layers hand theirs on unseen."""
-
-    __hash__ = int.__hash__
-    noticed: set[str]
-    place: str
-
-
-def _notices(method: str) -> Callable[..., object]:
-    def ask(self: Spied, *others: object) -> object:
-        self.noticed.add(self.place)
-        return getattr(int, method)(self, *others)
-
-    return ask
-
-
-SIGNS = "add sub mul floordiv truediv mod pow divmod radd rsub rmul rfloordiv rtruediv rmod eq ne lt le gt ge neg float bool"
-for _sign in SIGNS.split():
-    setattr(Spied, f"__{_sign}__", _notices(f"__{_sign}__"))
-
-
-def computed_with(subject: Subject, layout: Layout) -> dict[int, str]:
-    """Bits of widths that forward itself computes with, or branches on, and why they must stay.
-
-    A branch may differ at a single width, which no genome that is tried need have.
-    """
-    twin, noticed = clone(subject.model), set()
-    modules = dict(twin.named_modules(remove_duplicate=False))
-    spied = [w for w in layout.widths if w.attribute not in ("num_features", "num_groups")]  # which torch's own layers check
-    for w in spied:
-        width = Spied(getattr(modules[w.module], w.attribute))
-        width.noticed, width.place = noticed, f"{w.module}.{w.attribute}"
-        setattr(modules[w.module], w.attribute, width)
-    with evaluating(twin):
-        twin(subject.x)
-    found = [w for w in spied if f"{w.module}.{w.attribute}" in noticed]
-    return {bit: f"forward computes with {w.module}.{w.attribute}" for w in found for bit in w.bits.tolist() if bit >= 0}

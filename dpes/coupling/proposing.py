@@ -41,7 +41,9 @@ class Proposal:
                     continue
                 reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
                 where = f"{type(self.model).__name__}: the example does not run through it"
-                raise UnsupportedModel(f"{where} ({reason}); does its shape fit the model?") from error
+                raise UnsupportedModel(
+                    f"{where} ({reason}); does its shape fit the model?"
+                ) from error
             break
         for tensor in leaves(out):
             for vector in watch.numbers(tensor).values():
@@ -54,7 +56,9 @@ class Proposal:
         for name, outs in watch.producers:
             if any(name == k or name.startswith(f"{k}.") or k == "" for k in self.keep):
                 watch.freeze(outs, "asked to be kept")
-            for position, why in [(p, why) for (layer, p), why in self.whole.items() if layer == name]:
+            for position, why in [
+                (p, why) for (layer, p), why in self.whole.items() if layer == name
+            ]:
                 watch.freeze(outs[position : position + 1], why)
         root = components(watch.count_numbers, watch.pairs)
         why: dict[int, str] = {0: "meets positions that are kept"}
@@ -83,26 +87,35 @@ class Proposal:
                 continue
             bit[heads] = np.arange(len(self.first), len(self.first) + len(heads))
             inside = set(heads)
-            readers = dict.fromkeys(name for name, ins in watch.readers if inside & set(root[ins].tolist()))
+            readers = dict.fromkeys(
+                name for name, ins in watch.readers if inside & set(root[ins].tolist())
+            )
             groups.append(Group(layers[0], len(self.first), len(heads), layers, tuple(readers)))
             self.first += [first[h] for h in heads]
         if not groups:
             reason = next((reason for _, reason in kept), "it has no convolution or linear layer")
-            raise UnsupportedModel(f"{type(self.model).__name__}: nothing can be pruned safely ({reason})")
+            raise UnsupportedModel(
+                f"{type(self.model).__name__}: nothing can be pruned safely ({reason})"
+            )
         self.bit_of = bit[root]
         return self.assembled(watch, tuple(groups), kept)
 
-    def assembled(self, watch: Watch, groups: tuple[Group, ...], kept: dict[tuple[str, str], set[int]]) -> Layout:
+    def assembled(
+        self, watch: Watch, groups: tuple[Group, ...], kept: dict[tuple[str, str], set[int]]
+    ) -> Layout:
         """The layout with its tensors, widths and calls, from the bit of each number."""
         shared: dict[bytes, np.ndarray] = {}
 
         def bits(numbers: np.ndarray | None) -> np.ndarray:
-            """Bits of numbers; equal vectors are one object, so that their kept positions are found once."""
+            """Bits of numbers; equal vectors are one object, so that their kept positions are found
+            once."""
             vector = self.bit_of[np.zeros(1, int) if numbers is None else numbers]
             return shared.setdefault(vector.tobytes(), vector)
 
         cuts = {
-            key: tuple((d, bits(v)) for d, v in watch.numbers(t).items() if (self.bit_of[v] != KEPT).any())
+            key: tuple(
+                (d, bits(v)) for d, v in watch.numbers(t).items() if (self.bit_of[v] != KEPT).any()
+            )
             for key, (t, _) in watch.places.items()
         }
         tensors = [
@@ -113,24 +126,36 @@ class Proposal:
         calls = []
         for name, outs, ins, total, positions in watch.calls:
             size = (1 if outs is None else len(outs)) * (1 if ins is None else len(ins))
-            calls.append(Call(name, bits(outs), None if ins is None else bits(ins), total // size // watch.images, positions))
+            calls.append(
+                Call(
+                    name,
+                    bits(outs),
+                    None if ins is None else bits(ins),
+                    total // size // watch.images,
+                    positions,
+                )
+            )
         x = self.example
         return Layout(
             groups=groups,
             tensors=tuple(tensors),
-            widths=tuple(w for w in [*counts, *widths(self.model, tensors)] if (w.bits != KEPT).any()),
+            widths=tuple(
+                w for w in [*counts, *widths(self.model, tensors)] if (w.bits != KEPT).any()
+            ),
             calls=tuple(calls),
             kept=tuple((name, len(positions), why) for (name, why), positions in kept.items()),
             example=tuple(x.shape[1:]),
             integers=not (x.is_floating_point() or x.is_complex()),
             bit_of=self.bit_of,
+            keep=self.keep,
             choices=tuple(self.choices.items()),
         )
 
 
 WIDTHS = {  # attributes of torch's layers: the tensor and the dimension that they count
-    "out_channels": ("weight", 0), "in_channels": ("weight", 1), "out_features": ("weight", 0), "in_features": ("weight", 1),
-    "num_channels": ("weight", 0), "num_parameters": ("weight", 0), "embedding_dim": ("weight", 1),
+    "out_channels": ("weight", 0), "in_channels": ("weight", 1), "out_features": ("weight", 0),
+    "in_features": ("weight", 1), "num_channels": ("weight", 0), "num_parameters": ("weight", 0),
+    "embedding_dim": ("weight", 1),
 }  # fmt: skip
 
 
@@ -142,5 +167,9 @@ def widths(model: nn.Module, tensors: Iterable[Owned]) -> Iterable[Width]:
             for attribute, (tensor, dim) in WIDTHS.items():
                 dim = 1 - dim if getattr(modules[place], "transposed", False) and dim < 2 else dim
                 bits = dict(owned.cuts).get(dim)
-                if tensor == name and bits is not None and getattr(modules[place], attribute, None) == len(bits):
+                if (
+                    tensor == name
+                    and bits is not None
+                    and getattr(modules[place], attribute, None) == len(bits)
+                ):
                     yield Width(place, attribute, bits)

@@ -1,9 +1,11 @@
-"""What each operation does to the numbers of filters: a table from its name to a rule, open to operations of your own.
+"""What each operation does to the numbers of filters: a table from its name to a rule, open to
+operations of your own.
 
-A tensor's *numbers* say, for each dimension along which filters lie, which filter each position belongs to: {dimension: int
-[size]}. 0 stands for a position that is always kept. A rule looks at one operation that has just run and returns the numbers
-of its output, or a list of them for several outputs. On the way it unites filters that can only leave together
-(``watch.unite``, ``watch.meet``) and freezes those that must stay (``watch.freeze``). What has no rule freezes all it reads.
+A tensor's *numbers* say, for each dimension along which filters lie, which filter each position
+belongs to: {dimension: int [size]}. 0 stands for a position that is always kept. A rule looks at
+one operation that has just run and returns the numbers of its output, or a list of them for several
+outputs. On the way it unites filters that can only leave together (``watch.unite``, ``watch.meet``)
+and freezes those that must stay (``watch.freeze``). What has no rule freezes all it reads.
 """
 
 from __future__ import annotations
@@ -26,14 +28,17 @@ RULES: dict[str, Rule] = {}
 
 
 def rule(*names: str) -> Callable[[Rule], Rule]:
-    """Registers a rule for operations by their names, such as ``aten::convolution`` or ``mylib::gate``; the last one counts.
+    """Registers a rule for operations by their names, such as ``aten::convolution`` or
+    ``mylib::gate``; the last one counts.
 
-    The rule is called as ``rule(watch, op)``; ``op.args``, ``op.argument("dim")``, ``op.out`` are those of the call, and
-    ``watch.numbers(tensor)`` what is known of a tensor. Source: ours.
+    The rule is called as ``rule(watch, op)``; ``op.args``, ``op.argument("dim")``, ``op.out`` are
+    those of the call, and ``watch.numbers(tensor)`` what is known of a tensor. Source: ours.
     """
 
     def register(function: Rule) -> Rule:
-        RULES.update(dict.fromkeys((name if "::" in name else f"aten::{name}" for name in names), function))
+        RULES.update(
+            dict.fromkeys((name if "::" in name else f"aten::{name}" for name in names), function)
+        )
         return function
 
     return register
@@ -44,8 +49,17 @@ def rule_for(op: Op) -> Rule | None:
     return RULES.get(op.name) or (pointwise if torch.Tag.pointwise in op.func.tags else None)
 
 
-# ---- element by element ---------------------------------------------------------------------------------------------------
-@rule("copy_", "masked_fill", "masked_fill_", "_prelu_kernel", "fill_", "zero_", "dropout", "native_dropout", "normal_")
+# ---- element by element -------------------------------------------------------------------
+@rule("copy_", "fill_", "zero_", "masked_fill", "masked_fill_", "rsub", "dropout", "native_dropout")
+@rule(
+    "_prelu_kernel",
+    "hardswish",
+    "hardswish_",
+    "gelu_",
+    "mish_",
+    "threshold_",
+    "log_sigmoid_forward",
+)
 def pointwise(watch: Watch, op: Op) -> Numbers:
     """Filters that meet at one position leave together; a value shared by all of them stays."""
     found: Numbers = {}
@@ -69,7 +83,18 @@ def new(watch: Watch, op: Op) -> Numbers:
     return {}
 
 
-@rule("clone", "alias", "detach", "_to_copy", "lift_fresh", "contiguous", "zeros_like", "ones_like", "empty_like", "full_like")
+@rule(
+    "clone",
+    "alias",
+    "detach",
+    "_to_copy",
+    "lift_fresh",
+    "contiguous",
+    "zeros_like",
+    "ones_like",
+    "empty_like",
+    "full_like",
+)
 @rule("rand_like", "randn_like", "bernoulli")
 def same(watch: Watch, op: Op) -> Numbers:
     """Every position stays where it is."""
@@ -78,22 +103,30 @@ def same(watch: Watch, op: Op) -> Numbers:
 
 @rule("as_strided", "as_strided_")
 def strided(watch: Watch, op: Op) -> Numbers | list[Numbers]:
-    """Known where there are no pixels, so that only strides of size 1 can differ: a pool of channels-last images writes such."""
+    """Known where there are no pixels, so that only strides of size 1 can differ: a pool of
+    channels-last images writes such."""
     size = op.args[1]
     for dim, vector in watch.numbers(op.args[0]).items():
-        if len(size) <= dim or size[dim] != len(vector) or any(n > 1 for d, n in enumerate(size) if d not in (0, dim)):
+        if (
+            len(size) <= dim
+            or size[dim] != len(vector)
+            or any(n > 1 for d, n in enumerate(size) if d not in (0, dim))
+        ):
             return watch.unknown(op)
     return watch.numbers(op.args[0])
 
 
-# ---- layers: they produce filters and read those before them ---------------------------------------------------------------
+# ---- layers: they produce filters and read those before them ------------------------------
 @rule("convolution")
 def convolution(watch: Watch, op: Op) -> Numbers:
     """Inputs leave with the weight's reading dimension, outputs with its producing one."""
     x, weight, bias, *_, transposed, _, groups = op.args
     name, read, produced = watch.layer_of(weight), int(not transposed), int(transposed)
     w, ins = watch.numbers(weight), watch.numbers(x).get(1)
-    macs, positions = (x if transposed else op.out).numel() * weight[0].numel(), op.out[0, 0].numel()
+    macs, positions = (
+        (x if transposed else op.out).numel() * weight[0].numel(),
+        op.out[0, 0].numel(),
+    )
     if groups == 1:
         ins, outs = watch.meet(w.get(read), ins, op), w.get(produced)
         watch.call(name, outs, ins, macs, positions)
@@ -111,14 +144,19 @@ def convolution(watch: Watch, op: Op) -> Numbers:
 def grouped(
     watch: Watch, op: Op, ins: np.ndarray | None, w: Numbers, groups: int, name: str
 ) -> tuple[np.ndarray | None, np.ndarray | None]:
-    """Numbers of the outputs of a grouped convolution, and those that the MACs of each output grow with.
+    """Numbers of the outputs of a grouped convolution, and those that the MACs of each output grow
+    with.
 
-    Either a channel group leaves as a whole (depthwise convolution: one channel each), or all groups lose the same of
-    their channels; whichever leaves more to choose from, unless the proof found it wrong.
+    Either a channel group leaves as a whole (depthwise convolution: one channel each), or all
+    groups lose the same of their channels; whichever leaves more to choose from, unless the proof
+    found it wrong.
     """
     transposed = op.args[6]
     per_in, per_out = op.args[0].shape[1] // groups, op.out.shape[1] // groups
-    first, second = w.get(0), w.get(1)  # outputs and inputs of a group; transposed: inputs and outputs of a group
+    first, second = (
+        w.get(0),
+        w.get(1),
+    )  # outputs and inputs of a group; transposed: inputs and outputs of a group
     if ins is None or first is None:
         for vector in (ins, first, second):
             watch.freeze(vector, f"{op} has channel groups that begin at the input")
@@ -127,9 +165,11 @@ def grouped(
     options = [(groups, "whole"), (min(per_in, per_out), "inside")]
     if transposed or min(per_in, per_out) == 1:
         options.pop()
-    match watch.choose(np.concatenate([ins, first]), options):
+    match watch.choose(op, np.concatenate([ins, first]), options):
         case "whole":
-            for block_in, block_out in zip(np.split(ins, groups), np.split(outs, groups), strict=True):
+            for block_in, block_out in zip(
+                np.split(ins, groups), np.split(outs, groups), strict=True
+            ):
                 watch.unite(block_in[:1], block_in)
                 watch.unite(block_in[:1], block_out)
             if transposed:
@@ -150,12 +190,19 @@ def grouped(
 
 @rule("mm", "bmm", "addmm", "baddbmm")
 def product(watch: Watch, op: Op) -> Numbers:
-    """Matrix products; linear layers are some. What is summed over leaves on both sides."""
+    """Matrix products; linear layers are some.
+
+    What is summed over leaves on both sides.
+    """
     *shift, a, b = [t for t in op.args if isinstance(t, Tensor)]
     na, nb, last = watch.numbers(a), watch.numbers(b), op.out.ndim - 1
     for batch in [n[0] for n in (na, nb) if last == 2 and 0 in n]:
         watch.freeze(batch, f"{op} works on each by itself")
-    inner, rows, columns = watch.meet(na.get(last), nb.get(last - 1), op), na.get(last - 1), nb.get(last)
+    inner, rows, columns = (
+        watch.meet(na.get(last), nb.get(last - 1), op),
+        na.get(last - 1),
+        nb.get(last),
+    )
     for t in shift:
         for dim, vector in watch.numbers(t).items():
             met = watch.meet(columns if dim == t.ndim - 1 else rows, vector, op)
@@ -166,7 +213,13 @@ def product(watch: Watch, op: Op) -> Numbers:
         watch.freeze(rows, f"{op} has filters in all of its dimensions")
     other = inner if inner is not None else rows if outs is columns else columns
     macs = op.out.numel() * a.shape[-1]
-    watch.call(name, outs, other, macs, op.out.numel() // (1 if outs is None else len(outs)) // watch.images)
+    watch.call(
+        name,
+        outs,
+        other,
+        macs,
+        op.out.numel() // (1 if outs is None else len(outs)) // watch.images,
+    )
     if outs is not None and watch.constant(weight):
         watch.produce(name, outs, inner)
     return {dim: v for dim, v in ((last - 1, rows), (last, columns)) if v is not None}
@@ -181,8 +234,13 @@ def embedding(watch: Watch, op: Op) -> Numbers:
     return {op.out.ndim - 1: table[1]}
 
 
-# ---- norms ------------------------------------------------------------------------------------------------------------------
-@rule("native_batch_norm", "_native_batch_norm_legit", "_native_batch_norm_legit_no_training", "_batch_norm_no_update")
+# ---- norms --------------------------------------------------------------------------------
+@rule(
+    "native_batch_norm",
+    "_native_batch_norm_legit",
+    "_native_batch_norm_legit_no_training",
+    "_batch_norm_no_update",
+)
 @rule("cudnn_batch_norm", "miopen_batch_norm", "_batch_norm_with_update")
 def batch_norm(watch: Watch, op: Op) -> Numbers:
     """Each channel by itself, with parameters of its own."""
@@ -221,72 +279,3 @@ def layer_norm(watch: Watch, op: Op) -> Numbers:
             if t is not op.args[0] or dim >= outside:
                 watch.freeze(vector, f"{op} takes statistics over all channels")
     return {d: v for d, v in watch.numbers(op.args[0]).items() if d < outside}
-
-
-# ---- over dimensions ----------------------------------------------------------------------------------------------------------
-@rule("sum", "mean", "amax", "amin", "max", "min", "var", "std", "var_mean", "std_mean", "prod", "norm", "linalg_vector_norm")
-@rule("logsumexp", "any", "all", "argmax", "argmin", "median", "nansum", "nanmean", "aminmax")
-def reduced(watch: Watch, op: Op) -> list[Numbers]:
-    """Dimensions that are no longer there; a removed filter is a zero to a sum, but not to a mean or a maximum."""
-    x = op.tensors[0]
-    dims = op.argument("dim")
-    dims = range(x.ndim) if dims in (None, []) else dims if isinstance(dims, (list, tuple)) else [dims]
-    gone, found = {d % x.ndim for d in dims}, {}
-    zeros_do_nothing = op.name in ("aten::sum", "aten::linalg_vector_norm") and not watch.constant(x)
-    for dim, vector in watch.numbers(x).items():
-        if dim not in gone:
-            found[dim if op.argument("keepdim") else dim - sum(d < dim for d in gone)] = vector
-        elif not zeros_do_nothing:
-            watch.freeze(vector, f"{op} runs over all channels")
-    return [found] * len(op.outputs)
-
-
-@rule("_softmax", "_log_softmax", "cumsum", "sort", "logcumsumexp", "cumprod", "cummax")
-def along(watch: Watch, op: Op) -> list[Numbers]:
-    """Positions along one dimension depend on each other, so filters may lie along others only."""
-    x = op.tensors[0]
-    dim = op.argument("dim") % x.ndim
-    watch.freeze(watch.numbers(x).get(dim), f"{op} runs over all channels")
-    return [watch.numbers(x)] * len(op.outputs)
-
-
-SPATIAL = {
-    3: "avg_pool3d max_pool3d_with_indices _adaptive_avg_pool3d adaptive_max_pool3d reflection_pad3d replication_pad3d "
-    "upsample_nearest3d upsample_trilinear3d",
-    2: "avg_pool2d max_pool2d_with_indices _adaptive_avg_pool2d adaptive_max_pool2d reflection_pad2d replication_pad2d "
-    "upsample_nearest2d upsample_bilinear2d upsample_bicubic2d _upsample_bilinear2d_aa _upsample_bicubic2d_aa "
-    "_upsample_nearest_exact2d fractional_max_pool2d grid_sampler_2d",
-    1: "max_pool1d_with_indices reflection_pad1d replication_pad1d upsample_nearest1d upsample_linear1d adaptive_max_pool1d",
-}
-
-
-def spatial(pixels: int) -> Rule:
-    def per_channel(watch: Watch, op: Op) -> Numbers:
-        """Pixels of each channel by themselves."""
-        x, found = op.args[0], {}
-        for t in op.tensors:
-            for dim, vector in watch.numbers(t).items():
-                if t is x and dim < x.ndim - pixels:
-                    found[dim] = vector
-                else:
-                    watch.freeze(vector, f"{op} mixes positions")
-        return found
-
-    return per_channel
-
-
-for pixels, names in SPATIAL.items():
-    rule(*names.split())(spatial(pixels))
-
-
-@rule("constant_pad_nd")
-def padded(watch: Watch, op: Op) -> Numbers:
-    """Padded channels are no filters: always kept."""
-    x, pads, found = op.args[0], op.args[1], dict(watch.numbers(op.args[0]))
-    for k in range(len(pads) // 2):
-        dim, low, high = x.ndim - 1 - k, *pads[2 * k : 2 * k + 2]
-        if dim in found and min(low, high) < 0:
-            watch.freeze(found.pop(dim), f"{op} crops channels")
-        elif dim in found:
-            found[dim] = np.pad(found[dim], (low, high))
-    return found

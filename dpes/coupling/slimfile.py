@@ -24,10 +24,20 @@ class FileError(DpesError):
     """A file of a slim network that cannot be read or belongs to another model."""
 
 
-def save(path: str | Path, small: nn.Module, layout: Layout, genome: Any, model: str = "", **metrics: float) -> None:
-    """Write a slim network as safetensors with a JSON header: class or name, genome, coupled groups, metrics. No pickle.
+def save(
+    path: str | Path,
+    small: nn.Module,
+    layout: Layout,
+    genome: Any,
+    model: str = "",
+    **metrics: float,
+) -> None:
+    """Write a slim network as safetensors with a JSON header: class or name, genome, coupled
+    groups, metrics.
 
-    model: a name to remember it by (its class path when empty). metrics: numbers to keep with it, such as ``error=0.08``.
+    No pickle.
+    model: a name to remember it by (its class path when empty). metrics: numbers to keep with it,
+    such as ``error=0.08``.
     """
     header = {
         "format": FORMAT,
@@ -35,17 +45,24 @@ def save(path: str | Path, small: nn.Module, layout: Layout, genome: Any, model:
         "genome": to_hex(layout.checked(genome)),
         "groups": [[g.name, g.size] for g in layout.groups],
         "input": list(layout.example),
-        "metrics": {name: float(value) if hasattr(value, "item") else value for name, value in metrics.items()},
+        "metrics": {
+            name: float(value) if hasattr(value, "item") else value
+            for name, value in metrics.items()
+        },
     }
     if layout.integers:
         header["integers"] = True
+    if layout.keep:
+        header["keep"] = list(layout.keep)
     small = plain(small)
     tensors = {place: t for t, (place, *_) in _tensors(small, layout)}
     write_tensors(Path(path), tensors, {"dpes": json.dumps(header)})
 
 
 def read_header(path: str | Path) -> dict[str, Any]:
-    """The header of a slim network's file: model, genome (hex), groups, input (image shape), metrics."""
+    """The header of a slim network's file: model, genome (hex), groups, input (image shape),
+    metrics.
+    """
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
@@ -54,56 +71,77 @@ def read_header(path: str | Path) -> dict[str, Any]:
     except (SafetensorError, OSError) as error:
         raise FileError(f"{path}: damaged ({error}); write it again with dpes.save") from None
     try:
-        header = json.loads(metadata.get("dpes", "{}"))  # one entry, since the order of several is not reproducible
+        header = json.loads(
+            metadata.get("dpes", "{}")
+        )  # one entry, since the order of several is not reproducible
     except ValueError:
         header = None
     if not isinstance(header, dict):
-        raise FileError(f"{path}: damaged (its header is no JSON object); write it again with dpes.save") from None
+        raise FileError(
+            f"{path}: damaged (its header is no JSON object); write it again with dpes.save"
+        ) from None
     if header.get("format") != FORMAT:
-        raise FileError(f"{path}: not a slim network of dpes, or of another version ({header.get('format', 'no format in its header')})")
+        raise FileError(
+            f"{path}: not a slim network of dpes, or of another version "
+            f"({header.get('format', 'no format in its header')})"
+        )
     if missing := {"model", "genome", "groups", "input"} - set(header):
-        raise FileError(f"{path}: damaged (no {min(missing)!r} in its header); write it again with dpes.save")
+        raise FileError(
+            f"{path}: damaged (no {min(missing)!r} in its header); write it again with dpes.save"
+        )
     return header
 
 
 def load(path: str | Path, model: nn.Module) -> nn.Module:
-    """The slim network of a file, built from a full-size ``model`` of the same architecture (its weights do not matter).
+    """The slim network of a file, built from a full-size ``model`` of the same architecture (its
+    weights do not matter).
 
-    Raises ``FileError`` for a damaged file, and for another architecture, naming the first difference.
+    Raises ``FileError`` for a damaged file, and for another architecture, naming the first
+    difference.
     """
     header = read_header(path)
     model = plain(model)
     like = next(model.parameters())
     device, dtype = like.device, torch.int64 if header.get("integers") else like.dtype
     example = torch.zeros(1, *header["input"], device=device, dtype=dtype)
-    layout = trace(model, example, prove=False)
+    keep = header.get("keep", ())
+    layout = trace(model, example, keep=keep, prove=False)
     mine = [[g.name, g.size] for g in layout.groups]
     if mine != header["groups"]:  # perhaps since a proof kept some of them whole
-        layout = trace(model, example)
+        layout = trace(model, example, keep=keep)
         mine = [[g.name, g.size] for g in layout.groups]
     for i, (theirs, ours) in enumerate(zip(header["groups"], mine, strict=False)):
         if theirs != ours:
             raise FileError(
                 f"{path}: made from {header['model']}, not from this {type(model).__name__}: "
-                f"group {i} is {theirs[0]} with {theirs[1]} filters there, {ours[0]} with {ours[1]} here"
+                f"group {i} is {theirs[0]} with {theirs[1]} filters there, "
+                f"{ours[0]} with {ours[1]} here"
             )
     if len(header["groups"]) != len(mine):
         raise FileError(
-            f"{path}: made from {header['model']} with {len(header['groups'])} coupled groups; this {type(model).__name__} has {len(mine)}"
+            f"{path}: made from {header['model']} with {len(header['groups'])} coupled groups; "
+            f"this {type(model).__name__} has {len(mine)}"
         )
     try:
         genome = from_hex(header["genome"], layout.n_bits)
     except (TypeError, ValueError) as error:
-        raise FileError(f"{path}: damaged (its genome: {error}); write it again with dpes.save") from None
+        raise FileError(
+            f"{path}: damaged (its genome: {error}); write it again with dpes.save"
+        ) from None
     small = slim(model, layout, genome)
     with safe_open(path, framework="pt", device=str(device)) as file:
         stored = set(file.keys())
         for tensor, (place, *_) in _tensors(small, layout):
             if place not in stored:
-                raise FileError(f"{path}: has no tensor {place!r}; made from another version of {header['model']}?")
+                raise FileError(
+                    f"{path}: has no tensor {place!r}; "
+                    f"made from another version of {header['model']}?"
+                )
             value = file.get_tensor(place)
             if value.shape != tensor.shape:
-                raise FileError(f"{path}: {place} is {list(value.shape)} there, {list(tensor.shape)} here")
+                raise FileError(
+                    f"{path}: {place} is {list(value.shape)} there, {list(tensor.shape)} here"
+                )
             with torch.no_grad():
                 tensor.copy_(value)
     return small.eval()
@@ -112,4 +150,10 @@ def load(path: str | Path, model: nn.Module) -> nn.Module:
 def _tensors(small: nn.Module, layout: Layout) -> list[tuple[torch.Tensor, list[str]]]:
     """Every tensor of a slim network once, with all of its names."""
     modules = dict(small.named_modules(remove_duplicate=False))
-    return [(getattr(modules[o.places[0][0]], o.places[0][1]), [".".join(p).lstrip(".") for p in o.places]) for o in layout.tensors]
+    return [
+        (
+            getattr(modules[o.places[0][0]], o.places[0][1]),
+            [".".join(p).lstrip(".") for p in o.places],
+        )
+        for o in layout.tensors
+    ]

@@ -27,14 +27,15 @@ def trace(
 ) -> Layout:
     """Find the coupled groups of a network, and prove that they can be cut.
 
-    model: any ``nn.Module`` that maps one tensor to one or several; it is left unchanged. Wrappers of ``torch.compile`` and
-    data parallelism are taken off.
+    model: any ``nn.Module`` that maps one tensor to one or several; it is left unchanged. Wrappers
+    of ``torch.compile`` and data parallelism are taken off.
     example: a batch of inputs, [n, ...]; only shapes matter, n = 1 is enough.
-    keep: names of layers (or of modules that hold them) whose filters all stay. min_filters, min_share: what every group
-    keeps at least, as a number and as a share of its filters.
-    prove: cut it at random and compare with the masked network (see ``dpes.coupling.proof``); what does not hold is kept
-    whole. Without it, a width that is written into the code passes unnoticed.
-    Raises ``UnsupportedModel`` where the model does not run or nothing in it can be pruned. Source: ours.
+    keep: names of layers (or of modules that hold them) whose filters all stay. min_filters,
+    min_share: what every group keeps at least, as a number and as a share of its filters.
+    prove: cut it at random and compare with the masked network (see ``dpes.coupling.proof``); what
+    does not hold is kept whole. Without it, a width that is written into the code passes unnoticed.
+    Raises ``UnsupportedModel`` where the model does not run or nothing in it can be pruned. Source:
+    ours.
     """
     if not isinstance(model, nn.Module):
         raise UnsupportedModel(f"trace needs a torch.nn.Module, not {type(model).__name__}")
@@ -43,7 +44,9 @@ def trace(
     inner = plain(model)
     names = [name for name, _ in inner.named_modules()]
     if unknown := [k for k in keep if k not in names]:
-        raise UnsupportedModel(f"keep names {unknown[0]!r}, which is no layer: {suggest(unknown[0], names)}")
+        raise UnsupportedModel(
+            f"keep names {unknown[0]!r}, which is no layer: {suggest(unknown[0], names)}"
+        )
     if min_filters < 1 or not 0 <= min_share <= 1:
         limits = "must be at least 1, and a share from 0 to 1"
         raise UnsupportedModel(f"min_filters = {min_filters}, min_share = {min_share}: {limits}")
@@ -51,14 +54,21 @@ def trace(
     layout = proposal.layout()
     if prove:
         layout = proved(inner, proposal, layout)
-    notes = () if inner is model else ("without what is wrapped around it, and with computed weights as plain ones",)
-    least = [min(g.size, max(g.least, min_filters, math.ceil(min_share * g.size))) for g in layout.groups]
+    notes = (
+        ()
+        if inner is model
+        else ("without what is wrapped around it, and with computed weights as plain ones",)
+    )
+    least = [
+        min(g.size, max(g.least, min_filters, math.ceil(min_share * g.size))) for g in layout.groups
+    ]
     groups = tuple(replace(g, least=n) for g, n in zip(layout.groups, least, strict=True))
     return replace(layout, groups=groups, notes=notes)
 
 
 def macs(model: nn.Module, example: Tensor) -> int:
-    """MACs of one image through convolutions, linear layers and products (FLOPs as some count them: twice that)."""
+    """MACs of one image through convolutions, linear layers and products (FLOPs as some count them:
+    twice that)."""
     model = plain(model)
     with evaluating(model), Watch(model) as watch:
         model(example[:1])

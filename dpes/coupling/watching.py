@@ -19,10 +19,11 @@ from .rules import Numbers, rule_for
 
 
 class Watch(TorchDispatchMode):
-    """A mode under which a network runs once: every position of every dimension of every weight gets a number.
+    """A mode under which a network runs once: every position of every dimension of every weight
+    gets a number.
 
-    Numbers count from 1 in the order of the weights; 0 belongs to no filter. ``choices``: event -> which of the possible
-    readings to take, where a new shape has several (see ``choose``).
+    Numbers count from 1 in the order of the weights; 0 belongs to no filter. ``choices``: event ->
+    which of the possible readings to take, where a new shape has several (see ``choose``).
     """
 
     def __init__(self, model: nn.Module, images: int = 1, choices: dict[int, int] | None = None):
@@ -37,27 +38,37 @@ class Watch(TorchDispatchMode):
                 for key, tensor in table.items():
                     if tensor is not None:
                         self.places.setdefault(id(tensor), (tensor, []))[1].append((name, key))
-        self.constants = {key: key for key in self.places}  # of weights and what is computed from them alone: the (first) weight
-        self.known: dict[int, tuple[Tensor, Numbers]] = {}  # holds the tensors, so that ids stay theirs
+        self.constants = {
+            key: key for key in self.places
+        }  # of weights and what is computed from them alone: the (first) weight
+        self.known: dict[
+            int, tuple[Tensor, Numbers]
+        ] = {}  # holds the tensors, so that ids stay theirs
         self.count_numbers = 1
         for tensor, _ in self.places.values():
-            self.known[id(tensor)] = tensor, {d: self.fresh(n) for d, n in enumerate(tensor.shape) if n > 1}
+            self.known[id(tensor)] = (
+                tensor,
+                {d: self.fresh(n) for d, n in enumerate(tensor.shape) if n > 1},
+            )
         self.pairs: list[tuple[np.ndarray, np.ndarray]] = []  # filters that leave together
         self.frozen: list[tuple[np.ndarray, str]] = []  # filters that stay, and why
         self.producers: list[tuple[str, np.ndarray]] = []  # in the order of the run
         self.readers: list[tuple[str, np.ndarray]] = []
         self.calls: list[tuple[str, np.ndarray | None, np.ndarray | None, int, int]] = []
         self.counts: dict[tuple[str, str], tuple[np.ndarray, int]] = {}
-        self.events: list[np.ndarray] = []
+        self.events: list[
+            tuple[str, np.ndarray]
+        ] = []  # where a reading was chosen: what kind of place, which filters
 
     def fresh(self, n: int) -> np.ndarray:
         """So many new numbers."""
         self.count_numbers += n
         return np.arange(self.count_numbers - n, self.count_numbers)
 
-    # ---- what rules call ------------------------------------------------------------------------------------------------
+    # ---- what rules call -------------------------------------------------------------------
     def numbers(self, tensor: Tensor) -> Numbers:
-        """Dimension -> the number of each position along it, for the dimensions along which filters lie."""
+        """Dimension -> the number of each position along it, for the dimensions along which filters
+        lie."""
         return self.known.get(id(tensor), (tensor, {}))[1]
 
     def constant(self, tensor: Tensor) -> bool:
@@ -70,7 +81,8 @@ class Watch(TorchDispatchMode):
             self.pairs.append(np.broadcast_arrays(a, b))
 
     def meet(self, a: np.ndarray | None, b: np.ndarray | None, op: Op) -> np.ndarray | None:
-        """Unites two dimensions that must have the same size; where one holds no filters, those of the other stay."""
+        """Unites two dimensions that must have the same size; where one holds no filters, those of
+        the other stay."""
         if a is not None and b is not None:
             self.unite(a, b)
         else:
@@ -82,18 +94,21 @@ class Watch(TorchDispatchMode):
         if vector is not None:
             self.frozen.append((vector, why))
 
-    def choose(self, vector: np.ndarray, options: list[tuple[int, Any]]) -> Any:
-        """One of several possible readings, given as (filters left to choose from, reading); None when all were refused.
+    def choose(self, op: Op, vector: np.ndarray, options: list[tuple[int, Any]]) -> Any:
+        """One of several possible readings, given as (filters left to choose from, reading); None
+        when all were refused.
 
-        The one that leaves most to choose from, unless the proof found it wrong and asks for the next.
+        The one that leaves most to choose from, unless the proof found it wrong and asks for the
+        next.
         """
         turn = self.choices.get(len(self.events), 0)
-        self.events.append(vector)
+        self.events.append((f"{op.name} in {type(self.modules[self.stack[-1]]).__name__}", vector))
         ranked = sorted(options, key=lambda option: -option[0])
         return ranked[turn][1] if turn < len(ranked) else None
 
     def layer_of(self, weight: Tensor) -> str:
-        """The name of the layer that a weight works in: the running module, else the one that holds it, or the weight's own."""
+        """The name of the layer that a weight works in: the running module, else the one that holds
+        it, or the weight's own."""
         places = self.places[self.constants[id(weight)]][1] if self.constant(weight) else []
         if not places or (self.stack[-1], "weight") in places:
             return self.stack[-1]
@@ -106,7 +121,9 @@ class Watch(TorchDispatchMode):
         if ins is not None:
             self.readers.append((name, ins))
 
-    def call(self, name: str, outs: np.ndarray | None, ins: np.ndarray | None, macs: int, positions: int) -> None:
+    def call(
+        self, name: str, outs: np.ndarray | None, ins: np.ndarray | None, macs: int, positions: int
+    ) -> None:
         """So many MACs, which grow with the kept ones of ``outs`` and of ``ins``."""
         self.calls.append((name, outs, ins, macs, positions))
 
@@ -117,19 +134,25 @@ class Watch(TorchDispatchMode):
             self.counts.setdefault((self.stack[-1], attribute), (vector, divisor))
 
     def settle(self, op: Op, image: np.ndarray) -> Numbers:
-        """Where numbers lie after a move: {dimension: number of each position}, from the number of each element.
+        """Where numbers lie after a move: {dimension: number of each position}, from the number of
+        each element.
 
-        Where they vary along several dimensions, one is left to choose from and what lies across it leaves together.
+        Where they vary along several dimensions, one is left to choose from and what lies across it
+        leaves together.
         """
-        varying = [d for d, n in enumerate(image.shape) if n > 1 and (image != image.take([0], d)).any()]
+        varying = [
+            d for d, n in enumerate(image.shape) if n > 1 and (image != image.take([0], d)).any()
+        ]
         if not varying:
             self.freeze(np.unique(image), f"{op} repeats a single filter")
             return {}
         small = image[tuple(slice(None) if d in varying else 0 for d in range(image.ndim))]
-        rows = {d: np.moveaxis(small, k, 0).reshape(small.shape[k], -1) for k, d in enumerate(varying)}
+        rows = {
+            d: np.moveaxis(small, k, 0).reshape(small.shape[k], -1) for k, d in enumerate(varying)
+        }
         if len(varying) > 1:
             options = [(classes(r), d) for d, r in reversed(rows.items())]
-            dim = self.choose(np.unique(image), options)
+            dim = self.choose(op, np.unique(image), options)
             if dim is None:
                 self.freeze(np.unique(image), f"{op} gives channels a fixed shape")
                 return {}
@@ -137,8 +160,10 @@ class Watch(TorchDispatchMode):
             return {dim: rows[dim][:, 0]}
         return {varying[0]: rows[varying[0]][:, 0]}
 
-    # ---- the run --------------------------------------------------------------------------------------------------------
-    def __torch_dispatch__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
+    # ---- the run ---------------------------------------------------------------------------
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None
+    ) -> Any:
         out = func(*args, **(kwargs or {}))
         op = Op(func, args, kwargs or {}, out, self.stack[-1])
         if op.tensors and op.outputs and all(id(t) in self.constants for t in op.tensors):
@@ -147,7 +172,10 @@ class Watch(TorchDispatchMode):
         calls = len(self.calls)
         if any(self.numbers(t) for t in op.tensors):
             for tensor, found in zip(op.outputs, self.followed(op), strict=False):
-                self.known[id(tensor)] = tensor, {d: v for d, v in found.items() if tensor.shape[d] > 1}
+                self.known[id(tensor)] = (
+                    tensor,
+                    {d: v for d, v in found.items() if tensor.shape[d] > 1},
+                )
                 self.see(op, tensor)
         if len(self.calls) == calls and func.overloadpacket in flop_registry:
             macs = flop_registry[func.overloadpacket](*args, **(kwargs or {}), out_val=out) // 2
@@ -162,7 +190,8 @@ class Watch(TorchDispatchMode):
         return self.unknown(op)
 
     def unknown(self, op: Op) -> Sequence[Numbers]:
-        """Whatever no rule knows: all filters that go in stay, so the operation sees what it always saw."""
+        """Whatever no rule knows: all filters that go in stay, so the operation sees what it always
+        saw."""
         for tensor in op.tensors:
             for vector in self.numbers(tensor).values():
                 self.freeze(vector, f"{op} has no rule")
@@ -173,8 +202,12 @@ class Watch(TorchDispatchMode):
 
     def __enter__(self) -> Watch:
         self.exits = ExitStack()
-        enter = register_module_forward_pre_hook(lambda m, _: self.stack.append(self.names.get(id(m), self.stack[-1])))
-        leave = register_module_forward_hook(lambda *_: [self.stack.pop(), None][1], always_call=True)
+        enter = register_module_forward_pre_hook(
+            lambda m, _: self.stack.append(self.names.get(id(m), self.stack[-1]))
+        )
+        leave = register_module_forward_hook(
+            lambda *_: [self.stack.pop(), None][1], always_call=True
+        )
         self.exits.callback(enter.remove)
         self.exits.callback(leave.remove)
         return super().__enter__()
@@ -193,11 +226,14 @@ def classes(rows: np.ndarray) -> int:
 
 
 def components(n: int, pairs: Iterable[tuple[np.ndarray, np.ndarray]]) -> np.ndarray:
-    """int [n]: the least number that each number is connected with through the pairs."""
+    """Int [n]: the least number that each number is connected with through the pairs."""
     root, pairs = np.arange(n), list(pairs)
     if not pairs:
         return root
-    a, b = (np.concatenate([np.ravel(side) for side in sides]) for sides in zip(*(np.broadcast_arrays(*p) for p in pairs), strict=True))
+    a, b = (
+        np.concatenate([np.ravel(side) for side in sides])
+        for sides in zip(*(np.broadcast_arrays(*p) for p in pairs), strict=True)
+    )
     while True:
         ra, rb = root[a], root[b]
         if (ra == rb).all():
@@ -211,7 +247,8 @@ def components(n: int, pairs: Iterable[tuple[np.ndarray, np.ndarray]]) -> np.nda
 
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
-    """The model in evaluation mode without gradients; afterwards each module is in the mode that it was in."""
+    """The model in evaluation mode without gradients; afterwards each module is in the mode that it
+    was in."""
     training = {m: m.training for m in model.modules()}
     model.eval()
     try:

@@ -1,3 +1,4 @@
 """Tables, sentences and figures of the pages."""
 
-__all__ = ["figures", "tables", "verdicts"]  # modules: figures need matplotlib, which the engine does not
+# modules: figures need matplotlib, which the engine does not
+__all__ = ["figures", "tables", "verdicts"]

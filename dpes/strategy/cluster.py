@@ -15,15 +15,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..errors import DpesError, first_line
+from ..errors import DpesError, first_line, require
 from .loop import Evaluate
-from .workers import Build, Outcome, attempt, settled
+from .workers import MOST, Build, Outcome, attempt, settled
 
 CONNECT = 10.0  # seconds until a scheduler that does not answer is given up
 
 PATIENCE = 60.0  # seconds without a single worker until the search stops
 
-MOST = 1024  # processes to start on one machine
 
 PACKAGES = ["dpes", "torch", "numpy", "distributed"]  # of the same version everywhere, as Python
 
@@ -33,32 +32,40 @@ FORMS = "tcp://host:port, the file of dask scheduler --scheduler-file, or local:
 
 
 class ClusterError(DpesError):
-    """No Dask, no scheduler, no worker, or a worker that cannot do its work."""
+    """No scheduler, no worker, or a worker that cannot do its work."""
 
 
 def locate(scheduler: str) -> str | int:
-    """The address of a scheduler, or the number of processes to start; connects to nothing. ``scheduler``: see ``FORMS``."""
-    try:
-        import distributed  # noqa: F401
-    except ImportError:
-        raise ClusterError("a scheduler needs Dask; install it with: pip install 'dpes[cluster]'") from None
+    """The address of a scheduler, or the number of processes to start; connects to nothing.
+    ``scheduler``: see ``FORMS``.
+    """
+    require("distributed", extra="cluster")
     if scheduler.startswith("local:"):
         number = scheduler.removeprefix("local:")
         if number.isascii() and number.isdecimal() and 1 <= int(number[:9]) <= MOST:
             return int(number)
-        raise ClusterError(f"scheduler {scheduler!r}: must be local:N with N at least 1 and at most {MOST}")
+        raise ClusterError(
+            f"scheduler {scheduler!r}: must be local:N with N at least 1 and at most {MOST}"
+        )
     if "://" in scheduler:
         return scheduler
     try:
         return str(json.loads(Path(scheduler).read_bytes())["address"])
     except OSError as error:
-        raise ClusterError(f"scheduler {scheduler!r}: cannot be read ({error.strerror}); give {FORMS}") from None
+        raise ClusterError(
+            f"scheduler {scheduler!r}: cannot be read ({error.strerror}); give {FORMS}"
+        ) from None
     except (ValueError, KeyError, TypeError, RecursionError):
-        raise ClusterError(f"scheduler {scheduler!r}: no address in this file; start dask scheduler --scheduler-file again") from None
+        raise ClusterError(
+            f"scheduler {scheduler!r}: no address in this file; start dask scheduler "
+            "--scheduler-file again"
+        ) from None
 
 
 def probe(scheduler: str) -> None:
-    """Raise ``ClusterError`` now rather than after an hour of training, if no scheduler with workers is there."""
+    """Raise ``ClusterError`` now rather than after an hour of training, if no scheduler with
+    workers is there.
+    """
     if isinstance(locate(scheduler), str):
         with connect(scheduler):
             pass
@@ -66,20 +73,33 @@ def probe(scheduler: str) -> None:
 
 @contextmanager
 def connect(scheduler: str) -> Iterator[Any]:
-    """A client of a scheduler that has workers; raises ``ClusterError`` where there is none. Processes of ``local:N`` end with it."""
+    """A client of a scheduler that has workers; raises ``ClusterError`` where there is none.
+    Processes of ``local:N`` end with it.
+    """
     place = locate(scheduler)
     from distributed import Client, LocalCluster
     from distributed.utils import silence_logging_cmgr
 
     with ExitStack() as stack:
-        stack.enter_context(silence_logging_cmgr(logging.CRITICAL))  # what matters is said here, in one line
-        if isinstance(place, int):  # without a limit of memory: Dask would pause workers beside other work
-            local = {"n_workers": place, "threads_per_worker": 1, "dashboard_address": "127.0.0.1:0", "memory_limit": 0}
+        # what matters is said here, in one line
+        stack.enter_context(silence_logging_cmgr(logging.CRITICAL))
+        # without a limit of memory: Dask would pause workers beside other work
+        if isinstance(place, int):
+            local = {
+                "n_workers": place,
+                "threads_per_worker": 1,
+                "dashboard_address": "127.0.0.1:0",
+                "memory_limit": 0,
+            }
             place = stack.enter_context(LocalCluster(**local, silence_logs=logging.CRITICAL))
         try:
             client = stack.enter_context(Client(place, timeout=CONNECT))
-        except (OSError, ValueError, ImportError) as error:  # TimeoutError is an OSError; ValueError: an unknown protocol
-            raise ClusterError(f"scheduler {scheduler!r}: does not answer ({first_line(error)}); start it, or name another") from None
+        # TimeoutError is an OSError; ValueError: an unknown protocol
+        except (OSError, ValueError, ImportError) as error:
+            raise ClusterError(
+                f"scheduler {scheduler!r}: does not answer ({first_line(error)}); start it, or "
+                "name another"
+            ) from None
         with explained(scheduler):
             client.wait_for_workers(1, timeout=PATIENCE)
         yield client
@@ -95,26 +115,39 @@ def explained(scheduler: str) -> Iterator[None]:
     except DpesError:
         raise
     except TimeoutError:
-        raise ClusterError(f"scheduler {scheduler!r}: no worker for {PATIENCE:.0f} s; start dask worker, then this command again") from None
+        raise ClusterError(
+            f"scheduler {scheduler!r}: no worker for {PATIENCE:.0f} s; start dask worker, then "
+            "this command again"
+        ) from None
     except (CancelledError, OSError):
-        raise ClusterError(f"scheduler {scheduler!r}: lost; start it, then this command again") from None
+        raise ClusterError(
+            f"scheduler {scheduler!r}: lost; start it, then this command again"
+        ) from None
     except Exception as error:  # a worker's own, such as a missing module
-        raise ClusterError(f"a worker cannot evaluate ({first_line(error)}); start it in the environment of this process") from None
+        raise ClusterError(
+            f"a worker cannot evaluate ({first_line(error)}); start it in the environment of this "
+            "process"
+        ) from None
 
 
 @contextmanager
 def dask(build: Build, arguments: tuple, scheduler: str) -> Iterator[Evaluate]:
-    """A function like ``workers.serial`` that computes on the workers of a scheduler, to the bits of one thread in series.
+    """A function like ``workers.serial`` that computes on the workers of a scheduler, to the bits
+    of one thread in series.
 
-    scheduler: see ``FORMS``. Each worker, also one that joins later, calls ``build(*arguments)`` once for the function that it
-    computes with. The candidates of a worker that dies go to others; one under which workers die even when it is alone counts as failed.
-    Raises ``ClusterError``: no scheduler, no worker for ``PATIENCE`` seconds, a worker that cannot start or has other versions.
+    scheduler: see ``FORMS``. Each worker, also one that joins later, calls ``build(*arguments)``
+    once for the function that it computes with. The candidates of a worker that dies go to others;
+    one under which workers die even when it is alone counts as failed.
+    Raises ``ClusterError``: no scheduler, no worker for ``PATIENCE`` seconds, a worker that cannot
+    start or has other versions.
     """
     with connect(scheduler) as client:
         from distributed import KilledWorker, wait
 
         def outcome(*futures: Any) -> Outcome | None:
-            """That of the last genome once all have ended; None if worker after worker died under it."""
+            """That of the last genome once all have ended; None if worker after worker died under
+            it.
+            """
             with explained(scheduler):
                 while True:
                     try:
@@ -133,7 +166,8 @@ def dask(build: Build, arguments: tuple, scheduler: str) -> Iterator[Evaluate]:
             futures = [client.submit(_evaluate, name, genome, pure=False) for genome in waiting]
             for genome, future in zip(waiting, futures, strict=True):
                 found = outcome(future)
-                if found is None:  # perhaps by another candidate on the same workers: once more, alone
+                # perhaps by another candidate on the same workers: once more, alone
+                if found is None:
                     outcome(*futures)
                     found = outcome(client.submit(_evaluate, name, genome, pure=False))
                 yield settled(found)
@@ -154,10 +188,13 @@ def _pack(build: Build, arguments: tuple) -> bytes:
 
 
 def _equip(client: Any, name: str, payload: bytes) -> None:
-    """Send it to all workers, present and future, if their versions are those of this process; remove what killed clients left."""
+    """Send it to all workers, present and future, if their versions are those of this process;
+    remove what killed clients left.
+    """
     from distributed import WorkerPlugin
 
-    class Equipment(WorkerPlugin):  # local, so that it is sent by value: a worker without dpes can still say so
+    # local, so that it is sent by value: a worker without dpes can still say so
+    class Equipment(WorkerPlugin):
         def __init__(self, versions: dict[str, Any], payload: bytes, ours: bool):
             self.versions, self.payload, self.ours = versions, payload, ours
 
@@ -175,7 +212,11 @@ def _equip(client: Any, name: str, payload: bytes) -> None:
                 del self.payload
 
     def left(dask_scheduler: Any, mark: str) -> list[str]:
-        return [n for n in dask_scheduler.worker_plugins if n.startswith(mark) and n[len(mark) :] not in dask_scheduler.clients]
+        return [
+            n
+            for n in dask_scheduler.worker_plugins
+            if n.startswith(mark) and n[len(mark) :] not in dask_scheduler.clients
+        ]
 
     for old in client.run_on_scheduler(left, mark=MARK):
         client.unregister_worker_plugin(old)
@@ -191,14 +232,19 @@ def check(address: str, theirs: dict[str, Any], here: dict[str, Any]) -> None:
     for package in ("python", *PACKAGES):
         if theirs.get(package) != here[package]:
             difference = f"{package} is {theirs.get(package)}, here {here[package]}"
-            raise ClusterError(f"worker {address}: {difference}; start it in the environment of this process")
+            raise ClusterError(
+                f"worker {address}: {difference}; start it in the environment of this process"
+            )
 
 
-def _prepare(worker: Any, versions: dict[str, Any], payload: bytes) -> tuple[Callable[..., float], threading.Lock]:
+def _prepare(
+    worker: Any, versions: dict[str, Any], payload: bytes
+) -> tuple[Callable[..., float], threading.Lock]:
     """A worker's own function from a job to its error, built there."""
     from distributed.versions import get_versions
 
-    check(worker.address, get_versions(PACKAGES)["packages"], versions)  # of one that joins later nobody else asks
+    # of one that joins later nobody else asks
+    check(worker.address, get_versions(PACKAGES)["packages"], versions)
     torch.set_num_threads(1)
     build, arguments = pickle.loads(payload)
     return build(*arguments), threading.Lock()

@@ -1,4 +1,6 @@
-"""The directory of a search: its settings, the strategy's state, every candidate, and what a continuation needs of them."""
+"""The directory of a search: its settings, the strategy's state, every candidate, and what a
+continuation needs of them.
+"""
 
 from __future__ import annotations
 
@@ -20,26 +22,34 @@ class Folder:
         self.state_file, self.history_file = path / "state.npz", path / "history.jsonl"
 
     def claim(self, settings: dict[str, Any]) -> None:
-        """Write the settings into a new directory; raises ``RunError`` for a directory of others."""
+        """Write the settings into a new directory; ``RunError`` for a directory of others."""
         file = self.path / "settings.json"
         if not file.exists():
             if any(self.path.glob("*.json*")):
-                raise RunError(f"{self.path}: has results but no settings.json; delete it and run again")
+                raise RunError(
+                    f"{self.path}: has results but no settings.json; delete it and run again"
+                )
             write_json(file, settings)
         elif (stored := read_entries(file, *settings)) != settings:
-            raise RunError(f"{self.path}: holds a run of other settings ({difference(stored, settings)}); use another folder or delete it")
+            raise RunError(
+                f"{self.path}: holds a run of other settings ({difference(stored, settings)}); use "
+                "another folder or delete it"
+            )
 
     def resume(self, mend: bool = True) -> tuple[es.State | None, History]:
-        """What earlier sittings left: the strategy's state, and the candidates; see ``read_history``. New ones are added to the file.
+        """What earlier sittings left: the strategy's state, and the candidates; see
+        ``read_history``. New ones are added to the file.
 
-        Raises ``RunError`` for damaged files, and if candidates are missing that the state has seen.
+        Raises ``RunError`` for damaged files, and if candidates are missing that the state has
+        seen.
         """
         state = es.State.load(self.state_file) if self.state_file.exists() else None
         candidates = read_history(self.history_file, mend)
         seen = 1 + self.population * state.generation if state else 0
         if len(candidates) < seen:
             raise RunError(
-                f"{self.history_file}: has {len(candidates)} of the {seen} candidates that {self.state_file.name} has seen; "
+                f"{self.history_file}: has {len(candidates)} of the {seen} candidates that "
+                f"{self.state_file.name} has seen; "
                 f"restore it, or delete {self.state_file} to evaluate them again"
             )
         return state, History(candidates, self.record)
@@ -52,4 +62,13 @@ class Folder:
         with self.history_file.open("a") as lines:
             lines.write(candidate.line())
         with (self.path / "timing.jsonl").open("a") as lines:
-            lines.write(json.dumps({"generation": candidate.generation, "index": candidate.index, "seconds": round(seconds, 4)}) + "\n")
+            lines.write(
+                json.dumps(
+                    {
+                        "generation": candidate.generation,
+                        "index": candidate.index,
+                        "seconds": round(seconds, 4),
+                    }
+                )
+                + "\n"
+            )

@@ -30,7 +30,8 @@ class Candidate:
     index: int
     parent: str  # role of its parent, empty for the unpruned network
     genome: str  # bits as hexadecimal digits, first bit first
-    error: float  # on the images of the search, after recalibration or partial training; inf: evaluation failed
+    # on the images of the search, after recalibration or partial training; inf: evaluation failed
+    error: float
     macs: int
     params: int
     cost: float | None = None  # the second objective, where it is none of the layout's own
@@ -42,7 +43,11 @@ class Candidate:
 class History:
     """All candidates of a search so far: which genomes are known, and what is written down."""
 
-    def __init__(self, candidates: Iterable[Candidate] = (), write: Callable[[Candidate, float], None] = lambda *_: None):
+    def __init__(
+        self,
+        candidates: Iterable[Candidate] = (),
+        write: Callable[[Candidate, float], None] = lambda *_: None,
+    ):
         self.candidates = list(candidates)
         self.write = write  # called with each new candidate and its seconds
         self.known = {c.genome: c for c in self.candidates}
@@ -62,14 +67,17 @@ class History:
 
     @property
     def frame(self) -> pd.DataFrame:
-        """A row for each candidate: generation, index, parent, genome (hex), error, macs, params, cost."""
+        """A row for each candidate: generation, index, parent, genome (hex), error, macs, params,
+        cost.
+        """
         import pandas as pd  # late: it takes as long to import as all of this package
 
         return pd.DataFrame([vars(c) for c in self.candidates])
 
 
 def read_history(path: Path, mend: bool = True) -> list[Candidate]:
-    """All whole lines of a history, every one checked; a last line that a kill cut short is left out, and cut from the file to mend it.
+    """All whole lines of a history, every one checked; a last line that a kill cut short is left
+    out, and cut from the file to mend it.
 
     Raises ``RunError`` that names the first damaged line, and then writes nothing.
     """
@@ -85,11 +93,19 @@ def read_history(path: Path, mend: bool = True) -> list[Candidate]:
             place = candidate.generation, candidate.index
             digits = digits or len(candidate.genome)
             if place in candidates:
-                raise ValueError(f"generation {place[0]}, index {place[1]} stands in an earlier line, too")
+                raise ValueError(
+                    f"generation {place[0]}, index {place[1]} stands in an earlier line, too"
+                )
             if len(candidate.genome) != digits:
-                raise ValueError(f"its genome has {len(candidate.genome)} hexadecimal digits, that of the first line {digits}")
+                raise ValueError(
+                    f"its genome has {len(candidate.genome)} hexadecimal digits, that of the first "
+                    f"line {digits}"
+                )
         except ValueError as error:
-            raise RunError(f"{path}: damaged (line {number}: {error}); restore it, or delete {path.parent} and run again") from None
+            raise RunError(
+                f"{path}: damaged (line {number}: {error}); restore it, or delete {path.parent} "
+                "and run again"
+            ) from None
         candidates[place] = candidate
     if mend and len(whole) < len(text):
         with path.open("r+b") as file:
@@ -97,12 +113,19 @@ def read_history(path: Path, mend: bool = True) -> list[Candidate]:
     return list(candidates.values())
 
 
-CHECKS: dict[str, tuple[Callable[[Any], bool], str]] = {  # entry of a line -> what it must be, in words
+# entry of a line -> what it must be, in words
+CHECKS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "generation": (lambda v: type(v) is int and v >= 0, "a whole number of at least 0"),
     "index": (lambda v: type(v) is int and v >= 0, "a whole number of at least 0"),
     "parent": (lambda v: v in ("", *ROLES), f"empty or one of {', '.join(ROLES)}"),
-    "genome": (lambda v: isinstance(v, str) and bool(re.fullmatch("([0-9a-f]{2})+", v)), "pairs of hexadecimal digits"),
-    "error": (lambda v: type(v) in (int, float) and (0 <= v <= 1 or v == math.inf), "a number from 0 to 1, or Infinity"),
+    "genome": (
+        lambda v: isinstance(v, str) and bool(re.fullmatch("([0-9a-f]{2})+", v)),
+        "pairs of hexadecimal digits",
+    ),
+    "error": (
+        lambda v: type(v) in (int, float) and (0 <= v <= 1 or v == math.inf),
+        "a number from 0 to 1, or Infinity",
+    ),
     "macs": (lambda v: type(v) is int and v >= 0, "a whole number of at least 0"),
     "params": (lambda v: type(v) is int and v >= 0, "a whole number of at least 0"),
     "cost": (lambda v: type(v) in (int, float), "a number"),
@@ -117,7 +140,9 @@ def to_candidate(line: bytes) -> Candidate:
         raise ValueError("not JSON") from None
     if not isinstance(values, dict):
         raise ValueError("not a JSON object")
-    if missing := [f.name for f in fields(Candidate) if f.default is MISSING and f.name not in values]:
+    if missing := [
+        f.name for f in fields(Candidate) if f.default is MISSING and f.name not in values
+    ]:
         raise ValueError(f"no {missing[0]}")
     for name, value in values.items():
         if name not in CHECKS:
@@ -131,9 +156,14 @@ def to_candidate(line: bytes) -> Candidate:
 
 
 def archive(history: pd.DataFrame, cost: str) -> pd.DataFrame:
-    """The candidates that no other dominates, over all generations, by falling cost; the unpruned network is none of them.
+    """The candidates that no other dominates, over all generations, by falling cost; the unpruned
+    network is none of them.
 
-    history: a row per candidate, the unpruned network first. cost: the column of the second objective. Source: ours.
+    history: a row per candidate, the unpruned network first. cost: the column of the second
+    objective. Source: ours.
     """
-    pruned = history[history.genome != history.genome.iloc[0]]  # it may be born again, and would not be a result
-    return pruned[pareto.non_dominated(pruned[["error", cost]].to_numpy(float))].sort_values(cost, ascending=False)
+    # it may be born again, and would not be a result
+    pruned = history[history.genome != history.genome.iloc[0]]
+    return pruned[pareto.non_dominated(pruned[["error", cost]].to_numpy(float))].sort_values(
+        cost, ascending=False
+    )

@@ -1,4 +1,6 @@
-"""What is read off a network without training it: batch-norm statistics estimated again, and misclassified images."""
+"""What is read off a network without training it: batch-norm statistics estimated again, and
+misclassified images.
+"""
 
 from __future__ import annotations
 
@@ -10,14 +12,19 @@ from torch import Tensor, nn
 
 
 @torch.no_grad()
-def recalibrate(model: nn.Module, xs: Iterable[Tensor], forward: Callable[[Tensor], Tensor] | None = None) -> None:
-    """Re-estimates the batch-norm statistics as their mean over the batches ``xs`` of network inputs, in one pass, no gradient.
+def recalibrate(
+    model: nn.Module, xs: Iterable[Tensor], forward: Callable[[Tensor], Tensor] | None = None
+) -> None:
+    """Re-estimates the batch-norm statistics as their mean over the batches ``xs`` of network
+    inputs, in one pass, no gradient.
 
-    Every batch weighs the same, so let all have equal size. Only layers with running statistics are in training mode
-    meanwhile (dropout stays off); the model is left in evaluation mode. Without such layers, or batches, nothing happens.
-    Feed training images with the augmentation of training: statistics of plain images cost a trained ResNet-56 about
-    1.5 points of accuracy on CIFAR-10.
-    forward: computes in place of ``model(x)``, for example through ``torch.func.functional_call`` with other tensors.
+    Every batch weighs the same, so let all have equal size. Only layers with running statistics are
+    in training mode meanwhile (dropout stays off); the model is left in evaluation mode. Without
+    such layers, or batches, nothing happens. Feed training images with the augmentation of
+    training: statistics of plain images cost a trained ResNet-56 about 1.5 points of accuracy on
+    CIFAR-10.
+    forward: computes in place of ``model(x)``, for example through ``torch.func.functional_call``
+    with other tensors.
     """
     model.eval()
     norms: list[Any] = [m for m in model.modules() if getattr(m, "running_mean", None) is not None]
@@ -30,7 +37,8 @@ def recalibrate(model: nn.Module, xs: Iterable[Tensor], forward: Callable[[Tenso
             m.train()
         for k, x in enumerate(xs, 1):
             for m in norms:
-                # 1/k makes the mean: what momentum=None does, but without its read-back from the device in every layer.
+                # 1/k makes the mean: what momentum=None does, but without its read-back from the
+                # device in every layer.
                 m.momentum = 1 / k
             forward(x)
     finally:
@@ -41,7 +49,8 @@ def recalibrate(model: nn.Module, xs: Iterable[Tensor], forward: Callable[[Tenso
 
 @torch.no_grad()
 def missed(forward: Callable[[Tensor], Tensor], x: Tensor, y: Tensor) -> Tensor:
-    """Which images of a batch (x normalised) are misclassified: bool [N], on the device; logits that are not finite count as errors.
+    """Which images of a batch (x normalised) are misclassified: bool [N], on the device; logits
+    that are not finite count as errors.
 
     ``forward`` is a network in evaluation mode or a function.
     """
@@ -50,7 +59,9 @@ def missed(forward: Callable[[Tensor], Tensor], x: Tensor, y: Tensor) -> Tensor:
 
 
 def errors(forward: Callable[[Tensor], Tensor], pairs: Iterable[tuple[Tensor, Tensor]]) -> Tensor:
-    """How many of the images in ``pairs`` (x normalised, y) are ``missed``: int64 [], still on the device."""
+    """How many of the images in ``pairs`` (x normalised, y) are ``missed``: int64 [], still on the
+    device.
+    """
     wrong = torch.zeros((), dtype=torch.int64)
     for x, y in pairs:
         here = missed(forward, x, y)

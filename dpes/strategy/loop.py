@@ -1,4 +1,6 @@
-"""The search: ask the strategy for offspring, evaluate them, tell it, and write down every candidate."""
+"""The search: ask the strategy for offspring, evaluate them, tell it, and write down every
+candidate.
+"""
 
 from __future__ import annotations
 
@@ -22,14 +24,17 @@ Evaluate = Callable[[Iterable[np.ndarray]], Iterator[float]]  # genomes -> their
 
 @dataclass(frozen=True)
 class Task:
-    """What a search is for: the layout of a network, how to evaluate genomes, and by which settings and draws to search."""
+    """What a search is for: the layout of a network, how to evaluate genomes, and by which settings
+    and draws to search.
+    """
 
     layout: Layout
     evaluate: Evaluate
     settings: Search
     seed: int
     rank: np.ndarray | None = None  # each filter's place in its group, for the encoding by widths
-    measure: Callable[[np.ndarray], float] | None = None  # the second objective, if it is not ``settings.cost`` in closed form
+    # the second objective, if it is not ``settings.cost`` in closed form
+    measure: Callable[[np.ndarray], float] | None = None
 
 
 def search(
@@ -44,7 +49,8 @@ def search(
     Parameters
     ----------
     history
-        Candidates that are known are not evaluated again, so a genome that returns, or a search that is continued, costs nothing.
+        Candidates that are known are not evaluated again, so a genome that returns, or a search
+        that is continued, costs nothing.
     state
         Where to continue; from the unpruned network if not given.
     checkpoint
@@ -53,17 +59,24 @@ def search(
     Source: paper, authors' later code; see ``es``.
     """
     layout, settings = task.layout, task.settings
-    with tqdm(total=settings.generations, disable=not progress, unit="generation", desc="search") as bar:
+    with tqdm(
+        total=settings.generations, disable=not progress, unit="generation", desc="search"
+    ) as bar:
         if state is None:
             unpruned = np.ones((1, layout.n_bits), dtype=bool)
             state = es.start(evaluated(task, history, unpruned, [""], 0)[0], layout.n_bits)
             checkpoint(state)
         bar.update(state.generation)
         while state.generation < settings.generations:
-            # a stream of its own for each generation: a continued search draws what an uninterrupted one draws
+            # a stream of its own for each generation: a continued search draws what an
+            # uninterrupted one draws
             rng = np.random.default_rng([task.seed, state.generation])
-            genomes, parent_of = es.ask(state, rng, settings, layout.group_of_bit, task.rank, layout.least)
-            F = evaluated(task, history, genomes, [es.ROLES[p] for p in parent_of], state.generation + 1)
+            genomes, parent_of = es.ask(
+                state, rng, settings, layout.group_of_bit, task.rank, layout.least
+            )
+            F = evaluated(
+                task, history, genomes, [es.ROLES[p] for p in parent_of], state.generation + 1
+            )
             state = es.tell(state, genomes, F, settings)
             checkpoint(state)
             bar.update()
@@ -71,8 +84,12 @@ def search(
     return state
 
 
-def evaluated(task: Task, history: History, genomes: np.ndarray, parents: list[str], generation: int) -> np.ndarray:
-    """The objectives of a generation, [n, 2]; each candidate is written down as soon as its error is known."""
+def evaluated(
+    task: Task, history: History, genomes: np.ndarray, parents: list[str], generation: int
+) -> np.ndarray:
+    """The objectives of a generation, [n, 2]; each candidate is written down as soon as its error
+    is known.
+    """
     F, errors = np.empty((len(genomes), 2)), task.evaluate(history.new(genomes))
     for index, (genome, parent) in enumerate(zip(genomes, parents, strict=True)):
         start = time.perf_counter()
@@ -81,15 +98,30 @@ def evaluated(task: Task, history: History, genomes: np.ndarray, parents: list[s
         else:
             error, measured = next(errors), task.measure(genome) if task.measure else None
         costs = {name: one(task.layout, genome) for name, one in cost.COSTS.items()}
-        candidate = Candidate(generation, index, parent, to_hex(genome), error, costs["macs"], costs["params"], measured)
+        candidate = Candidate(
+            generation,
+            index,
+            parent,
+            to_hex(genome),
+            error,
+            costs["macs"],
+            costs["params"],
+            measured,
+        )
         history.add(candidate, time.perf_counter() - start)
         F[index] = error, costs[task.settings.cost] if measured is None else measured
     return F
 
 
 def rank_for(settings: Search, model: nn.Module, layout: Layout) -> np.ndarray | None:
-    """The ranks that a search needs (``es.ask``): by L1 norm for the encoding by widths, none for the plain strategy."""
-    return importance.ranks(layout, importance.l1_norms(model, layout)) if settings.encoding == "widths" else None
+    """The ranks that a search needs (``es.ask``): by L1 norm for the encoding by widths, none for
+    the plain strategy.
+    """
+    return (
+        importance.ranks(layout, importance.l1_norms(model, layout))
+        if settings.encoding == "widths"
+        else None
+    )
 
 
 def in_short(state: es.State) -> str:

@@ -1,7 +1,9 @@
-"""Trade-offs between two minimised objectives: which rows of F no other row beats, and which of those stand out.
+"""Trade-offs between two minimised objectives: which rows of F no other row beats, and which of
+those stand out.
 
-F is float [n, 2] with columns (error, cost), any units. Every function looks at the non-dominated rows alone, so F may hold
-dominated, equal and failed (NaN, infinite) rows. Of equal rows the first counts.
+F is float [n, 2] with columns (error, cost), any units. Every function looks at the non-dominated
+rows alone, so F may hold dominated, equal and failed (NaN, infinite) rows. Of equal rows the first
+counts.
 """
 
 from __future__ import annotations
@@ -13,29 +15,36 @@ from numpy.typing import ArrayLike
 
 from ..errors import DpesError, suggest
 
-KNEES = {"mmd": (1, 1), "win": (2 / 3, 1 / 3)}  # weights of (error, cost); mmd: paper, win: authors' later code
+# weights of (error, cost); mmd: paper, win: authors' later code
+KNEES = {"mmd": (1, 1), "win": (2 / 3, 1 / 3)}
 
 
 class FrontError(DpesError):
-    """Objective vectors of another shape, without one finite row, or a knee or reference that does not exist."""
+    """Objective vectors of another shape, without one finite row, or a knee or reference that does
+    not exist.
+    """
 
 
 def dominates(a: ArrayLike, b: ArrayLike) -> bool:
     """Whether a is at least as good as b in every objective and better in one.
 
-    a, b: [2], minimised. Equal vectors do not dominate each other; NaN neither dominates nor is dominated.
+    a, b: [2], minimised. Equal vectors do not dominate each other; NaN neither dominates nor is
+    dominated.
     """
     a, b = np.asarray(a, dtype=float), np.asarray(b, dtype=float)
     return bool((a <= b).all() and (a < b).any())
 
 
 def front(F: ArrayLike) -> np.ndarray:
-    """Indices of the non-dominated rows, by rising error and therefore by falling cost; empty if every row failed."""
+    """Indices of the non-dominated rows, by rising error and therefore by falling cost; empty if
+    every row failed.
+    """
     F = _objectives(F)
     order = np.lexsort((F[:, 1], F[:, 0]))  # by error, equal errors by cost, equal rows by index
     order = order[np.isfinite(F[order]).all(axis=1)]
     cost = F[order, 1]
-    cheapest_so_far = np.minimum.accumulate(np.append(np.inf, cost))[:-1]  # among the rows before this one: none has more error
+    # among the rows before this one: none has more error
+    cheapest_so_far = np.minimum.accumulate(np.append(np.inf, cost))[:-1]
     return order[cost < cheapest_so_far]
 
 
@@ -66,19 +75,23 @@ def boundaries(F: ArrayLike) -> tuple[int, int]:
 
 
 def knee(F: ArrayLike, how: str = "mmd") -> int:
-    """The row between the boundaries that is nearest to the ideal point when ideal and nadir are scaled to (0, 0) and (1, 1).
+    """The row between the boundaries that is nearest to the ideal point when ideal and nadir are
+    scaled to (0, 0) and (1, 1).
 
-    how: ``mmd`` is the plain Manhattan distance (paper; Chiu, Yen & Juan, arXiv 1705.01705), ``win`` weighs error 2/3 and cost
-    1/3 (authors' later code).
-    Equal distances go to the lower error. On a front of one or two points the knee is the heavy boundary (ours).
+    how: ``mmd`` is the plain Manhattan distance (paper; Chiu, Yen & Juan, arXiv 1705.01705),
+    ``win`` weighs error 2/3 and cost 1/3 (authors' later code). Equal distances go to the lower
+    error. On a front of one or two points the knee is the heavy boundary (ours).
     Raises ``FrontError`` for an unknown ``how`` or if every row failed.
     """
     if how not in KNEES:
         raise FrontError(f"unknown knee {how!r}: {suggest(how, KNEES)}")
     F, order = _objectives(F), _some(front(F))
-    if len(order) < 3:  # scaled to (0, 1) and (1, 0): mmd is a tie, which the lower error decides, and win prefers heavy
+    # scaled to (0, 1) and (1, 0): mmd is a tie, which the lower error decides, and win prefers
+    # heavy
+    if len(order) < 3:
         return int(order[0])
-    # both boundaries have Manhattan distance 1: on a front that bulges away from the ideal point they would beat all between
+    # both boundaries have Manhattan distance 1: on a front that bulges away from the ideal point
+    # they would beat all between
     between = order[1:-1]
     error, cost = ((F[between] - ideal(F)) / (nadir(F) - ideal(F))).T
     w_error, w_cost = KNEES[how]
@@ -88,7 +101,8 @@ def knee(F: ArrayLike, how: str = "mmd") -> int:
 def hypervolume(F: ArrayLike, reference: Sequence[float] | np.ndarray) -> float:
     """The area that the front dominates up to a reference point, exact; in units of error x cost.
 
-    reference: [2], finite. Rows that are not better than it in both objectives add nothing; no such row at all: 0.0.
+    reference: [2], finite. Rows that are not better than it in both objectives add nothing; no such
+    row at all: 0.0.
     """
     corner = np.asarray(reference, dtype=float)
     if corner.shape != (2,) or not np.isfinite(corner).all():
@@ -96,18 +110,24 @@ def hypervolume(F: ArrayLike, reference: Sequence[float] | np.ndarray) -> float:
     F = _objectives(F)
     F = F[(F < corner).all(axis=1)]
     error, cost = F[front(F)].T
-    widths = np.diff(error, append=corner[0])  # each point owns the strip up to the next point's error
+    # each point owns the strip up to the next point's error
+    widths = np.diff(error, append=corner[0])
     return float((widths * (corner[1] - cost)).sum())
 
 
 def _objectives(F: ArrayLike) -> np.ndarray:
     F = np.asarray(F, dtype=float)
     if F.ndim != 2 or F.shape[1] != 2:
-        raise FrontError(f"objectives of shape {F.shape}: must be [n, 2] with columns error and cost")
+        raise FrontError(
+            f"objectives of shape {F.shape}: must be [n, 2] with columns error and cost"
+        )
     return F
 
 
 def _some(order: np.ndarray) -> np.ndarray:
     if len(order) == 0:
-        raise FrontError("no row with finite objectives: every evaluation failed, there is no front to choose from")
+        raise FrontError(
+            "no row with finite objectives: every evaluation failed, there is no front to choose "
+            "from"
+        )
     return order

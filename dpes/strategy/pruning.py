@@ -1,4 +1,6 @@
-"""A network of one's own pruned: the search of the study without its data sets, recipes and run directories."""
+"""A network of one's own pruned: the search of the study without its data sets, recipes and run
+directories.
+"""
 
 from __future__ import annotations
 
@@ -40,18 +42,19 @@ class Front:
     light: nn.Module  # least cost
     genomes: dict[str, np.ndarray]  # role -> bool [n_bits]
     layout: Layout
-    history: pd.DataFrame = field(repr=False)  # every candidate: generation, index, parent, genome (hex), error, macs, params, cost
+    # every candidate: generation, index, parent, genome (hex), error, macs, params, cost
+    history: pd.DataFrame = field(repr=False)
 
     @property
     def archive(self) -> pd.DataFrame:
-        """The candidates that no other dominates, by falling cost; the unpruned network is none of them."""
+        """The candidates that no other dominates, by falling cost, without the unpruned network."""
         return archive(self.history, "cost")
 
 
 def prune(
     model: nn.Module,
     example: Tensor,
-    evaluate: Callable[[nn.Module], float] | None = None,  # noqa: A002 - the public name in the design
+    evaluate: Callable[[nn.Module], float] | None = None,
     *,
     data: tuple[Tensor, Tensor] | Iterable[tuple[Tensor, Tensor]] | None = None,
     calibration: Batches | None = None,
@@ -63,60 +66,59 @@ def prune(
 ) -> Front:
     """Search for three smaller versions of a trained classifier; ``model`` is left as it is.
 
-    example: a batch of inputs, float [n, ...], on the model's device. What counts as error is either of
+    Fine-tune the networks that come out as you trained the original: they are only cut and
+    recalibrated.
 
-    - data: ``(x, y)`` with x float [n, ...] as the model takes it and y int64 [n], or batches of such pairs (a ``DataLoader``
-      that does not shuffle); at most ``settings.search_images`` are judged;
-    - evaluate: a function from a slim network, in eval mode, to its error, 0 (best) to 1.
+    Parameters
+    ----------
+    example
+        A batch of inputs, float [n, ...], on the model's device.
+    evaluate
+        A function from a slim network, in eval mode, to its error, 0 (best) to 1.
+    data
+        In its place: ``(x, y)`` with x float [n, ...] as the model takes it and y int64 [n], or
+        batches of such pairs (a ``DataLoader`` that does not shuffle). At most
+        ``settings.search_images`` are judged.
+    calibration
+        Inputs, float [n, ...] or batches of them, that re-estimate batch norm after each cut:
+        training images with the augmentation of training are best. Those of ``data`` if not given.
+    cost
+        ``macs``, ``params``, ``activations``, ``latency`` (milliseconds of ``example``, measured)
+        or a function of the slim network; that of ``settings`` if not given.
+    folder
+        Keeps state and history there after each candidate; the same call continues from it.
 
-    calibration: inputs, float [n, ...] or batches of them, that re-estimate batch norm after each cut; training images with
-    the augmentation of training are best, the images of ``data`` are taken if there are none. cost: ``macs``, ``params``, ``activations``,
-    ``latency`` (milliseconds of ``example``, measured) or a function of the slim network; that of ``settings`` if not given.
-    folder: keeps state and history there after each candidate; the same call continues from it.
-    The networks returned are cut and recalibrated; fine-tune them as you trained the original. Source: ours.
-    Raises ``DpesError`` subclasses for models, data and settings that do not fit.
+    Raises ``DpesError`` subclasses for models, data and settings that do not fit. Source: ours.
     """
     settings = settings or Search()
-    if (evaluate is None) == (data is None):
-        raise SettingsError("prune needs either evaluate=, a function from network to error, or data=(x, y)")
-    if settings.precision is not None:
-        raise SettingsError("precision needs the images of a study: leave it unset, and do likewise inside your evaluate= function")
-    if "partial" in settings.fitness:
-        raise SettingsError(
-            f"fitness {settings.fitness!r} trains on data sets of the study; train inside your evaluate= function and set fitness='none'"
-        )
-    layout = trace(model, example)
-    original = copy.deepcopy(model).eval()
-    recalibrates = settings.fitness == "recalibrate" and any(getattr(m, "running_mean", None) is not None for m in model.modules())
-    if recalibrates and calibration is None:
-        if data is None:
-            raise SettingsError("batch norm needs calibration= images after a cut; give training images, or set fitness='none'")
-        calibration = data
-    judge = evaluate or _Judge(data, settings)
-    fitness = _Fitness(original, layout, judge, _Inputs(calibration, settings) if recalibrates else None)
-    named = cost or settings.cost
-    cost_of = _cost(named, fitness, example)
+    check_arguments(settings, evaluate, data)
+    layout, original = trace(model, example), copy.deepcopy(model).eval()
+    inputs = calibration_inputs(model, settings, data if calibration is None else calibration)
+    fitness = Fitness(original, layout, evaluate or Judge(data, settings), inputs)
+    objective = cost or settings.cost
+    measure = cost_function(objective, fitness, example)
+    rank = rank_for(settings, original, layout)
+    task = Task(layout, fitness.errors, settings, seed, rank, measure)
     place = Folder(Path(folder), settings.population) if folder else None
-    task = Task(layout, fitness.errors, settings, seed, rank_for(settings, original, layout), cost_of)
     with locked(place.path) if place else nullcontext():
         if place:
-            place.claim(_identity(settings, seed, layout, named))
+            place.claim(identity(task, objective))
         state, history = place.resume() if place else (None, History())
         checkpoint = place.checkpoint if place else lambda state: None
         state = search(task, history, state, checkpoint, progress)
     genomes = dict(zip(es.ROLES, state.parents, strict=True))
-    networks = {role: fitness.ready(slim(model, layout, genome)) for role, genome in genomes.items()}
+    networks = {role: fitness.ready(slim(model, layout, g)) for role, g in genomes.items()}
     return Front(**networks, genomes=genomes, layout=layout, history=history.frame)
 
 
 @dataclass
-class _Fitness:
+class Fitness:
     """The error of a genome by a user's own judge."""
 
     model: nn.Module
     layout: Layout
     judge: Callable[[nn.Module], float]
-    inputs: Iterable[Tensor] | None
+    inputs: Iterable[Tensor] | None  # that re-estimate batch norm, if anything does
 
     def __post_init__(self) -> None:
         self.scratch = copy.deepcopy(self.model)
@@ -135,75 +137,117 @@ class _Fitness:
     def error(self, genome: np.ndarray) -> float:
         error = float(self.judge(self.network(genome)))
         if not 0 <= error <= 1:
-            raise SettingsError(f"evaluate returned {error}: it must return an error between 0 (best) and 1; 1 - accuracy, for example")
+            limits = "it must return an error between 0 (best) and 1; 1 - accuracy, for example"
+            raise SettingsError(f"evaluate returned {error}: {limits}")
         return error
 
 
-class _Inputs:
-    """Inputs for recalibration as batches of ``settings.batch_size``, at most ``settings.calibration_images`` of them."""
+@dataclass
+class Inputs:
+    """The first inputs for recalibration, as batches; of one image there is no variance."""
 
-    def __init__(self, source: Any, settings: Search):
-        self.source, self.settings = source, settings
+    source: Any
+    settings: Search
 
     def __iter__(self) -> Iterator[Tensor]:
-        left = self.settings.calibration_images
-        for batch in _split(self.source, self.settings.batch_size):
-            x = (batch[0] if isinstance(batch, (tuple, list)) else batch)[:left]
+        limit = self.settings.calibration_images
+        for x, *_ in first_batches(self.source, self.settings.batch_size, limit):
             if len(x) > 1:
                 yield x
-            left -= len(x)
-            if left <= 0:
-                return
 
 
-class _Judge:
+@dataclass
+class Judge:
     """Share of misclassified images among the first ``settings.search_images`` of ``data``."""
 
-    def __init__(self, data: Any, settings: Search):
-        if isinstance(data, (tuple, list)) and len(data) == 2 and isinstance(data[0], Tensor) and len(data[0]) != len(data[1]):
-            raise SettingsError(f"data has {len(data[0])} images and {len(data[1])} labels: they must be as many")
-        self.data, self.settings = data, settings
+    data: Any
+    settings: Search
+
+    def __post_init__(self) -> None:
+        if is_pair(self.data) and len(self.data[0]) != len(self.data[1]):
+            found = f"{len(self.data[0])} images and {len(self.data[1])} labels"
+            raise SettingsError(f"data has {found}: they must be as many")
 
     def __call__(self, network: nn.Module) -> float:
-        wrong, seen = 0, 0
-        pairs = []
-        for x, y in _split(self.data, self.settings.batch_size):
-            x, y = x[: self.settings.search_images - seen], y[: self.settings.search_images - seen]
-            pairs.append((x, y))
-            seen += len(y)
-            if seen >= self.settings.search_images:
-                break
-        if not seen:
+        limit = self.settings.search_images
+        pairs = [(x, y) for x, y in first_batches(self.data, self.settings.batch_size, limit)]
+        if not (seen := sum(len(y) for _, y in pairs)):
             raise SettingsError("data has no images")
-        wrong = int(judging.errors(network, pairs))
-        return wrong / seen
+        return int(judging.errors(network, pairs)) / seen
 
 
-def _split(source: Any, size: int) -> Iterable[Any]:
-    """Batches of tensors or of pairs of tensors; an iterable is taken as it comes."""
+def is_pair(source: Any) -> bool:
+    """Whether these are tensors of images and labels, not two batches."""
+    few = isinstance(source, (tuple, list)) and len(source) == 2
+    return few and all(isinstance(t, Tensor) for t in source)
+
+
+def first_batches(source: Any, size: int, limit: int) -> Iterator[tuple[Tensor, ...]]:
+    """Batches of a tensor, a pair of tensors or an iterable, with at most so many images in all."""
     if isinstance(source, Tensor):
-        return source.split(size)
-    if isinstance(source, (tuple, list)) and len(source) == 2 and all(isinstance(t, Tensor) for t in source):
-        return zip(source[0].split(size), source[1].split(size), strict=True)
-    return source
+        source = source.split(size)
+    elif is_pair(source):
+        source = zip(*(t.split(size) for t in source), strict=True)
+    for batch in source:
+        parts = tuple(batch) if isinstance(batch, (tuple, list)) else (batch,)
+        yield tuple(part[:limit] for part in parts)
+        if (limit := limit - len(parts[0])) <= 0:
+            return
 
 
-def _cost(named: str | Callable[[nn.Module], float], fitness: _Fitness, example: Tensor) -> Callable[[np.ndarray], float]:
+def check_arguments(settings: Search, evaluate: Any, data: Any) -> None:
+    """Raises ``SettingsError`` for what only a study can do, and if nothing says what error is."""
+    if (evaluate is None) == (data is None):
+        need = "either evaluate=, a function from network to error, or data=(x, y)"
+        raise SettingsError(f"prune needs {need}")
+    if settings.precision is not None:
+        cure = "leave it unset, and do likewise inside your evaluate= function"
+        raise SettingsError(f"precision needs the images of a study: {cure}")
+    if "partial" in settings.fitness:
+        cure = "train inside your evaluate= function and set fitness='none'"
+        raise SettingsError(f"fitness {settings.fitness!r} trains on data of the study; {cure}")
+
+
+def calibration_inputs(model: nn.Module, settings: Search, source: Any) -> Inputs | None:
+    """What re-estimates batch norm, if the network has any and the settings ask for it."""
+    has_norm = any(getattr(m, "running_mean", None) is not None for m in model.modules())
+    if settings.fitness != "recalibrate" or not has_norm:
+        return None
+    if source is None:
+        cure = "give training images, or set fitness='none'"
+        raise SettingsError(f"batch norm needs calibration= images after a cut; {cure}")
+    return Inputs(source, settings)
+
+
+def cost_function(
+    objective: str | Callable[[nn.Module], float], fitness: Fitness, example: Tensor
+) -> Callable[[np.ndarray], float]:
     """The second objective as a function of the genome."""
-    if callable(named):
-        return lambda genome: float(named(fitness.network(genome)))
-    if named == "latency":
-        return lambda genome: 1e3 * float(np.median(costs.latency({"": fitness.network(genome)}, example, rounds=7)[""]))
-    if named not in costs.COSTS:
-        raise SettingsError(f"unknown cost {named!r}: {suggest(named, [*costs.COSTS, 'latency'])}, or give a function of the network")
-    return lambda genome: costs.COSTS[named](fitness.layout, genome)
+
+    def milliseconds(genome: np.ndarray) -> float:
+        times = costs.latency({"": fitness.network(genome)}, example, rounds=7)[""]
+        return 1e3 * float(np.median(times))
+
+    if callable(objective):
+        return lambda genome: float(objective(fitness.network(genome)))
+    if objective == "latency":
+        return milliseconds
+    if objective not in costs.COSTS:
+        known = suggest(objective, [*costs.COSTS, "latency"])
+        raise SettingsError(
+            f"unknown cost {objective!r}: {known}, or give a function of the network"
+        )
+    return lambda genome: costs.COSTS[objective](fitness.layout, genome)
 
 
-def _identity(settings: Search, seed: int, layout: Layout, cost: Any) -> dict[str, Any]:
+def identity(task: Task, objective: Any) -> dict[str, Any]:
     """What must be the same when a search is continued."""
+    named = isinstance(objective, str)
     return {
-        "search": to_dict(settings),
-        "seed": seed,
-        "cost": cost if isinstance(cost, str) else getattr(cost, "__qualname__", type(cost).__name__),
-        "groups": [[g.name, g.size] for g in layout.groups],
+        "search": to_dict(task.settings),
+        "seed": task.seed,
+        "cost": objective
+        if named
+        else getattr(objective, "__qualname__", type(objective).__name__),
+        "groups": [[g.name, g.size] for g in task.layout.groups],
     }

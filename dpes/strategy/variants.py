@@ -21,7 +21,9 @@ class Variant:
     """The parts of one search; calling it proposes the next generation."""
 
     encoding: str = "widths"  # widths: how many filters each group keeps; bits: which ones
-    order: str = "l1"  # of a group's filters (widths): one of the space, random (by the seed), learned
+    order: str = (
+        "l1"  # of a group's filters (widths): one of the space, random (by the seed), learned
+    )
     start: str = "spread"  # spread, uniform, unpruned
     parents: str = "archive"  # archive: non-dominated set by crowding; three: heavy, knee, light
     proposals: str = "mutation"  # mutation; surrogate: screened by it; sample: no selection at all
@@ -43,8 +45,8 @@ class Variant:
         return self.encoding == "widths" and self.order != "random"
 
     def rank(self, space: Space, seed: int) -> np.ndarray | None:
-        """int [n_bits]: the order of the filters, or None where every set of filters can come up.
-        """
+        """Int [n_bits]: the order of the filters, or None where every set of filters can come
+        up."""
         if self.order == "learned" and self.criteria:
             return space.orders[self.criteria[0]]
         return (
@@ -73,7 +75,8 @@ class Variant:
     def screened(
         self, space: Space, history: History, rank: np.ndarray | None, rng: np.random.Generator
     ) -> np.ndarray:
-        """What the surrogate likes best among offspring of the archive and as many fresh samples."""
+        """What the surrogate likes best among offspring of the archive and as many fresh
+        samples."""
         if self.order == "learned":
             widths = learned.widths_to_try(space, history, self.p_mutation, self.pool, rng)
             names = self.criteria or ()

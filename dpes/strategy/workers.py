@@ -1,7 +1,8 @@
-"""Work done one after the other, or in processes of one thread each, to the same bits; one policy for what fails.
+"""Work done one after the other, or in processes of one thread each, to the same bits; one policy
+for what fails.
 
-A job under which a process dies is done once more, alone; if it dies again, the job is lost. A candidate that cannot be evaluated,
-or is lost, counts as worst, and the search goes on.
+A job under which a process dies is done once more, alone; if it dies again, the job is lost. A
+candidate that cannot be evaluated, or is lost, counts as worst, and the search goes on.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from ..errors import CandidateFailed, first_line
+from ..errors import CandidateFailed, SettingsError, first_line
 from .loop import Evaluate
 
 Build = Callable[..., Callable[..., Any]]  # makes, in another process, the function that does a job
@@ -33,12 +34,13 @@ FAILED = float("inf")  # a failed candidate is worse than every other and never 
 LOST: Outcome = (FAILED, "its worker died twice (out of memory?)")
 
 
-# ---- candidates -----------------------------------------------------------------------------------------------------------------
+# ---- candidates ----------------------------------------------------------------------------------
 def attempt(error: Callable[[np.ndarray], float], genome: np.ndarray) -> Outcome:
     """The error of a genome; one candidate that fails is lost, not the search."""
     try:
         return error(genome), ""
-    except (RuntimeError, MemoryError, CandidateFailed) as problem:  # out of memory on a device is a RuntimeError
+    # out of memory on a device is a RuntimeError
+    except (RuntimeError, MemoryError, CandidateFailed) as problem:
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
         return FAILED, first_line(problem)
@@ -60,19 +62,39 @@ def serial(error: Callable[[np.ndarray], float], genomes: Iterable[np.ndarray]) 
 
 @contextmanager
 def processes(build: Build, arguments: tuple, workers: int) -> Iterator[Evaluate]:
-    """A function like ``serial`` that computes in so many processes, each with the function ``build(*arguments)``."""
+    """A function like ``serial`` that computes in so many processes, each with the function
+    ``build(*arguments)``.
+    """
     with pool(attempting, (build, arguments), workers) as compute:
-        yield lambda genomes: (settled(outcome) for outcome in compute((genome,) for genome in genomes))
+        yield lambda genomes: (
+            settled(outcome) for outcome in compute((genome,) for genome in genomes)
+        )
 
 
 def attempting(build: Build, arguments: tuple) -> Callable[[np.ndarray], Outcome]:
     return partial(attempt, build(*arguments))
 
 
-# ---- processes ------------------------------------------------------------------------------------------------------------------
+MOST = 1024  # processes to start on one machine
+
+
+def check_workers(workers: int) -> None:
+    """Raises ``SettingsError`` for a number of processes that cannot be meant."""
+    if not 1 <= workers <= MOST:
+        limits = f"must be at least 1 and at most {MOST}"
+        raise SettingsError(
+            f"workers = {workers}: {limits}; one for each core is enough, {os.cpu_count()} here"
+        )
+
+
+# ---- processes -----------------------------------------------------------------------------------
 @contextmanager
-def pool(build: Build, arguments: tuple, workers: int) -> Iterator[Callable[[Iterable[tuple]], Iterator[Any]]]:
-    """A function from jobs to their results, in order, None for a job that is lost; each process calls ``build(*arguments)`` once."""
+def pool(
+    build: Build, arguments: tuple, workers: int
+) -> Iterator[Callable[[Iterable[tuple]], Iterator[Any]]]:
+    """A function from jobs to their results, in order, None for a job that is lost; each process
+    calls ``build(*arguments)`` once.
+    """
     with ExitStack() as pools:
 
         def renewed() -> ProcessPoolExecutor:
@@ -91,7 +113,8 @@ def pool(build: Build, arguments: tuple, workers: int) -> Iterator[Callable[[Ite
                         waiting.pop(0)
                         yield result
                     alone = False
-                except BrokenProcessPool:  # by which job nobody knows: the first one that is not done is tried alone
+                # by which job nobody knows: the first one that is not done is tried alone
+                except BrokenProcessPool:
                     executor = renewed()
                     if alone:
                         waiting.pop(0)
@@ -102,10 +125,14 @@ def pool(build: Build, arguments: tuple, workers: int) -> Iterator[Callable[[Ite
 
 
 @contextmanager
-def workers_of(workers: int, start: Callable[..., None], arguments: tuple) -> Iterator[ProcessPoolExecutor]:
-    """Processes that each call ``start(*arguments)`` first; at the end they are stopped, whatever they are doing.
+def workers_of(
+    workers: int, start: Callable[..., None], arguments: tuple
+) -> Iterator[ProcessPoolExecutor]:
+    """Processes that each call ``start(*arguments)`` first; at the end they are stopped, whatever
+    they are doing.
 
-    A pool that is left alone would wait for them: to the end of their work, or forever if one of them died as it was born.
+    A pool that is left alone would wait for them: to the end of their work, or forever if one of
+    them died as it was born.
     """
     others = set(multiprocessing.active_children())
     pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), start, arguments)
@@ -118,26 +145,36 @@ def workers_of(workers: int, start: Callable[..., None], arguments: tuple) -> It
 
 
 def submit(pool: ProcessPoolExecutor, function: Callable, jobs: Iterable[tuple]) -> list[Future]:
-    """A future of ``function(*job)`` for each job; raises ``BrokenProcessPool`` where a process has died already."""
+    """A future of ``function(*job)`` for each job; raises ``BrokenProcessPool`` where a process has
+    died already.
+    """
     try:
         with undisturbed():
             return [pool.submit(function, *job) for job in jobs]
-    except (ValueError, OSError) as error:  # one died while another was being started, and its pipes were closed under the latter
+    # one died while another was being started, and its pipes were closed under the latter
+    except (ValueError, OSError) as error:
         raise BrokenProcessPool("a process died as it was born") from error
 
 
 @contextmanager
 def undisturbed() -> Iterator[None]:
-    """Ctrl-C and SIGTERM wait for the end of the block, and what is born in it never hears of Ctrl-C.
+    """Ctrl-C and SIGTERM wait for the end of the block, and what is born in it never hears of
+    Ctrl-C.
 
-    A process whose parent left it half-born, or that is interrupted before it is a worker, would complain at length.
+    A process whose parent left it half-born, or that is interrupted before it is a worker, would
+    complain at length.
     """
-    if threading.current_thread() is not threading.main_thread() or not hasattr(signal, "pthread_sigmask"):
+    if threading.current_thread() is not threading.main_thread() or not hasattr(
+        signal, "pthread_sigmask"
+    ):
         # only that thread is interrupted, and Windows has no masks
         yield
         return
     came: list[int] = []
-    handlers = {n: signal.signal(n, lambda number, _: came.append(number)) for n in (signal.SIGINT, signal.SIGTERM)}
+    handlers = {
+        n: signal.signal(n, lambda number, _: came.append(number))
+        for n in (signal.SIGINT, signal.SIGTERM)
+    }
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])  # is inherited
     try:
         yield
@@ -163,23 +200,30 @@ _job: Callable[..., Any]  # of this process, in workers only
 
 
 def behave_as_worker() -> None:
-    """Make this process, started by another one, a worker of one thread that its parent stops and that never outlives it."""
+    """Make this process, started by another one, a worker of one thread that its parent stops and
+    that never outlives it.
+    """
     threading.Thread(target=_end_with_parent, daemon=True).start()
     torch.set_num_threads(1)
-    tqdm.set_lock(threading.RLock())  # torch.fx counts with it; its own lock is a semaphore, which a stopped process leaves behind
+    # torch.fx counts with it; its own lock is a semaphore, which a stopped process leaves behind
+    tqdm.set_lock(threading.RLock())
 
 
 def _end_with_parent() -> None:
-    """A parent that is killed cannot stop its workers, which would wait for its next genome forever."""
+    """A parent that is killed cannot stop its workers, which would wait for its next genome
+    forever.
+    """
     if parent := multiprocessing.parent_process():
         parent.join()
     os._exit(1)
 
 
 def keep_freed_memory() -> None:
-    """Make glibc keep what a layer frees: it would hand it back and clear it anew, page by page, a seventh of a search's time.
+    """Make glibc keep what a layer frees: it would hand it back and clear it anew, page by page, a
+    seventh of a search's time.
 
-    Of the whole process, which then holds on to the most that it ever needed. Elsewhere nothing happens.
+    Of the whole process, which then holds on to the most that it ever needed. Elsewhere nothing
+    happens.
     """
     try:
         mallopt = ctypes.CDLL(None).mallopt

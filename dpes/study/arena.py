@@ -139,4 +139,6 @@ def prepare(arena: Arena) -> Bench:
         model=arena.model, dataset=arena.dataset, weights=arena.weights, profile="arena"
     )
     model = load_baseline(settings, dataset).eval()
-    return Bench(arena, model, trace(model, torch.zeros(1, dataset.channels, 32, 32)), dataset)
+    return Bench(
+        arena, model, trace(model, torch.zeros(1, dataset.channels, 32, 32), prove=False), dataset
+    )

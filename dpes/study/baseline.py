@@ -19,38 +19,72 @@ from .environment import Progress
 from .settings import Settings
 
 
-def load_baseline(settings: Settings, dataset: data.Dataset, device: str = "cpu", progress: bool = False) -> nn.Module:
-    """The trained network that a run starts from: loaded by name, or trained by the baseline recipe once and kept.
+def load_baseline(
+    settings: Settings, dataset: data.Dataset, device: str = "cpu", progress: bool = False
+) -> nn.Module:
+    """The trained network that a run starts from: loaded by name, or trained by the baseline recipe
+    once and kept.
 
-    Looked for in ``baselines/`` of the data folders, which is published with the study, then in ``weights/``, where a training
-    here leaves it, with its recipe, log and checksum beside it. Raises ``RunError`` for a damaged file. Source: ours.
+    Looked for in ``baselines/`` of the data folders, which is published with the study, then in
+    ``weights/``, where a training here leaves it, with its recipe, log and checksum beside it.
+    Raises ``RunError`` for a damaged file. Source: ours.
     """
     if settings.weights != "train":
-        return models.load_weights(settings.model, settings.weights, n_classes=dataset.n_classes, channels=dataset.channels).to(device)
+        return models.load_weights(
+            settings.model, settings.weights, n_classes=dataset.n_classes, channels=dataset.channels
+        ).to(device)
     name = f"{settings.baseline_id}.safetensors"
-    network = models.build(settings.model, dataset.n_classes, dataset.channels, seed=settings.baseline.seed).to(device)
+    network = models.build(
+        settings.model, dataset.n_classes, dataset.channels, seed=settings.baseline.seed
+    ).to(device)
     places = data.folders()
-    path = next((file for place in places if (file := place / "baselines" / name).exists()), places[0] / "weights" / name)
+    path = next(
+        (file for place in places if (file := place / "baselines" / name).exists()),
+        places[0] / "weights" / name,
+    )
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
-        with filelock.FileLock(f"{path}.lock"):  # several runs may want the same baseline: one trains, the others wait
+        # several runs may want the same baseline: one trains, the others wait
+        with filelock.FileLock(f"{path}.lock"):
             if not path.exists():
                 train_baseline(network, dataset, settings, path, progress)
     try:
         network.load_state_dict(load_file(path))
     except Exception as error:
-        raise RunError(f"{path}: damaged ({str(error).splitlines()[0]}); restore it, or delete it to train it again") from None
+        raise RunError(
+            f"{path}: damaged ({str(error).splitlines()[0]}); restore it, or delete it to train it "
+            "again"
+        ) from None
     return network.to(device).eval()
 
 
-def train_baseline(network: nn.Module, dataset: data.Dataset, settings: Settings, path: Path, progress: bool) -> None:
-    """Train a network by the baseline recipe and write it to ``path``; an interrupted training is continued."""
+def train_baseline(
+    network: nn.Module, dataset: data.Dataset, settings: Settings, path: Path, progress: bool
+) -> None:
+    """Train a network by the baseline recipe and write it to ``path``; an interrupted training is
+    continued.
+    """
     keep_freed_memory()
     recipe, checkpoint = settings.baseline, path.with_suffix(".training")
-    log = train.fit(network, dataset, recipe, recipe.seed, checkpoint=checkpoint, progress=Progress("baseline", recipe.epochs, progress))
+    log = train.fit(
+        network,
+        dataset,
+        recipe,
+        recipe.seed,
+        checkpoint=checkpoint,
+        progress=Progress("baseline", recipe.epochs, progress),
+    )
     weights = weights_of(network)
-    entry = {"model": settings.model, "dataset": settings.dataset, "recipe": to_dict(recipe), "torch": torch.__version__}
-    write_json(path.with_suffix(".json"), entry | {"sha256": hashlib.sha256(weights).hexdigest(), "log": log})
+    entry = {
+        "model": settings.model,
+        "dataset": settings.dataset,
+        "recipe": to_dict(recipe),
+        "torch": torch.__version__,
+    }
+    write_json(
+        path.with_suffix(".json"),
+        entry | {"sha256": hashlib.sha256(weights).hexdigest(), "log": log},
+    )
     write_bytes(path, weights)
     checkpoint.unlink(missing_ok=True)
 

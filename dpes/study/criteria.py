@@ -67,7 +67,7 @@ def scores(
         found = measure(coupled)
         if found is None or len(found) != group.size:
             raise CriterionError(
-                f"{criterion}: no weights to measure in group {group.name}; choose another criterion"
+                f"{criterion}: no weights to measure in group {group.name}; choose another"
             )
         result[group.bits] = found.detach().double().numpy()
     return result

@@ -1,9 +1,11 @@
-"""Four image classification data sets as uint8 tensors of 32x32 pixels, split once and for all into train, search and test.
+"""Four image classification data sets as uint8 tensors of 32x32 pixels, split once and for all into
+train, search and test.
 
-The search split is cut from the training images by a fixed permutation, not stratified: with 5,000 of 50,000 images every class
-stays within a few percent of its share. The test images are those that the data set's makers set apart (digits: cut here).
-Published CIFAR-10 weights were trained on all 50,000 training images: they have seen the search images, so the search error of
-the unpruned network is optimistic; its test error is not.
+The search split is cut from the training images by a fixed permutation, not stratified: with 5,000
+of 50,000 images every class stays within a few percent of its share. The test images are those that
+the data set's makers set apart (digits: cut here). Published CIFAR-10 weights were trained on all
+50,000 training images: they have seen the search images, so the search error of the unpruned
+network is optimistic; its test error is not.
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..errors import DpesError, suggest
+from ..errors import DpesError, require, suggest
 
 
 class DataError(DpesError):
@@ -47,7 +49,9 @@ class Split:
 
 @dataclass(frozen=True)
 class Dataset:
-    """Three splits, the channel means and standard deviations (of pixels in [0, 1]), and whether mirror images keep their class."""
+    """Three splits, the channel means and standard deviations (of pixels in [0, 1]), and whether
+    mirror images keep their class.
+    """
 
     name: str
     train: Split
@@ -67,11 +71,19 @@ class Dataset:
         return len(self.classes)
 
     def to(self, device: str | torch.device) -> Dataset:
-        return replace(self, train=self.train.to(device), search=self.search.to(device), test=self.test.to(device))
+        return replace(
+            self,
+            train=self.train.to(device),
+            search=self.search.to(device),
+            test=self.test.to(device),
+        )
 
 
-def load(name: str, device: str | torch.device = "cpu", folder: str | Path | None = None) -> Dataset:
-    """The data set ``name`` on ``device``, from ``folder`` or else from one of ``folders()``; downloaded when it is in none of them.
+def load(
+    name: str, device: str | torch.device = "cpu", folder: str | Path | None = None
+) -> Dataset:
+    """The data set ``name`` on ``device``, from ``folder`` or else from one of ``folders()``;
+    downloaded when it is in none of them.
 
     Raises ``DataError`` for an unknown name, and for files that are damaged or cannot be had.
     """
@@ -83,7 +95,8 @@ def load(name: str, device: str | torch.device = "cpu", folder: str | Path | Non
 def folders(folder: str | Path | None = None) -> list[Path]:
     """Where data files may lie; a download goes to the first.
 
-    ``folder`` alone if given, else $DPES_DATA if set, ``data/`` in the working directory and in the repository.
+    ``folder`` alone if given, else $DPES_DATA if set, ``data/`` in the working directory and in the
+    repository.
     """
     if folder is not None:
         return [Path(folder)]
@@ -96,15 +109,21 @@ def folders(folder: str | Path | None = None) -> list[Path]:
 
 
 def digits(places: list[Path]) -> Dataset:
-    """scikit-learn's 1,797 handwritten digits of 8x8 pixels in 17 grey levels, enlarged bilinearly: 1,197 / 300 / 300 images.
+    """scikit-learn's 1,797 handwritten digits of 8x8 pixels in 17 grey levels, enlarged bilinearly:
+    1,197 / 300 / 300 images.
 
     They come inside scikit-learn, so nothing is downloaded. A mirrored digit is no digit: no flips.
     """
+    require("sklearn", extra="study")
     from sklearn.datasets import load_digits
 
     raw = load_digits()
     small = torch.from_numpy(raw.images).float().unsqueeze(1) * (255 / 16)
-    x = F.interpolate(small, size=(32, 32), mode="bilinear", align_corners=False).round().to(torch.uint8)
+    x = (
+        F.interpolate(small, size=(32, 32), mode="bilinear", align_corners=False)
+        .round()
+        .to(torch.uint8)
+    )
     order = torch.from_numpy(np.random.default_rng(0).permutation(len(x)))
     everything = Split(x[order], torch.from_numpy(raw.target).long()[order])
     train, rest = cut(everything, 1197)
@@ -113,23 +132,45 @@ def digits(places: list[Path]) -> Dataset:
 
 
 # Labels in the order of the data set's own README (zalandoresearch/fashion-mnist).
-FASHION = ("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot")
+FASHION = (
+    "T-shirt/top",
+    "Trouser",
+    "Pullover",
+    "Dress",
+    "Coat",
+    "Sandal",
+    "Shirt",
+    "Sneaker",
+    "Bag",
+    "Ankle boot",
+)
 DEBIAN = Path("/usr/share/datasets/fashion-mnist")  # of the Debian package dataset-fashion-mnist
 
 
 def fashion_mnist(places: list[Path]) -> Dataset:
-    """Fashion-MNIST (Xiao et al. 2017), 28x28 grey pixels in a black frame of two: 55,000 / 5,000 / 10,000 images."""
-    names = [f"{part}-{kind}-ubyte" for part in ("train", "t10k") for kind in ("images-idx3", "labels-idx1")]
+    """Fashion-MNIST (Xiao et al. 2017), 28x28 grey pixels in a black frame of two: 55,000 / 5,000 /
+    10,000 images.
+    """
+    names = [
+        f"{part}-{kind}-ubyte"
+        for part in ("train", "t10k")
+        for kind in ("images-idx3", "labels-idx1")
+    ]
     homes = [*(p / "FashionMNIST" / "raw" for p in places), DEBIAN]
     home = next((h for h in homes if any(idx_file(h, names[0]))), None)
     if home is None:
+        require("torchvision", extra="study")
         from torchvision.datasets import FashionMNIST
 
         download("fashion-mnist", homes, lambda: FashionMNIST(places[0], download=True))
         home = homes[0]
     arrays = [torch.from_numpy(read_idx(home, name)) for name in names]
-    splits = [Split(F.pad(x, (2, 2, 2, 2)).unsqueeze(1), y.long()) for x, y in (arrays[:2], arrays[2:])]
-    return Dataset("fashion-mnist", *train_and_search(splits[0]), splits[1], (0.219,), (0.332,), True, FASHION)
+    splits = [
+        Split(F.pad(x, (2, 2, 2, 2)).unsqueeze(1), y.long()) for x, y in (arrays[:2], arrays[2:])
+    ]
+    return Dataset(
+        "fashion-mnist", *train_and_search(splits[0]), splits[1], (0.219,), (0.332,), True, FASHION
+    )
 
 
 def idx_file(home: Path, name: str) -> list[Path]:
@@ -138,20 +179,33 @@ def idx_file(home: Path, name: str) -> list[Path]:
 
 
 def read_idx(home: Path, name: str) -> np.ndarray:
-    """An IDX file of bytes: two zero bytes, type 8, the number of dimensions, their big-endian sizes, the values."""
+    """An IDX file of bytes: two zero bytes, type 8, the number of dimensions, their big-endian
+    sizes, the values.
+    """
     files = idx_file(home, name)
     if not files:
-        raise DataError(f"{home / name} is missing: delete the folder {home} and start again to download it")
+        raise DataError(
+            f"{home / name} is missing: delete the folder {home} and start again to download it"
+        )
     try:
-        raw = gzip.decompress(files[0].read_bytes()) if files[0].suffix == ".gz" else files[0].read_bytes()
+        raw = (
+            gzip.decompress(files[0].read_bytes())
+            if files[0].suffix == ".gz"
+            else files[0].read_bytes()
+        )
         shape = np.frombuffer(raw, ">i4", raw[3], 4)
         return np.frombuffer(bytearray(raw), np.uint8, offset=4 + 4 * raw[3]).reshape(shape)
     except (OSError, EOFError, ValueError, IndexError) as error:
-        raise DataError(f"{files[0]} is damaged ({error}): delete it and start again to download it") from error
+        raise DataError(
+            f"{files[0]} is damaged ({error}): delete it and start again to download it"
+        ) from error
 
 
 def cifar(name: str, places: list[Path]) -> Dataset:
-    """CIFAR-10 or CIFAR-100 (Krizhevsky 2009), 32x32 colour pixels: 45,000 / 5,000 / 10,000 images; MD5 sums verified by torchvision."""
+    """CIFAR-10 or CIFAR-100 (Krizhevsky 2009), 32x32 colour pixels: 45,000 / 5,000 / 10,000 images;
+    MD5 sums verified by torchvision.
+    """
+    require("torchvision", extra="study")
     from torchvision import datasets
 
     cls = datasets.CIFAR10 if name == "cifar10" else datasets.CIFAR100
@@ -163,30 +217,46 @@ def cifar(name: str, places: list[Path]) -> Dataset:
         parts = [cls(home, train=train, download=False) for train in (True, False)]
     except RuntimeError as error:
         raise DataError(first_damaged(cls, home)) from error
-    train, test = (Split(torch.from_numpy(p.data).permute(0, 3, 1, 2).contiguous(), torch.tensor(p.targets)) for p in parts)
-    # The means and deviations of ImageNet, not of CIFAR: the published weights were trained with them, and to a network that
-    # is trained from scratch any fixed scale near these will do.
-    return Dataset(name, *train_and_search(train), test, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225), True, tuple(parts[0].classes))
+    train, test = (
+        Split(torch.from_numpy(p.data).permute(0, 3, 1, 2).contiguous(), torch.tensor(p.targets))
+        for p in parts
+    )
+    # The means and deviations of ImageNet, not of CIFAR: the published weights were trained with
+    # them, and to a network that is trained from scratch any fixed scale near these will do.
+    return Dataset(
+        name,
+        *train_and_search(train),
+        test,
+        (0.485, 0.456, 0.406),
+        (0.229, 0.224, 0.225),
+        True,
+        tuple(parts[0].classes),
+    )
 
 
 def first_damaged(cls: Any, home: Path) -> str:
-    """The error message for the first file of a CIFAR folder that is missing or has another MD5 sum."""
+    """The error message for the first file of a CIFAR folder that is missing or has another MD5
+    sum.
+    """
     from torchvision.datasets.utils import check_integrity
 
     base = home / cls.base_folder
     wanted = [*cls.train_list, *cls.test_list, (cls.meta["filename"], cls.meta["md5"])]
     name = next((file for file, md5 in wanted if not check_integrity(str(base / file), md5)), "")
     what = "is damaged (MD5 differs)" if (base / name).is_file() else "is missing"
-    return f"{base / name} {what}: delete the folder {base} and start again to download it, or put the whole file there"
+    cure = f"delete the folder {base} and start again to download it, or put the whole file there"
+    return f"{base / name} {what}: {cure}"
 
 
 def download(name: str, homes: list[Path], fetch: Callable[[], object]) -> None:
-    """Runs ``fetch``; when it fails, raises ``DataError`` that names where the files are expected."""
+    """Run ``fetch``; raises a ``DataError`` that names where the files are expected."""
     try:
         fetch()
     except (OSError, RuntimeError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise DataError(f"{name} could not be downloaded ({reason}): expected in {' or '.join(map(str, homes))}") from error
+        raise DataError(
+            f"{name} could not be downloaded ({reason}): expected in {' or '.join(map(str, homes))}"
+        ) from error
 
 
 DATASETS: dict[str, Callable[[list[Path]], Dataset]] = {
@@ -195,7 +265,8 @@ DATASETS: dict[str, Callable[[list[Path]], Dataset]] = {
     "cifar10": lambda places: cifar("cifar10", places),
     "cifar100": lambda places: cifar("cifar100", places),
 }
-TEST_IMAGES = {"digits": 300, "fashion-mnist": 10_000, "cifar10": 10_000, "cifar100": 10_000}  # known without the files
+# known without the files
+TEST_IMAGES = {"digits": 300, "fashion-mnist": 10_000, "cifar10": 10_000, "cifar100": 10_000}
 
 
 def cut(split: Split, n: int) -> tuple[Split, Split]:
@@ -210,22 +281,29 @@ def train_and_search(split: Split) -> tuple[Split, Split]:
 
 
 def normalise(x: Tensor, dataset: Dataset, dtype: torch.dtype = torch.float32) -> Tensor:
-    """Pixels 0..255 [n, channels, 32, 32] to mean 0 and deviation 1 a channel, channels-last in memory."""
-    mean, std = (torch.tensor(v, dtype=torch.float32, device=x.device).view(1, -1, 1, 1) for v in (dataset.mean, dataset.std))
+    """Pixels 0..255 [n, channels, 32, 32] to mean 0 and deviation 1 a channel, channels-last in
+    memory.
+    """
+    mean, std = (
+        torch.tensor(v, dtype=torch.float32, device=x.device).view(1, -1, 1, 1)
+        for v in (dataset.mean, dataset.std)
+    )
     y = x.to(torch.float32, memory_format=torch.channels_last)
     return y.sub_(255 * mean).div_(255 * std).to(dtype)
 
 
 def augment(x: Tensor, generator: torch.Generator, flip: bool = True, pad: int = 4) -> Tensor:
-    """Each image shifted by up to ``pad`` pixels each way into black, and mirrored with probability 1/2 if ``flip``.
+    """Each image shifted by up to ``pad`` pixels each way into black, and mirrored with probability
+    1/2 if ``flip``.
 
-    x: uint8 [n, c, h, w], any device; the draws are made on the generator's device. The usual augmentation of CIFAR
-    (He et al. 2016, section 4.2).
+    x: uint8 [n, c, h, w], any device; the draws are made on the generator's device. The usual
+    augmentation of CIFAR (He et al. 2016, section 4.2).
     """
     n, _, h, w = x.shape
     where = generator.device
     top, left = torch.randint(2 * pad + 1, (2, n), generator=generator, device=where).to(x.device)
-    windows = F.pad(x, (pad, pad, pad, pad)).unfold(2, h, 1).unfold(3, w, 1)  # a view: [n, c, 2 pad + 1, 2 pad + 1, h, w]
+    # a view: [n, c, 2 pad + 1, 2 pad + 1, h, w]
+    windows = F.pad(x, (pad, pad, pad, pad)).unfold(2, h, 1).unfold(3, w, 1)
     shifted = windows[torch.arange(n, device=x.device), :, top, left]
     if not flip:
         return shifted
@@ -234,9 +312,13 @@ def augment(x: Tensor, generator: torch.Generator, flip: bool = True, pad: int =
 
 
 def batches(
-    split: Split, batch_size: int, generator: torch.Generator | None = None, limit: int | None = None
+    split: Split,
+    batch_size: int,
+    generator: torch.Generator | None = None,
+    limit: int | None = None,
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yields (x uint8, y) in the split's order, or shuffled when a generator is given; the last batch may be smaller.
+    """Yields (x uint8, y) in the split's order, or shuffled when a generator is given; the last
+    batch may be smaller.
 
     limit: at most so many images; the first ones, or a random choice when shuffled.
     """
@@ -245,6 +327,8 @@ def batches(
         for i in range(0, n, batch_size):
             yield split.x[i : min(i + batch_size, n)], split.y[i : min(i + batch_size, n)]
         return
-    order = torch.randperm(len(split), generator=generator, device=generator.device)[:n].to(split.y.device)
+    order = torch.randperm(len(split), generator=generator, device=generator.device)[:n].to(
+        split.y.device
+    )
     for chosen in order.split(batch_size):
         yield split.x[chosen], split.y[chosen]

@@ -1,4 +1,6 @@
-"""What bits and seconds depend on beside the settings, and the seconds of each phase: ``env.json`` of a run."""
+"""What bits and seconds depend on beside the settings, and the seconds of each phase: ``env.json``
+of a run.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,9 @@ from ..errors import RunError
 
 
 class Stopwatch:
-    """Adds the seconds of each phase, over all sittings, to ``env.json`` beside versions and hardware."""
+    """Adds the seconds of each phase, over all sittings, to ``env.json`` beside versions and
+    hardware.
+    """
 
     def __init__(self, path: Path, device: str, workers: int | str):
         self.path = path
@@ -45,7 +49,9 @@ def environment(device: str) -> dict[str, Any]:
         "python": platform.python_version(),
         "torch": torch.__version__,
         "numpy": np.__version__,
-        "device": torch.cuda.get_device_name(device) if gpu else f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}",
+        "device": torch.cuda.get_device_name(device)
+        if gpu
+        else f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}",
         "threads": torch.get_num_threads(),
     }
 
@@ -70,7 +76,9 @@ def check_device(device: str) -> None:
     try:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError):  # torch without CUDA asserts
-        raise RunError(f"device {device!r} cannot be used here; use cpu, or cuda on a machine with a GPU") from None
+        raise RunError(
+            f"device {device!r} cannot be used here; use cpu, or cuda on a machine with a GPU"
+        ) from None
 
 
 class Progress:
@@ -81,4 +89,8 @@ class Progress:
 
     def __call__(self, epoch: int, loss: float, seconds: float) -> None:
         if self.visible:
-            print(f"{self.name}: epoch {epoch + 1}/{self.epochs}, loss {loss:.3f}, {seconds:.0f} s", file=sys.stderr, flush=True)
+            print(
+                f"{self.name}: epoch {epoch + 1}/{self.epochs}, loss {loss:.3f}, {seconds:.0f} s",
+                file=sys.stderr,
+                flush=True,
+            )

@@ -1,4 +1,4 @@
-"""What all phases of a run need, and its last ones: solutions cut from the original weights, fine-tuned, tested and timed."""
+"""What the steps of a run work on, and its last ones: solutions fine-tuned, tested and timed."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def prepare(settings: Settings, path: Path, device: str, progress: bool) -> Work
 
 @dataclass
 class Work:
-    """The phases of a run in progress; each takes up what an earlier sitting left in the directory."""
+    """The phases of a run; each takes up what an earlier sitting left in the directory."""
 
     settings: Settings
     path: Path
@@ -50,45 +50,53 @@ class Work:
     fitness: Fitness
     progress: bool
 
-    def finetuned(self, role: str, genome: np.ndarray, search_error: float) -> dict[str, Any]:
-        """One solution cut from the original weights, fine-tuned and tested; kept in ``<role>.json`` until all are done."""
-        file = self.path / f"{role}.json"
+    def finetuned(self, name: str, genome: np.ndarray, search_error: float) -> dict[str, Any]:
+        """A network cut from the original weights, fine-tuned, tested and kept.
+
+        What came of it lies in ``<name>.json`` until all are done.
+        """
+        file, recipe = self.path / f"{name}.json", self.settings.finetune
         if file.exists():
             return read_entries(file, "genome", "error", *cost.COSTS)
-        entry: dict[str, Any] = {"genome": to_hex(genome), "search_error": search_error, **self.costs(genome)}
+        entry: dict[str, Any] = {"genome": to_hex(genome), "search_error": search_error}
+        entry |= self.costs(genome)
         small = slim(self.network, self.layout, genome)
         entry["error_cut"] = self.test(small)
         judging.recalibrate(small, self.fitness.calibration_batches())
         entry["error_recalibrated"] = self.test(small)
         small = slim(self.network, self.layout, genome)
-        entry["log"] = train.fit(
-            small,
-            self.dataset,
-            self.settings.finetune,
-            genome_seed(self.settings.seed, genome) + self.settings.finetune.seed,
-            checkpoint=self.path / f"{role}.training",
-            progress=Progress(role, self.settings.finetune.epochs, self.progress),
-        )
+        seed = genome_seed(self.settings.seed, genome) + recipe.seed
+        report = Progress(name, recipe.epochs, self.progress)
+        checkpoint = self.path / f"{name}.training"
+        entry["log"] = train.fit(small, self.dataset, recipe, seed, report, checkpoint)
         entry["error"] = self.test(small)
-        save(self.path / f"{role}.safetensors", small, self.layout, genome, model=self.settings.model, error=entry["error"])
+        about = {"model": self.settings.model, "error": entry["error"]}
+        save(self.weights(name), small, self.layout, genome, **about)
         write_json(file, entry)
         return entry
 
-    def finetuned_each(self, chosen: dict[str, tuple[np.ndarray, float]], workers: int) -> Iterator[tuple[str, dict[str, Any]]]:
-        """Fine-tune networks by name, given as (genome, search error): in turn, or several at once in processes of one thread each.
+    def finetuned_each(
+        self, chosen: dict[str, tuple[np.ndarray, float]], workers: int
+    ) -> Iterator[tuple[str, dict[str, Any]]]:
+        """Fine-tune networks by name, given as (genome, search error); yields (name, entry).
 
-        Yields (name, entry) in order. A network whose process dies continues from its last epoch, once; then it is a ``RunError``.
+        In turn, or several at once in processes of one thread each. A network whose process dies
+        continues from its last epoch, once; then it is a ``RunError``.
         """
-        if min(workers, len(chosen)) < 2:
-            for name, job in chosen.items():
-                yield name, self.finetuned(name, *job)
+        jobs, workers = [(name, *job) for name, job in chosen.items()], min(workers, len(chosen))
+        if workers < 2:
+            yield from ((job[0], self.finetuned(*job)) for job in jobs)
             return
         arguments = self.settings, self.path, str(self.fitness.device), self.progress
-        with pool(build_finetuning, arguments, min(workers, len(chosen))) as compute:
-            for name, entry in zip(chosen, compute((name, *job) for name, job in chosen.items()), strict=True):
+        with pool(build_finetuning, arguments, workers) as compute:
+            for name, entry in zip(chosen, compute(jobs), strict=True):
                 if entry is None:
-                    raise RunError("a process that fine-tuned a network died twice (out of memory?); the same command continues")
+                    problem = "a process that fine-tuned a network died twice (out of memory?)"
+                    raise RunError(f"{problem}; the same command continues")
                 yield name, entry
+
+    def weights(self, name: str) -> Path:
+        return self.path / f"{name}.safetensors"
 
     def tidy(self, *names: str) -> None:
         """Remove what only the continuation of a fine-tuning needs."""
@@ -97,29 +105,32 @@ class Work:
                 (self.path / f"{name}.{ending}").unlink(missing_ok=True)
 
     def latencies(self) -> dict[str, dict[str, float]]:
-        """Seconds of a batch of 1 and of 64 images, and each network's share of the baseline's, measured in alternating rounds."""
-        nets = {"baseline": self.network} | {role: load(self.path / f"{role}.safetensors", self.network) for role in ROLES}
+        """Seconds of a batch of 1 and of 64 images, and each network's share of the baseline's."""
+        nets = {role: load(self.weights(role), self.network) for role in ROLES}
+        nets = {"baseline": self.network} | nets
         measured: dict[str, dict[str, float]] = {name: {} for name in nets}
         for batch in (1, 64):
             times = cost.latency(nets, data.normalise(self.dataset.train.x[:batch], self.dataset))
-            ratios = cost.latency_ratios(times, "baseline")
-            for name in nets:
-                measured[name] |= {f"seconds_batch{batch}": float(np.median(times[name])), f"latency_left_batch{batch}": ratios[name]}
+            for name, ratio in cost.latency_ratios(times, "baseline").items():
+                measured[name][f"seconds_batch{batch}"] = float(np.median(times[name]))
+                measured[name][f"latency_left_batch{batch}"] = ratio
         return measured
 
     def test(self, network: nn.Module) -> float:
         """Error on the test set: after the search, for the table only; nothing is chosen by it."""
-        return train.error_rate(network, self.dataset.test, self.dataset, self.settings.search.batch_size)
+        return int((wrong := self.mistakes(network)).sum()) / len(wrong)
 
-    def test_mistakes(self, role: str) -> Tensor:
-        """The test images that a fine-tuned network gets wrong, read from its weights in the run's directory: bool [n]."""
-        network = load(self.path / f"{role}.safetensors", self.network).to(self.fitness.device)
-        return train.mistakes(network, self.dataset.test, self.dataset, self.settings.search.batch_size)
+    def mistakes(self, network: nn.Module) -> Tensor:
+        """Which test images a network gets wrong: bool [n]."""
+        batch_size = self.settings.search.batch_size
+        return train.mistakes(network, self.dataset.test, self.dataset, batch_size)
 
     def costs(self, genome: np.ndarray) -> dict[str, int]:
         return {name: one(self.layout, genome) for name, one in cost.COSTS.items()}
 
 
-def build_finetuning(settings: Settings, path: Path, device: str, progress: bool) -> Callable[..., dict[str, Any]]:
+def build_finetuning(
+    settings: Settings, path: Path, device: str, progress: bool
+) -> Callable[..., dict[str, Any]]:
     """The function that fine-tunes a network in a process of its own."""
     return prepare(settings, path, device, progress).finetuned

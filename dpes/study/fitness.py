@@ -24,10 +24,13 @@ from .settings import Training
 
 @dataclass
 class Fitness:
-    """The error of a genome: cut from the original weights, made fit as ``search.fitness`` says, errors counted.
+    """The error of a genome: cut from the original weights, made fit as ``search.fitness`` says,
+    errors counted.
 
-    A genome's error depends on nothing but the genome, the seed and the device: not on order, batch of genomes or worker.
-    Sources: partial training from the original weights: authors' later code; recalibration, alone or after it: ours.
+    A genome's error depends on nothing but the genome, the seed and the device: not on order, batch
+    of genomes or worker.
+    Sources: partial training from the original weights: authors' later code; recalibration, alone
+    or after it: ours.
     """
 
     model: nn.Module
@@ -37,18 +40,25 @@ class Fitness:
     seed: int = 0
     device: str | torch.device = "cpu"
     scratch: nn.Module = field(init=False)  # the module tree that every candidate is cut into
-    calibration: Tensor = field(init=False)  # uint8, augmented once: the same images for all candidates make fair comparisons
+    # uint8, augmented once: the same images for all candidates make fair comparisons
+    calibration: Tensor = field(init=False)
 
     def __post_init__(self) -> None:
         keep_freed_memory()
-        # images are channels-last, which decides for the passes; weights lie kernel by kernel, which is faster to cut
+        # images are channels-last, which decides for the passes; weights lie kernel by kernel,
+        # which is faster to cut
         self.model = self.model.to(self.device).to(memory_format=torch.contiguous_format).eval()
         self.dataset = self.dataset.to(self.device)
         self.scratch = copy.deepcopy(self.model)
         generator = torch.Generator().manual_seed(self.seed)
         images = self.dataset.train.x
-        chosen = images[torch.randperm(len(images), generator=generator)[: self.search.calibration_images].to(images.device)]
-        # batch norm saw augmented images in training: statistics of plain ones cost an intact ResNet-56 1.5 points
+        chosen = images[
+            torch.randperm(len(images), generator=generator)[: self.search.calibration_images].to(
+                images.device
+            )
+        ]
+        # batch norm saw augmented images in training: statistics of plain ones cost an intact
+        # ResNet-56 1.5 points
         self.calibration = data.augment(chosen, generator, flip=self.dataset.flip)
         pool = self.dataset.search if self.search.error_on == "search" else self.dataset.train
         self.judged = pool.first(self.search.search_images)
@@ -58,9 +68,15 @@ class Fitness:
         network = cut(self.scratch, self.model, self.layout, self.layout.checked(genome))
         if "partial" in self.search.fitness:
             train.fit(network, self.dataset, self.partial_recipe(), genome_seed(self.seed, genome))
-        # only around passes whose weights stay as they are: autocast remembers the weights it has converted
-        with torch.autocast(self.calibration.device.type, torch.bfloat16, enabled=self.search.precision == "bfloat16"):
-            # after a brief training the running averages of batch norm still are mostly those of the full network
+        # only around passes whose weights stay as they are: autocast remembers the weights it has
+        # converted
+        with torch.autocast(
+            self.calibration.device.type,
+            torch.bfloat16,
+            enabled=self.search.precision == "bfloat16",
+        ):
+            # after a brief training the running averages of batch norm still are mostly those of
+            # the full network
             if "recalibrate" in self.search.fitness:
                 judging.recalibrate(network, self.calibration_batches())
             return train.error_rate(network, self.judged, self.dataset, self.search.batch_size)
@@ -68,7 +84,14 @@ class Fitness:
     def parts(self) -> tuple[Any, ...]:
         """All that another process needs to ``build`` the same function, without test images."""
         dataset = replace(self.dataset, test=self.dataset.test.first(0)).to("cpu")
-        return copy.deepcopy(self.model).cpu(), self.layout.example, dataset, self.search, self.seed, str(self.device)
+        return (
+            copy.deepcopy(self.model).cpu(),
+            self.layout.example,
+            dataset,
+            self.search,
+            self.seed,
+            str(self.device),
+        )
 
     def calibration_batches(self) -> Iterator[Tensor]:
         for images in self.calibration.split(self.search.batch_size):
@@ -86,8 +109,17 @@ class Fitness:
         )
 
 
-def build(model: nn.Module, example: tuple[int, ...], dataset: data.Dataset, search: Search, seed: int, device: str) -> Fitness:
-    """The function from a genome to its error in a process of its own, from ``Fitness.parts``; the network is traced there."""
+def build(
+    model: nn.Module,
+    example: tuple[int, ...],
+    dataset: data.Dataset,
+    search: Search,
+    seed: int,
+    device: str,
+) -> Fitness:
+    """The function from a genome to its error in a process of its own, from ``Fitness.parts``; the
+    network is traced there.
+    """
     layout = trace(model.to(device), torch.zeros(1, *example, device=device), prove=False)
     return Fitness(model, layout, dataset, search, seed, device)
 

@@ -10,20 +10,23 @@ from .settings import NESTED, Settings, flat_fields
 PROFILES: dict[str, dict[str, Any]] = {
     "smoke": {
         "model": "resnet8", "dataset": "digits",
-        "search": {"population": 4, "generations": 2, "calibration_images": 64, "search_images": 100},
+        "search": {"population": 4, "generations": 2,
+                   "calibration_images": 64, "search_images": 100},
         "baseline": {"epochs": 2, "lr": 0.1, "batch_size": 32},
         "finetune": {"epochs": 1, "lr": 0.02, "batch_size": 32},
     },
     "quick": {
         "model": "resnet20", "dataset": "digits",
-        "search": {"population": 12, "generations": 8, "p_mutation": 0.1, "calibration_images": 256, "search_images": 300},
+        "search": {"population": 12, "generations": 8, "p_mutation": 0.1,
+                   "calibration_images": 256, "search_images": 300},
         "baseline": {"epochs": 8, "lr": 0.1, "batch_size": 32},
         "finetune": {"epochs": 1, "lr": 0.02, "batch_size": 32},
     },
     "cpu": {
         "model": "resnet56", "dataset": "cifar10", "weights": "akamaster",
         "search": {"population": 20, "generations": 10, "p_mutation": 0.05, "precision": "bfloat16",
-                   "fitness": "partial-recalibrate", "partial_epochs": 1, "partial_images": 1000, "partial_lr": 0.01},
+                   "fitness": "partial-recalibrate", "partial_epochs": 1,
+                   "partial_images": 1000, "partial_lr": 0.01},
         "baseline": {"epochs": 12, "lr": 0.1, "label_smoothing": 0.1},
         "finetune": {"epochs": 8, "lr": 0.05, "precision": "bfloat16"},
     },
@@ -36,20 +39,23 @@ PROFILES: dict[str, dict[str, Any]] = {
     },
 }  # fmt: skip
 
-CPU_MODELS: dict[str, dict[str, Any]] = {  # what the profile cpu says of a network other than its own
+# what the profile cpu says of a network other than its own
+CPU_MODELS: dict[str, dict[str, Any]] = {
     "vgg16": {
         "baseline": {"epochs": 16, "precision": "bfloat16"},
         "finetune": {"epochs": 4},
     },
     "densenet22": {
-        "baseline": {"epochs": 24, "small_epochs": 12, "label_smoothing": 0.05, "precision": "bfloat16"},
+        "baseline": {"epochs": 24, "small_epochs": 12, "label_smoothing": 0.05,
+                     "precision": "bfloat16"},
         "finetune": {"epochs": 6},
     },
 }  # fmt: skip
 
 
 def make_settings(profile: str = "quick", **overrides: Any) -> Settings:
-    """The settings of a profile with single values replaced by their flat names (see ``flat_fields``).
+    """The settings of a profile with single values replaced by their flat names (see
+    ``flat_fields``).
 
     Raises ``SettingsError`` for an unknown profile or name and for a value outside its limits.
     """
@@ -57,7 +63,10 @@ def make_settings(profile: str = "quick", **overrides: Any) -> Settings:
         raise SettingsError(f"unknown profile {profile!r}: {suggest(profile, PROFILES)}")
     flat, preset = flat_fields(), PROFILES[profile]
     top = {k: v for k, v in preset.items() if k not in NESTED} | {"profile": profile}
-    if overrides.get("model", top["model"]) != top["model"] or overrides.get("dataset", top["dataset"]) != top["dataset"]:
+    if (
+        overrides.get("model", top["model"]) != top["model"]
+        or overrides.get("dataset", top["dataset"]) != top["dataset"]
+    ):
         top.pop("weights", None)  # a profile's weights are those of its own network
     special = CPU_MODELS.get(overrides.get("model", top["model"]), {}) if profile == "cpu" else {}
     parts = {part: preset.get(part, {}) | special.get(part, {}) for part in NESTED}

@@ -121,7 +121,7 @@ def run_row(
                 if n < len(candidates):
                     if candidates[n]["genome"] != text:
                         raise RunError(
-                            f"{path}: candidate {n} is another one here (other versions?); delete it"
+                            f"{path}: candidate {n} is another here (other versions?); delete it"
                         )
                 else:
                     start = time.perf_counter()
@@ -129,11 +129,7 @@ def run_row(
                         known[text] = bench.fitness(genome)
                         tick(time.perf_counter() - start)
                     candidates.append(
-                        {
-                            "genome": text,
-                            "error": known[text],
-                            "macs": bench.layout.macs(genome),
-                        }
+                        {"genome": text, "error": known[text], "macs": bench.layout.macs(genome)}
                     )
                     file.write(json.dumps(candidates[-1]) + "\n")
                     file.flush()

@@ -160,9 +160,7 @@ def run(
 ) -> None:
     """All tasks of the options, by so many processes; see ``python -m dpes arena --help``."""
     if fitness:
-        say(
-            f"{len(fidelity.missing(folder))} networks to judge by other kinds of fitness"
-        )
+        say(f"{len(fidelity.missing(folder))} networks to judge by other kinds of fitness")
         return None if left else fidelity.run(arena.prepare(arena.Arena()), folder)
     tasks = chosen(only, seeds, searches)
     missing = [task for task in tasks if not task.done(folder)]

@@ -6,6 +6,7 @@ import json
 import math
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -20,6 +21,8 @@ from ..strategy.judging import missed
 from .data import Dataset, Split, augment, batches, normalise
 from .settings import Training
 
+Progress = Callable[[int, float, float], None]  # called with epoch, loss and seconds
+
 
 class TrainingDiverged(CandidateFailed):
     """The loss is no longer a finite number."""
@@ -33,73 +36,153 @@ def fit(
     model: nn.Module,
     dataset: Dataset,
     recipe: Training,
-    generator_seed: int,
-    split: str | Split = "train",
-    progress: Callable[[int, float, float], None] | None = None,
+    seed: int,
+    progress: Progress | None = None,
     checkpoint: Path | None = None,
 ) -> list[dict]:
-    """Trains ``model`` in place by ``recipe``, on the device where it and ``dataset`` are, and leaves it in evaluation mode.
+    """Train ``model`` in place on the training images, where it and ``dataset`` are.
 
-    SGD with Nesterov momentum; weight decay on convolution and linear weights only. Order and augmentation come from
-    ``generator_seed``, not from ``recipe.seed``. split: a name in ``dataset``, or the images themselves.
-    progress: called with (epoch, loss, seconds) after every epoch.
-    checkpoint: a file written after every epoch; if it exists, training goes on from it, on the CPU to the very same bits as
-    without interruption. The caller deletes it.
-    Returns for every epoch {epoch, loss, train_error, seconds}; both figures are means over the augmented training batches.
-    Raises ``TrainingDiverged``, and ``CheckpointError`` for a file that is damaged or of another training.
+    SGD with Nesterov momentum; weight decay on convolution and linear weights only. The model is
+    left in evaluation mode.
+
+    Parameters
+    ----------
+    seed
+        Of the order of images and of augmentation; ``recipe.seed`` does not count.
+    checkpoint
+        A file written after every epoch. If it exists, training goes on from it, on the CPU to the
+        very same bits as without interruption. The caller deletes it.
+
+    Returns
+    -------
+    For every epoch {epoch, loss, train_error, seconds}; both figures are means over the augmented
+    batches. Raises ``TrainingDiverged``, and ``CheckpointError`` for a file that is damaged or of
+    another training.
     """
-    images = getattr(dataset, split) if isinstance(split, str) else split
-    n = min(recipe.images or len(images), len(images))
-    # A last batch of one image has no variance for batch norm to divide by; it is left out.
-    steps = n // recipe.batch_size + (n % recipe.batch_size > 1)
     model.to(memory_format=torch.channels_last)
     if recipe.small_epochs:
-        check_small(model, normalise(images.x[:1], dataset))
-    optimizer = sgd(model, recipe)
-    generator = torch.Generator().manual_seed(generator_seed)
-    identity = fingerprint((to_dict(recipe), generator_seed, dataset.name, n))
-    log = resume(checkpoint, model, optimizer, generator, identity) if checkpoint and Path(checkpoint).exists() else []
-
+        check_small(model, normalise(dataset.train.x[:1], dataset))
+    generator = torch.Generator().manual_seed(seed)
+    course = Course(model, dataset, recipe, seed, sgd(model, recipe), generator)
+    log = course.resume(checkpoint) if checkpoint and checkpoint.exists() else []
     for epoch in range(len(log), recipe.epochs):
         started = time.perf_counter()
-        model.train()
-        total_loss = torch.zeros((), device=images.y.device)
-        wrong = torch.zeros((), dtype=torch.int64, device=images.y.device)
-        seen = 0
-        shuffled = batches(images, recipe.batch_size, generator, limit=n)
-        for step, (x, y) in zip(range(steps), shuffled, strict=False):
-            for group in optimizer.param_groups:
-                group["lr"] = learning_rate(recipe, epoch * steps + step, recipe.epochs * steps)
-            x = normalise(augment(x, generator, dataset.flip), dataset)
-            if epoch < (recipe.small_epochs or 0):
-                x = smaller(x)
-            with torch.autocast(x.device.type, torch.bfloat16, enabled=recipe.precision == "bfloat16"):
-                logits = model(x)
-            loss = F.cross_entropy(logits.float(), y, label_smoothing=recipe.label_smoothing)
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            with torch.no_grad():
-                total_loss += loss * len(y)
-                wrong += (logits.argmax(1) != y).sum()
-            seen += len(y)
-        mean_loss = float(total_loss) / seen
-        if not mean_loss < float("inf"):  # also true of NaN
-            model.eval()
-            raise TrainingDiverged(f"the loss became {mean_loss} in epoch {epoch + 1} of {recipe.epochs}: lower lr, now {recipe.lr}")
+        loss, error = course.epoch(epoch)
         seconds = time.perf_counter() - started
-        log.append({"epoch": epoch, "loss": mean_loss, "train_error": int(wrong) / seen, "seconds": seconds})
+        log.append({"epoch": epoch, "loss": loss, "train_error": error, "seconds": seconds})
         if checkpoint:
-            save_checkpoint(checkpoint, model, optimizer, generator, identity, log)
+            course.save(checkpoint, log)
         if progress:
-            progress(epoch, mean_loss, seconds)
+            progress(epoch, loss, seconds)
     model.eval()
     return log
 
 
+@dataclass
+class Course:
+    """A training under way."""
+
+    model: nn.Module
+    dataset: Dataset
+    recipe: Training
+    seed: int
+    optimizer: torch.optim.SGD
+    generator: torch.Generator
+
+    @property
+    def images(self) -> int:
+        """Of an epoch."""
+        available = len(self.dataset.train)
+        return min(self.recipe.images or available, available)
+
+    @property
+    def steps(self) -> int:
+        """Of an epoch; a last batch of one image has no variance for batch norm to divide by."""
+        return self.images // self.recipe.batch_size + (self.images % self.recipe.batch_size > 1)
+
+    @property
+    def identity(self) -> str:
+        parts = to_dict(self.recipe), self.seed, self.dataset.name, self.images
+        return fingerprint(parts)
+
+    def epoch(self, epoch: int) -> tuple[float, float]:
+        """One pass over the images; the mean loss and the share of misclassified ones."""
+        self.model.train()
+        device = self.dataset.train.y.device
+        total_loss, wrong = torch.zeros((), device=device), torch.zeros((), device=device).long()
+        seen = 0
+        for x, y in self.prepared(epoch):
+            with torch.autocast(device.type, torch.bfloat16, self.recipe.precision == "bfloat16"):
+                logits = self.model(x)
+            smoothing = self.recipe.label_smoothing
+            loss = F.cross_entropy(logits.float(), y, label_smoothing=smoothing)
+            self.optimizer.zero_grad()
+            loss.backward()
+            self.optimizer.step()
+            with torch.no_grad():
+                total_loss += loss * len(y)
+                wrong += (logits.argmax(1) != y).sum()
+            seen += len(y)
+        mean = float(total_loss) / seen
+        if not mean < float("inf"):  # also true of NaN
+            self.model.eval()
+            where = f"epoch {epoch + 1} of {self.recipe.epochs}"
+            cure = f"lower lr, now {self.recipe.lr}"
+            raise TrainingDiverged(f"the loss became {mean} in {where}: {cure}")
+        return mean, int(wrong) / seen
+
+    def prepared(self, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """The batches of an epoch, augmented and normalised, at the learning rate of each."""
+        train, steps = self.dataset.train, self.steps
+        shuffled = batches(train, self.recipe.batch_size, self.generator, limit=self.images)
+        for step, (x, y) in zip(range(steps), shuffled, strict=False):
+            rate = learning_rate(self.recipe, epoch * steps + step, self.recipe.epochs * steps)
+            for group in self.optimizer.param_groups:
+                group["lr"] = rate
+            x = normalise(augment(x, self.generator, self.dataset.flip), self.dataset)
+            yield smaller(x) if epoch < (self.recipe.small_epochs or 0) else x, y
+
+    def save(self, path: Path, log: list[dict]) -> None:
+        """Weights, momentum and generator as tensors, the rest as JSON in the header."""
+        tensors = {f"model.{k}": v for k, v in self.model.state_dict().items()}
+        tensors["generator"] = self.generator.get_state()
+        for key, p in self.model.named_parameters():
+            if (buffer := self.optimizer.state[p].get("momentum_buffer")) is not None:
+                tensors[f"momentum.{key}"] = buffer
+        write_tensors(path, tensors, {"identity": self.identity, "log": json.dumps(log)})
+
+    def resume(self, path: Path) -> list[dict]:
+        """Put a checkpoint into model, optimizer and generator; returns the log so far."""
+        try:
+            with safe_open(path, "pt") as file:
+                header = file.metadata()
+                tensors = {key: file.get_tensor(key) for key in file.keys()}
+            written, log, drawn = (
+                header["identity"],
+                json.loads(header["log"]),
+                tensors["generator"],
+            )
+        except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
+            raise CheckpointError(
+                f"{path} is damaged: delete it to train from the start"
+            ) from error
+        state = {k.removeprefix("model."): v for k, v in tensors.items() if k.startswith("model.")}
+        shapes = {k: v.shape for k, v in self.model.state_dict().items()}
+        if written != self.identity or shapes != {k: v.shape for k, v in state.items()}:
+            cure = "delete it to train from the start"
+            raise CheckpointError(f"{path} belongs to another training: {cure}")
+        self.model.load_state_dict(state)
+        self.generator.set_state(drawn)
+        for key, p in self.model.named_parameters():
+            if (momentum := tensors.get(f"momentum.{key}")) is not None:
+                self.optimizer.state[p]["momentum_buffer"] = torch.empty_like(p).copy_(momentum)
+        return log
+
+
 def smaller(x: Tensor) -> Tensor:
-    """Images [n, c, h, w], float, at three quarters of their side; an epoch costs about half (progressive resizing, Howard 2018)."""
-    return F.interpolate(x, scale_factor=0.75, mode="bilinear", antialias=True).contiguous(memory_format=torch.channels_last)
+    """Images [n, c, h, w] at three quarters of their side: about half the time (Howard 2018)."""
+    small = F.interpolate(x, scale_factor=0.75, mode="bilinear", antialias=True)
+    return small.contiguous(memory_format=torch.channels_last)
 
 
 @torch.no_grad()
@@ -109,13 +192,14 @@ def check_small(model: nn.Module, x: Tensor) -> None:
         model.eval()(smaller(x))
     except RuntimeError as error:
         side = smaller(x).shape[-1]
-        raise SettingsError(f"small_epochs: {type(model).__name__} cannot read images of {side} x {side} pixels; leave it unset") from error
+        problem = f"{type(model).__name__} cannot read images of {side} x {side} pixels"
+        raise SettingsError(f"small_epochs: {problem}; leave it unset") from error
 
 
 def learning_rate(recipe: Training, step: int, steps: int) -> float:
     """The rate of step 0 .. steps - 1, by the middle of the step, so that none is zero.
 
-    one-cycle: a straight line up to the peak over the first fifth and one down to zero (after Smith & Topin 2018).
+    one-cycle: up to the peak over the first fifth, down to zero after it (Smith & Topin 2018).
     cosine: half a wave from the peak to zero (Loshchilov & Hutter 2017).
     """
     done = (step + 0.5) / steps
@@ -127,69 +211,23 @@ def learning_rate(recipe: Training, step: int, steps: int) -> float:
 
 
 def sgd(model: nn.Module, recipe: Training) -> torch.optim.SGD:
-    """SGD whose weight decay spares biases and batch norm: shrinking those does not shrink the function."""
+    """SGD whose weight decay spares biases and batch norm, where it would change no function."""
     parameters = [p for p in model.parameters() if p.requires_grad]
     groups = [
         {"params": [p for p in parameters if p.dim() > 1], "weight_decay": recipe.weight_decay},
         {"params": [p for p in parameters if p.dim() <= 1], "weight_decay": 0.0},
     ]
-    return torch.optim.SGD(groups, lr=recipe.lr, momentum=recipe.momentum, nesterov=recipe.momentum > 0)
-
-
-def save_checkpoint(
-    path: Path, model: nn.Module, optimizer: torch.optim.SGD, generator: torch.Generator, identity: str, log: list[dict]
-) -> None:
-    """Weights, momentum and generator as tensors, the rest as JSON in the header; whole or not there at all."""
-    tensors = {f"model.{k}": v for k, v in model.state_dict().items()} | {"generator": generator.get_state()}
-    for key, p in model.named_parameters():
-        if (buffer := optimizer.state[p].get("momentum_buffer")) is not None:
-            tensors[f"momentum.{key}"] = buffer
-    write_tensors(path, tensors, {"identity": identity, "log": json.dumps(log)})
-
-
-def resume(path: Path, model: nn.Module, optimizer: torch.optim.SGD, generator: torch.Generator, identity: str) -> list[dict]:
-    """Puts the checkpoint into model, optimizer and generator; returns the log so far."""
-    try:
-        with safe_open(path, "pt") as file:
-            header = file.metadata()
-            tensors = {key: file.get_tensor(key) for key in file.keys()}
-        written, log, drawn = header["identity"], json.loads(header["log"]), tensors["generator"]
-    except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
-        raise CheckpointError(f"{path} is damaged: delete it to train from the start") from error
-    state = {k.removeprefix("model."): v for k, v in tensors.items() if k.startswith("model.")}
-    shapes = {k: v.shape for k, v in model.state_dict().items()}
-    if written != identity or shapes != {k: v.shape for k, v in state.items()}:
-        raise CheckpointError(f"{path} belongs to another training: delete it to train from the start")
-    model.load_state_dict(state)
-    generator.set_state(drawn)
-    for key, p in model.named_parameters():
-        if f"momentum.{key}" in tensors:
-            optimizer.state[p]["momentum_buffer"] = torch.empty_like(p).copy_(tensors[f"momentum.{key}"])
-    return log
-
-
-def inputs(
-    split: Split,
-    dataset: Dataset,
-    batch_size: int,
-    generator: torch.Generator | None = None,
-    limit: int | None = None,
-    augmented: bool = False,
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yields (x normalised, y) as ``dpes.study.data.batches`` does, shuffled when a generator is given; ``augmented`` needs one."""
-    for x, y in batches(split, batch_size, generator, limit):
-        if augmented:
-            assert generator is not None
-            x = augment(x, generator, dataset.flip)
-        yield normalise(x, dataset), y
+    momentum = recipe.momentum
+    return torch.optim.SGD(groups, lr=recipe.lr, momentum=momentum, nesterov=momentum > 0)
 
 
 def mistakes(model: nn.Module, split: Split, dataset: Dataset, batch_size: int = 250) -> Tensor:
-    """Which images of ``split`` are misclassified: bool [len(split)], on the device; puts the model into evaluation mode."""
+    """Which images of ``split`` the model, in evaluation mode, gets wrong: bool [n]."""
     model.eval()
-    return torch.cat([missed(model, x, y) for x, y in inputs(split, dataset, batch_size)])
+    pairs = batches(split, batch_size)
+    return torch.cat([missed(model, normalise(x, dataset), y) for x, y in pairs])
 
 
 def error_rate(model: nn.Module, split: Split, dataset: Dataset, batch_size: int = 250) -> float:
-    """The share of misclassified images of ``split``, in [0, 1]; puts the model into evaluation mode."""
+    """The share of misclassified images of ``split``, in [0, 1]."""
     return int(mistakes(model, split, dataset, batch_size).sum()) / len(split)

@@ -10,7 +10,8 @@ from ...errors import SettingsError
 
 
 class DenseLayer(nn.Module):
-    """BN-ReLU-conv that appends ``growth`` feature maps: x [n, inputs, h, w] -> [n, inputs + growth, h, w].
+    """BN-ReLU-conv that appends ``growth`` feature maps: x [n, inputs, h, w] -> [n, inputs +
+    growth, h, w].
 
     With ``bottleneck`` a 1x1 convolution to 4 * growth maps comes first (the B of DenseNet-BC).
     """
@@ -34,7 +35,9 @@ class DenseLayer(nn.Module):
 
 
 class Transition(nn.Module):
-    """BN-ReLU, 1x1 convolution, 2x2 average pooling: x [n, inputs, h, w] -> [n, filters, h / 2, w / 2]."""
+    """BN-ReLU, 1x1 convolution, 2x2 average pooling: x [n, inputs, h, w] -> [n, filters, h / 2, w /
+    2].
+    """
 
     def __init__(self, inputs: int, filters: int):
         super().__init__()
@@ -47,11 +50,14 @@ class Transition(nn.Module):
 
 
 class DenseNet(nn.Module):
-    """Three dense blocks with two transitions between them, global average pooling, one linear layer.
+    """Three dense blocks with two transitions between them, global average pooling, one linear
+    layer.
 
     x: [n, channels, 32, 32] -> logits [n, n_classes].
-    depth: 3 n + 4 with n layers in each block, 6 n + 4 with bottlenecks. growth: maps a layer adds (k in the paper).
-    stem: filters of the first convolution. reduction: share of the maps that a transition keeps (the C of DenseNet-BC is 0.5).
+    depth: 3 n + 4 with n layers in each block, 6 n + 4 with bottlenecks. growth: maps a layer adds
+    (k in the paper).
+    stem: filters of the first convolution. reduction: share of the maps that a transition keeps
+    (the C of DenseNet-BC is 0.5).
     """
 
     def __init__(
@@ -67,7 +73,9 @@ class DenseNet(nn.Module):
         super().__init__()
         per_layer = 6 if bottleneck else 3
         if depth <= 4 or (depth - 4) % per_layer:
-            raise SettingsError(f"depth = {depth}: a DenseNet of three blocks has {per_layer} n + 4 layers")
+            raise SettingsError(
+                f"depth = {depth}: a DenseNet of three blocks has {per_layer} n + 4 layers"
+            )
         self.conv1 = nn.Conv2d(channels, stem, 3, padding=1, bias=False)
         stages: list[nn.Module] = []
         filters = stem

@@ -1,0 +1,68 @@
+"""Genomes of a given number of MACs that no search has chosen: random, uniform, in proportion."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from ..coupling import importance
+from ..coupling.genome import repair
+from ..coupling.layout import Layout
+
+GOLDEN = (5**0.5 - 1) / 2
+
+
+def random_mask(layout: Layout, macs: float, seed: int) -> np.ndarray:
+    """Keeps each filter with the same probability; bool [n_bits], at most ``macs`` (ours)."""
+    draws = np.random.default_rng(seed).random(layout.n_bits)
+    return nearest(layout, macs, lambda share: repair(draws < share, layout.group_of_bit))
+
+
+def uniform(layout: Layout, macs: float, scores: np.ndarray) -> np.ndarray:
+    """Keeps the same share of every group, its filters of highest score; at most ``macs``.
+
+    scores: [n_bits], for example ``importance.l1_norms`` (uniform L1, Li et al. 2017).
+    """
+    return in_proportion(layout, macs, scores, np.full(len(layout.groups), 0.5))
+
+
+def in_proportion(
+    layout: Layout, macs: float, scores: np.ndarray, shares: np.ndarray
+) -> np.ndarray:
+    """Keeps the proportions of given widths, the filters of highest score; at most ``macs``.
+
+    Widths are rounded to whole filters at another point in each group: if all groups of a DenseNet
+    rounded at once, its MACs would go in steps of a tenth. Source: ours.
+
+    Parameters
+    ----------
+    shares
+        [n_groups] in (0, 1], what each group keeps of its filters in the network whose proportions
+        count; all are raised to one power, so that a whole group stays whole and a narrower one
+        stays narrower.
+    """
+    rank = importance.ranks(layout, scores)
+    sizes = np.array([g.size for g in layout.groups])
+    rounding = np.arange(len(sizes)) * GOLDEN % 1  # spread evenly, as are those of neighbours
+
+    def genome_of(size: float) -> np.ndarray:
+        kept = shares ** ((1 - size) / max(size, 1e-9))
+        return rank < np.maximum(1, np.floor(kept * sizes + rounding))[layout.group_of_bit]
+
+    return nearest(layout, macs, genome_of)
+
+
+def nearest(layout: Layout, macs: float, genome_of: Callable[[float], np.ndarray]) -> np.ndarray:
+    """The largest genome of a family that costs at most ``macs``, or its smallest; by bisection.
+
+    genome_of: share of kept filters in [0, 1] -> genome, which must not shrink as the share grows.
+    """
+    low, high = 0.0, 1.0
+    if layout.macs(genome_of(high)) <= macs:
+        return genome_of(high)
+    for _ in range(40):
+        middle = (low + high) / 2
+        fits = layout.macs(genome_of(middle)) <= macs
+        low, high = (middle, high) if fits else (low, middle)
+    return genome_of(low)
