@@ -41,10 +41,10 @@ SURROGATE = Variant(proposals="surrogate")
 
 TOP: dict[str, Method] = {  # who decides the question, seed by seed before all others
     "surrogate-fpgm": replace(SURROGATE, least=0.3, order="fpgm"),
-    "random-fpgm": Variant(order="fpgm", proposals="sample"),
     "global-fpgm": Global("fpgm"),
     "global-group": Global("group"),
     "uniform-l1": Uniform("l1"),
+    "random-fpgm": Variant(order="fpgm", proposals="sample"),
 }
 CORE: dict[str, Method] = {
     "nsga2-widths": NSGA2(),
