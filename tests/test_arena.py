@@ -5,6 +5,7 @@ brought to equal MACs by rule.
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,11 +13,11 @@ import torch
 
 from dpes import trace
 from dpes.coupling import importance
-from dpes.coupling.genome import to_hex
+from dpes.coupling.genome import from_hex, to_hex
 from dpes.errors import RunError
-from dpes.strategy.space import History
+from dpes.strategy.space import Evaluated
 from dpes.study import arena, criteria, data, fidelity, models, rows, tournament, tuning
-from dpes.study.methods import CORE, METHODS
+from dpes.study.methods import METHODS, TOP, seeded
 
 tp = pytest.importorskip("torch_pruning")
 
@@ -40,8 +41,6 @@ def bench():
 @pytest.fixture
 def short(monkeypatch):
     """Searches of 40 evaluations."""
-    from dataclasses import replace
-
     for name in ("surrogate", "random-widths", "deeppruning"):
         monkeypatch.setitem(METHODS, name, replace(METHODS[name], evaluations=40, pool=100))
 
@@ -73,6 +72,19 @@ def test_a_finished_row_costs_nothing_and_errors_are_shared(bench, short, tmp_pa
     assert rows.known_errors(tmp_path, arena.Arena()) == {}
 
 
+def test_a_method_may_judge_by_another_fitness_and_shares_no_errors_then(
+    bench, tmp_path, monkeypatch
+):
+    brief = replace(METHODS["surrogate-brief"], evaluations=4, first=3)
+    monkeypatch.setitem(METHODS, "surrogate-brief", brief)
+    rows.run_row(bench, tmp_path, "surrogate-brief", 0, known := {})
+    assert len(known) == 4 and all(name.endswith(" 8 steps, recalibrated") for name in known)
+    assert rows.known_errors(tmp_path, bench.arena) == known
+    first = rows.read_row(rows.row_path(tmp_path, "surrogate-brief", 0))[1][0]
+    genome = from_hex(first["genome"], bench.layout.n_bits)
+    assert first["error"] == bench.fitness_of("8 steps, recalibrated")(genome)
+
+
 def test_rows_of_others_are_refused(bench, short, tmp_path):
     rows.run_row(bench, tmp_path, "random-widths", 0, {})
     path = rows.row_path(tmp_path, "random-widths", 0)
@@ -89,7 +101,7 @@ def test_rows_of_others_are_refused(bench, short, tmp_path):
 
 
 def test_the_network_at_a_cut_is_that_of_least_search_error_and_ties_go_to_the_lighter():
-    history = History(
+    history = Evaluated(
         np.ones((5, 3), bool),
         np.array([[0.1, 0.9], [0.3, 0.6], [0.2, 0.7], [0.2, 0.65], [np.inf, 0.1]]),
     )
@@ -140,7 +152,7 @@ def test_fine_tuned_networks_are_judged_by_other_kinds_of_fitness(bench, short, 
     measured = {e["genome"]: e["kinds"] for e in fidelity.read(tmp_path)}
     assert all(measured[e["genome"]]["recalibrated"]["error"] == e["search_error"] for e in entries)
     table = contest.fidelities(tmp_path, 20)
-    assert list(table.fitness) == list(fidelity.kinds(bench.arena)) and set(table.networks) == {3}
+    assert list(table.fitness) == list(bench.arena.kinds()) and set(table.networks) == {3}
 
 
 def test_a_search_without_a_network_so_light_says_so(bench, short, tmp_path):
@@ -151,14 +163,16 @@ def test_a_search_without_a_network_so_light_says_so(bench, short, tmp_path):
 
 def test_the_plan_takes_main_methods_first_and_each_task_once():
     tasks = tournament.plan([0, 1, 2, 3, 4])
-    assert len(tasks) == len(set(tasks))
+    assert len(tasks) == len(set(tasks)) and {t.name for t in tasks} == set(METHODS)
     searches = [t for t in tasks if not t.share]
-    assert [t.name for t in searches[: len(CORE)]] == [*CORE]
-    assert {t.name for t in tasks} == set(METHODS)
+    assert [t.name for t in searches[: len(TOP)]] == [*TOP]
     assert [t.seed for t in searches if t.name == "uniform-l1"] == [0]
     for task in tasks:
-        if task.share:  # fine-tuned only after its search
+        if task.share:  # fine-tuned only after its search, by the search's seed or the family's
             assert tasks.index(tournament.Task(task.name, task.seed)) < tasks.index(task)
+            assert task.training % tuning.SECOND == task.seed or not seeded(task.name)
+    trained = {t.training for t in tasks if t.name == "uniform-l1" and t.share == 0.5}
+    assert trained == {0, 1, 2, 3, 4, 100, 101, 102, 103, 104}
 
 
 def test_the_command_names_what_is_wrong_in_one_line(capsys, tmp_path):

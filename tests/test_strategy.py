@@ -4,15 +4,17 @@ than chance.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from dpes.coupling.genome import to_hex
-from dpes.strategy import es, loop, parents, starts, surrogate
+from dpes.strategy import es, history, loop, parents, starts, surrogate
 from dpes.strategy.settings import Search
-from dpes.strategy.space import History, Space, order_of, ranking
+from dpes.strategy.space import Evaluated, Space, order_of, ranking
 from dpes.study import families
 from dpes.study.methods import METHODS, MethodError, is_family, method, seeded
 
@@ -44,11 +46,13 @@ def error(genomes: np.ndarray) -> np.ndarray:
     return np.clip(0.05 + lost / 2 + 0.02 * (~genomes[:, ::5]).mean(1), 0, 0.9)
 
 
-def run(one, seed: int, n: int, history: History | None = None) -> History:
-    history = History.empty(SPACE.n_bits) if history is None else history
-    while len(history) < n and len(genomes := one(SPACE, history, seed)):
+def run(
+    one, seed: int, n: int, history: Evaluated | None = None, space: Space = SPACE
+) -> Evaluated:
+    history = Evaluated.empty(SPACE.n_bits) if history is None else history
+    while len(history) < n and len(genomes := one(space, history, seed)):
         F = np.stack([error(genomes), SPACE.cost(genomes)], axis=1)
-        history = History(
+        history = Evaluated(
             np.concatenate([history.genomes, genomes]), np.concatenate([history.F, F])
         )
     return history
@@ -60,7 +64,7 @@ def test_valid_deterministic_and_resumed_from_the_history_alone(name):
     history = run(one, 5, n)
     assert len(history) >= min(n, one.evaluations)
     assert (SPACE.widths(history.genomes) >= 1).all()
-    again = run(one, 5, n, history.first(len(one(SPACE, History.empty(SPACE.n_bits), 5))))
+    again = run(one, 5, n, history.first(len(one(SPACE, Evaluated.empty(SPACE.n_bits), 5))))
     assert (again.genomes == history.genomes).all()
     other = run(one, 6, n)
     assert (other.genomes[: len(history)] != history.genomes[: len(other)]).any() == seeded(name)
@@ -76,18 +80,18 @@ ELSEWHERE = (
 
 @pytest.mark.parametrize("name", [n for n in METHODS if n not in ELSEWHERE and not is_family(n)])
 def test_searches_from_a_spread_start_begin_at_the_same_widths(name):
-    first = METHODS[name](SPACE, History.empty(SPACE.n_bits), 2)[:15]
+    first = METHODS[name](SPACE, Evaluated.empty(SPACE.n_bits), 2)[:15]
     assert (SPACE.widths(first) == starts.spread_widths(SPACE, 2, 0, 15)).all()
 
 
 def test_the_papers_way_is_todays_search_bit_by_bit(layout_like):
-    history = run(METHODS["deeppruning"], 3, 61)
-    told = []
-    loop.search(
-        layout_like, lambda jobs: (float(error(g[None])[0]) for g, _ in jobs), Search(population=15, generations=4, p_mutation=0.05),
-        3, history=[], record=lambda c, s: told.append(c), checkpoint=lambda s: None,
-    )  # fmt: skip
-    assert [c.genome for c in told] == [to_hex(g) for g in history.genomes]
+    ours = run(METHODS["deeppruning"], 3, 61)
+    settings = Search(population=15, generations=4, p_mutation=0.05)
+    task = loop.Task(
+        layout_like, lambda genomes: (float(error(g[None])[0]) for g in genomes), settings, seed=3
+    )
+    loop.search(task, told := history.History())
+    assert [c.genome for c in told.candidates] == [to_hex(g) for g in ours.genomes]
 
 
 @pytest.fixture
@@ -97,14 +101,13 @@ def layout_like(monkeypatch):
 
     class Like:
         n_bits, group_of_bit = SPACE.n_bits, SPACE.groups
+        least = np.ones(len(SIZES), dtype=int)
 
         def macs(self, genome: np.ndarray) -> float:
             return float(SPACE.cost(genome[None])[0])
 
-        def params(self, genome: np.ndarray) -> int:
-            return 0
-
-    monkeypatch.setitem(cost.COSTS, "macs", Like.macs)
+    for name in cost.COSTS:
+        monkeypatch.setitem(cost.COSTS, name, Like.macs)
     return Like()
 
 
@@ -165,7 +168,7 @@ def test_logit_is_finite_at_both_ends_and_for_failures():
 def test_archive_parents_are_non_dominated_and_the_lonely_ones_come_more_often():
     F = np.array([[0.1, 0.9], [0.2, 0.8], [0.21, 0.79], [0.22, 0.78], [0.5, 0.3], [0.6, 0.9]])
     genomes = np.eye(6, SPACE.n_bits, dtype=bool)
-    drawn = parents.archive(History(genomes, F), np.random.default_rng(0), 3000).argmax(axis=1)
+    drawn = parents.archive(Evaluated(genomes, F), np.random.default_rng(0), 3000).argmax(axis=1)
     counts = np.bincount(drawn, minlength=6)
     assert counts[5] == 0 and (counts[[0, 4]] > 1.5 * counts[2]).all()
     assert parents.crowding(F[:2]).tolist() == [np.inf, np.inf]
@@ -194,14 +197,14 @@ def test_a_genome_grows_to_its_share_and_loses_nothing(seed, share):
 
 @pytest.mark.parametrize("name", ["uniform-l1", "uniform-random", "global-l2"])
 def test_families_come_just_below_their_cuts(name):
-    genomes = METHODS[name](SPACE, History.empty(SPACE.n_bits), 0)
+    genomes = METHODS[name](SPACE, Evaluated.empty(SPACE.n_bits), 0)
     gaps = np.array(families.CUTS) - SPACE.cost(genomes)
     assert (gaps >= -1e-12).all() and gaps.max() < 0.1
     assert (np.diff(SPACE.cost(genomes)) <= 0).all()
 
 
 def test_a_global_criterion_keeps_the_highest_scores():
-    genomes = METHODS["global-l2"](SPACE, History.empty(SPACE.n_bits), 0)
+    genomes = METHODS["global-l2"](SPACE, Evaluated.empty(SPACE.n_bits), 0)
     scores, best = SPACE.scores["l2"], SPACE.orders["l2"] == 0
     for genome in genomes:
         assert genome[best].all()
@@ -218,6 +221,13 @@ def test_nsga2_competes_from_the_spread_sample_and_improves_on_it():
             ).all()
         at = [one.first(n).F for n in (30, len(one))]
         assert at[1][at[1][:, 1] <= 0.7, 0].min() < at[0][at[0][:, 1] <= 0.7, 0].min()
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_no_group_goes_below_its_least(name):
+    space = replace(SPACE, least=np.array([5, 1, 9, 2, 1, 32, 3, 40]))
+    history = run(METHODS[name], 1, 46, space=space)
+    assert (space.widths(history.genomes) >= np.minimum(space.least, SIZES)).all()
 
 
 def test_who_has_knowledge():
@@ -249,7 +259,7 @@ def test_a_learned_order_finds_the_filters_that_matter():
         {"l1": ranking(SPACE, worth + np.random.default_rng(1).normal(0, 0.2, SPACE.n_bits))},
     )
     genomes = starts.spread(SPACE, 0, None, 0, 120)
-    history = History(genomes, np.stack([hidden(genomes), SPACE.cost(genomes)], axis=1))
+    history = Evaluated(genomes, np.stack([hidden(genomes), SPACE.cost(genomes)], axis=1))
     centred = worth - (np.bincount(SPACE.groups, worth) / SIZES)[SPACE.groups]
     blind = np.corrcoef(-learned.Belief(SPACE, history).mean, centred)[0, 1]
     told = np.corrcoef(-learned.Belief(known, history, ("l1",)).mean, centred)[0, 1]

@@ -136,7 +136,7 @@ def plain(model: nn.Module) -> nn.Module:
     while isinstance(model, (nn.DataParallel, nn.parallel.DistributedDataParallel)) or hasattr(
         model, "_orig_mod"
     ):
-        model = model._orig_mod if hasattr(model, "_orig_mod") else model.module
+        model = getattr(model, "_orig_mod", None) or model.module  # type: ignore[assignment]
     if any(map(computed, model.modules())):
         model = clone(model)
         for module in filter(computed, list(model.modules())):
@@ -157,15 +157,16 @@ def computed(module: nn.Module) -> bool:
 def fix_weights(module: nn.Module) -> None:
     """Puts the last result of a module's computed weights in their place."""
     if "parametrizations" in module._modules:
-        module.parametrizations.eval()  # spectral norm would go on with its estimate
-        values = {name: getattr(module, name).detach().clone() for name in module.parametrizations}
+        computing: Any = module.parametrizations
+        computing.eval()  # spectral norm would go on with its estimate
+        values = {name: getattr(module, name).detach().clone() for name in computing}
         del module._modules["parametrizations"]
-        module.__class__ = type(module).__bases__[
-            0
-        ]  # torch derives a class for each parametrised module
+        # torch derives a class for each parametrised module
+        module.__class__ = type(module).__bases__[0]
         for name, value in values.items():
             module.register_parameter(name, nn.Parameter(value))
-    for hook in list(module._forward_pre_hooks.values()):
+    hooks: list[Any] = list(module._forward_pre_hooks.values())
+    for hook in hooks:
         if type(hook) in NORMS:
             NORMS[type(hook)](module, hook.name)
 
@@ -180,6 +181,7 @@ def clone(value: Any, known: dict[int, Any] | None = None) -> Any:
     known = {} if known is None else known
     if id(value) in known:
         return known[id(value)]
+    new: Any
     if isinstance(value, nn.Module):
         new = known[id(value)] = value.__class__.__new__(value.__class__)
         new.__dict__.update({k: clone(v, known) for k, v in vars(value).items()})

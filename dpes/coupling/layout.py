@@ -171,7 +171,8 @@ class _Widths:
     """Counts the kept positions of bit vectors, each distinct vector once."""
 
     def __init__(self, keep: np.ndarray):
-        self.keep, self.known = keep, {}
+        self.keep = keep
+        self.known: dict[int, int] = {}
 
     def __call__(self, bits: np.ndarray) -> int:
         if id(bits) not in self.known:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -101,7 +102,7 @@ def padded(watch: Watch, op: Op) -> Numbers:
     """Padded channels are no filters: always kept."""
     x, pads, found = op.args[0], op.args[1], dict(watch.numbers(op.args[0]))
     for k in range(len(pads) // 2):
-        dim, low, high = x.ndim - 1 - k, *pads[2 * k : 2 * k + 2]
+        dim, (low, high) = x.ndim - 1 - k, pads[2 * k : 2 * k + 2]
         if dim in found and min(low, high) < 0:
             watch.freeze(found.pop(dim), f"{op} crops channels")
         elif dim in found:
@@ -144,7 +145,7 @@ def padded(watch: Watch, op: Op) -> Numbers:
     "movedim",
     "tile",
 )
-def moved(watch: Watch, op: Op) -> list[Numbers]:
+def moved(watch: Watch, op: Op) -> Sequence[Numbers]:
     """Positions that move take their numbers along; what a new shape cannot hold apart leaves
     together."""
     found: list[Numbers] = [{} for _ in op.outputs]
@@ -192,7 +193,8 @@ def whole_or_chunks(watch: Watch, op: Op, vector: np.ndarray | None, image: np.n
 @rule("index", "index_select", "gather", "roll", "flip", "take_along_dim")
 def picked(watch: Watch, op: Op) -> Numbers:
     """Positions picked by number: right along other dimensions than those of filters."""
-    x, found = op.tensors[0], {}
+    x = op.tensors[0]
+    found: Numbers = {}
     for dim, vector in watch.numbers(x).items():
         image = (
             torch.from_numpy(vector)
@@ -200,7 +202,7 @@ def picked(watch: Watch, op: Op) -> Numbers:
             .expand(x.shape)
         )
         landed = watch.settle(op, op.again([image, *op.tensors[1:]])[0].numpy())
-        if len(landed) == 1 and np.array_equal(*landed.values(), vector):
+        if len(landed) == 1 and np.array_equal(next(iter(landed.values())), vector):
             found |= landed
         else:
             watch.freeze(vector, f"{op} picks channels by their number")

@@ -216,7 +216,7 @@ def trains(model: nn.Module, x: Tensor) -> bool:
     try:
         out = [t for t in leaves(model.train()(x)) if t.requires_grad]
         torch.autograd.grad(
-            sum(t.sum() for t in out),
+            torch.stack([t.sum() for t in out]).sum(),
             [p for p in model.parameters() if p.requires_grad],
             allow_unused=True,
         )

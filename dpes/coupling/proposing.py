@@ -53,57 +53,65 @@ class Proposal:
     def layout(self) -> Layout:
         """The layout that the run, the choices and what must stay whole leave."""
         watch = self.watch = self.watched()
-        for name, outs in watch.producers:
-            if any(name == k or name.startswith(f"{k}.") or k == "" for k in self.keep):
-                watch.freeze(outs, "asked to be kept")
-            for position, why in [
-                (p, why) for (layer, p), why in self.whole.items() if layer == name
-            ]:
-                watch.freeze(outs[position : position + 1], why)
+        self.freeze_what_is_asked(watch)
         root = components(watch.count_numbers, watch.pairs)
         why: dict[int, str] = {0: "meets positions that are kept"}
         for vector, reason in watch.frozen:
             for number in np.unique(root[vector]).tolist():
                 why.setdefault(number, reason)
-        members: dict[int, dict[str, None]] = {}
-        first: dict[int, tuple[str, int]] = {}
         kept: dict[tuple[str, str], set[int]] = {}
+        members: dict[int, dict[tuple[str, int], None]] = {}  # filter -> where it is produced
         for name, outs in watch.producers:
             for position, number in enumerate(root[outs].tolist()):
                 if number in why:
                     kept.setdefault((name, why[number]), set()).add(position)
                 else:
-                    members.setdefault(number, {})[name] = None
-                    first.setdefault(number, (name, position))
-        grouped: dict[tuple[str, ...], list[int]] = {}
-        for number, layers in members.items():
-            grouped.setdefault(tuple(layers), []).append(number)
-        bit = np.full(watch.count_numbers, KEPT)
-        groups: list[Group] = []
-        self.first: list[tuple[str, int]] = []  # of each bit: a layer that produces it, and where
-        for layers, heads in grouped.items():
-            if len(heads) == 1:  # it could never leave
-                kept.setdefault((layers[0], "a single filter"), set()).add(0)
-                continue
-            bit[heads] = np.arange(len(self.first), len(self.first) + len(heads))
-            inside = set(heads)
-            readers = dict.fromkeys(
-                name for name, ins in watch.readers if inside & set(root[ins].tolist())
-            )
-            groups.append(Group(layers[0], len(self.first), len(heads), layers, tuple(readers)))
-            self.first += [first[h] for h in heads]
+                    members.setdefault(number, {})[name, position] = None
+        groups = self.grouped(members, kept, root)
         if not groups:
             reason = next((reason for _, reason in kept), "it has no convolution or linear layer")
             raise UnsupportedModel(
                 f"{type(self.model).__name__}: nothing can be pruned safely ({reason})"
             )
-        self.bit_of = bit[root]
-        return self.assembled(watch, tuple(groups), kept)
+        return self.assembled(groups, kept)
 
-    def assembled(
-        self, watch: Watch, groups: tuple[Group, ...], kept: dict[tuple[str, str], set[int]]
-    ) -> Layout:
+    def freeze_what_is_asked(self, watch: Watch) -> None:
+        """Layers that the user keeps, and filters that the proof found must stay."""
+        for name, outs in watch.producers:
+            if any(name == k or name.startswith(f"{k}.") or k == "" for k in self.keep):
+                watch.freeze(outs, "asked to be kept")
+            for (layer, position), reason in self.whole.items():
+                if layer == name:
+                    watch.freeze(outs[position : position + 1], reason)
+
+    def grouped(
+        self,
+        members: dict[int, dict[tuple[str, int], None]],
+        kept: dict[tuple[str, str], set[int]],
+        root: np.ndarray,
+    ) -> tuple[Group, ...]:
+        """Filters that the same layers produce are a group, a bit each; numbers the bits."""
+        by_layers: dict[tuple[str, ...], list[int]] = {}
+        for number, places in members.items():
+            by_layers.setdefault(tuple(dict.fromkeys(n for n, _ in places)), []).append(number)
+        bit, groups = np.full(len(root), KEPT), []
+        self.first: list[tuple[str, int]] = []  # of each bit: a layer that produces it, and where
+        for layers, heads in by_layers.items():
+            if len(heads) == 1:  # it could never leave
+                kept.setdefault((layers[0], "a single filter"), set()).add(0)
+                continue
+            start, inside = len(self.first), set(heads)
+            bit[heads] = np.arange(start, start + len(heads))
+            readers = [n for n, ins in self.watch.readers if inside & set(root[ins].tolist())]
+            group = Group(layers[0], start, len(heads), layers, tuple(dict.fromkeys(readers)))
+            groups.append(group)
+            self.first += [next(iter(members[head])) for head in heads]
+        self.bit_of = bit[root]
+        return tuple(groups)
+
+    def assembled(self, groups: tuple[Group, ...], kept: dict[tuple[str, str], set[int]]) -> Layout:
         """The layout with its tensors, widths and calls, from the bit of each number."""
+        watch = self.watch
         shared: dict[bytes, np.ndarray] = {}
 
         def bits(numbers: np.ndarray | None) -> np.ndarray:

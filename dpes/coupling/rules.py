@@ -10,7 +10,7 @@ and freezes those that must stay (``watch.freeze``). What has no rule freezes al
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from .watching import Watch
 
 Numbers = dict[int, np.ndarray]
-Rule = Callable[["Watch", Op], Numbers | list[Numbers]]
+Rule = Callable[["Watch", Op], Numbers | Sequence[Numbers]]
 RULES: dict[str, Rule] = {}
 
 
@@ -102,7 +102,7 @@ def same(watch: Watch, op: Op) -> Numbers:
 
 
 @rule("as_strided", "as_strided_")
-def strided(watch: Watch, op: Op) -> Numbers | list[Numbers]:
+def strided(watch: Watch, op: Op) -> Numbers | Sequence[Numbers]:
     """Known where there are no pixels, so that only strides of size 1 can differ: a pool of
     channels-last images writes such."""
     size = op.args[1]

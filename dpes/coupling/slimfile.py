@@ -39,7 +39,7 @@ def save(
     model: a name to remember it by (its class path when empty). metrics: numbers to keep with it,
     such as ``error=0.08``.
     """
-    header = {
+    header: dict[str, Any] = {
         "format": FORMAT,
         "model": model or f"{type(small).__module__}.{type(small).__qualname__}",
         "genome": to_hex(layout.checked(genome)),

@@ -78,7 +78,7 @@ class Watch(TorchDispatchMode):
     def unite(self, a: np.ndarray, b: np.ndarray) -> None:
         """Filters a[i] and b[i] leave together; one number may stand against many."""
         if a is not b:
-            self.pairs.append(np.broadcast_arrays(a, b))
+            self.pairs.append((a, b))
 
     def meet(self, a: np.ndarray | None, b: np.ndarray | None, op: Op) -> np.ndarray | None:
         """Unites two dimensions that must have the same size; where one holds no filters, those of
@@ -200,14 +200,16 @@ class Watch(TorchDispatchMode):
     def see(self, op: Op, tensor: Tensor) -> None:
         """Called with every output that holds filters; ``mask`` silences some there."""
 
+    def left(self, *_: Any) -> None:
+        """A module has run."""
+        self.stack.pop()
+
     def __enter__(self) -> Watch:
         self.exits = ExitStack()
         enter = register_module_forward_pre_hook(
             lambda m, _: self.stack.append(self.names.get(id(m), self.stack[-1]))
         )
-        leave = register_module_forward_hook(
-            lambda *_: [self.stack.pop(), None][1], always_call=True
-        )
+        leave = register_module_forward_hook(self.left, always_call=True)
         self.exits.callback(enter.remove)
         self.exits.callback(leave.remove)
         return super().__enter__()

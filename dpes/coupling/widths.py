@@ -41,11 +41,11 @@ def computed_with(model: nn.Module, x: Tensor, layout: Layout) -> dict[int, str]
 
     A branch may differ at a single width, which no genome that is tried need have.
     """
-    twin, noticed = clone(model), set()
+    noticed: set[str] = set()
+    twin = clone(model)
     modules = dict(twin.named_modules(remove_duplicate=False))
-    spied = [
-        w for w in layout.widths if w.attribute not in ("num_features", "num_groups")
-    ]  # which torch's own layers check
+    own = ("num_features", "num_groups")  # which torch's own layers check
+    spied = [w for w in layout.widths if w.attribute not in own]
     for w in spied:
         width = Spied(getattr(modules[w.module], w.attribute))
         width.noticed, width.place = noticed, f"{w.module}.{w.attribute}"

@@ -12,7 +12,7 @@ from ..coupling.genome import from_hex
 from ..strategy import pareto
 from ..study.methods import METHODS, seeded
 from ..study.rows import read_row, total
-from ..study.tuning import read_tuned
+from ..study.tuning import SECOND, read_tuned
 from . import judgement
 
 SHARES = (0.8, 0.7, 0.6, 0.5)  # of the MACs, at which attained errors are read off
@@ -78,7 +78,7 @@ def tuned(folder: Path | str) -> pd.DataFrame:
 
 
 def tuned_entries(folder: Path | str) -> pd.DataFrame:
-    """``tuned`` with the genomes."""
+    """``tuned`` with the genomes. The seed of a family that has none is that of its training."""
     columns = [
         "method",
         "seed",
@@ -91,17 +91,19 @@ def tuned_entries(folder: Path | str) -> pd.DataFrame:
         "seconds",
         "genome",
     ]
-    return pd.DataFrame(read_tuned(Path(folder))).reindex(columns=columns)
+    frame = pd.DataFrame(read_tuned(Path(folder))).reindex(columns=columns)
+    own = frame.method.map(seeded).astype(bool)
+    return frame.assign(seed=frame.seed.where(own, frame.training % SECOND))
 
 
 def by_seed(frame: pd.DataFrame, column: str, method: str, seeds: Sequence[int]) -> np.ndarray:
     """float [len(seeds)]: a method's value for each search seed, the mean over its training seeds;
     NaN where there is none.
 
-    A method without a seed of its own has one value, which counts for all seeds.
+    Before fine-tuning, a method without a seed of its own has one value, which counts for all.
     """
     mean = frame[frame.method == method].groupby("seed")[column].mean()
-    if not seeded(method):
+    if not seeded(method) and "training" not in frame:
         return np.full(len(seeds), mean.iloc[0] if len(mean) else np.nan)
     return mean.reindex(seeds).to_numpy(float)
 
@@ -120,7 +122,7 @@ def summary(
             for c in columns
         }
         rows[method] |= {
-            "seeds": len(values),
+            "seeds": str(len(values)),
             "knowledge": "yes" if METHODS[method].knowledge else "no",
         }
     return pd.DataFrame(rows).T

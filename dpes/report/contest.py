@@ -55,35 +55,30 @@ def leader(frame: pd.DataFrame, column: str = "useful") -> str:
     return str(searched.groupby("method")[column].agg(judgement.iqm).idxmax())
 
 
-def sentence(tests: pd.DataFrame, ours: str, share: float) -> str:
-    """The outcome in one sentence: our test error at a share of the MACs, and who it beats, with
-    intervals in points.
+def sentence(tests: pd.DataFrame, ours: str, share: float, named: Sequence[str] = ()) -> str:
+    """The outcome in one sentence: our test error at a share of the MACs, what it gains over the
+    nearest rival and over those ``named``, in points with intervals, and how many it beats.
     """
     here = tests[(tests.share == share) & tests.test_error.notna()]
     if ours not in set(here.method):
         return f"No network of {ours} was fine-tuned at {100 * share:.0f} % of the MACs yet."
     mine: Estimate = judgement.estimate(here[here.method == ours].groupby("seed").test_error.mean())
     table = comparisons(here, "test_error", ours)
-    beaten = [
-        f"{r.method} ({r.difference.text(100)})"
-        for r in table.itertuples()
-        if r.difference.excludes_zero and r.difference.value < 0
-    ]
-    better = [
-        f"{r.method} ({r.difference.text(100)})"
-        for r in table.itertuples()
-        if r.difference.excludes_zero and r.difference.value > 0
-    ]
-    open_ = [r.method for r in table.itertuples() if not r.difference.excludes_zero]
     text = f"At {100 * share:.0f} % of the MACs, after the same short fine-tuning, {ours} errs on "
     text += f"{mine.text(100)} % of the test images"
-    text += (
-        f" ({mine.n} search seeds); it beats {', '.join(beaten)}"
-        if beaten
-        else f" ({mine.n} search seeds); it beats no one"
-    )
-    text += f"; it loses to {', '.join(better)}" if better else ""
-    return text + (f"; not told apart: {', '.join(open_)}." if open_ else ".")
+    if not len(table):
+        return text + "; it has no rivals yet."
+    nearest = table.method.iloc[-1]
+    gains = [
+        f"{row.difference.text(100)} points against {row.method}"
+        + (", the nearest" if row.method == nearest else "")
+        for row in table[::-1].itertuples()
+        if row.method == nearest or row.method in named
+    ]
+    better = sum(d.excludes_zero and d.value < 0 for d in table.difference)
+    worse = sum(d.excludes_zero and d.value > 0 for d in table.difference)
+    text += f": {'; '.join(gains)}. It beats {better} of {len(table)} rivals beyond doubt"
+    return text + (f" and loses to {worse}." if worse else ", and loses to none.")
 
 
 def forest(table: pd.DataFrame, ours: str, ax, title: str = "") -> str:

@@ -8,10 +8,11 @@ best run. Small values are good: errors.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import ArrayLike
 from scipy import stats
 
 LEVEL = 0.95
@@ -38,7 +39,7 @@ class Estimate:
         return self.n > 1 and (self.low > 0 or self.high < 0)
 
 
-def iqm(values: Sequence[float] | np.ndarray, axis: int = -1) -> np.ndarray | float:
+def iqm(values: ArrayLike | np.ndarray, axis: int = -1) -> np.ndarray | float:
     """Interquartile mean: the mean without the lowest and the highest quarter (whole values), so
     that one odd seed cannot decide.
     """
@@ -46,7 +47,7 @@ def iqm(values: Sequence[float] | np.ndarray, axis: int = -1) -> np.ndarray | fl
 
 
 def estimate(
-    values: Sequence[float] | np.ndarray, statistic: Callable = iqm, resamples: int = 5000
+    values: ArrayLike | np.ndarray, statistic: Callable = iqm, resamples: int = 5000
 ) -> Estimate:
     """The statistic with its percentile bootstrap interval over the values (seeds), the same one
     for the same values.
@@ -63,10 +64,11 @@ def estimate(
         method="percentile",
         rng=np.random.default_rng(0),
     )
-    return Estimate(value, *map(float, found.confidence_interval), len(x))
+    low, high = map(float, found.confidence_interval)
+    return Estimate(value, low, high, len(x))
 
 
-def paired(ours: Sequence[float], theirs: Sequence[float]) -> Estimate:
+def paired(ours: ArrayLike, theirs: ArrayLike) -> Estimate:
     """Mean of ours - theirs over pairs (the same seed, the same start), with Student's interval:
     below zero, ours is better.
 
@@ -81,7 +83,7 @@ def paired(ours: Sequence[float], theirs: Sequence[float]) -> Estimate:
     return Estimate(mean, mean - half, mean + half, len(d))
 
 
-def p_value(ours: Sequence[float], theirs: Sequence[float]) -> float:
+def p_value(ours: ArrayLike, theirs: ArrayLike) -> float:
     """Two-sided paired t-test; 1 for a single pair or for equal values."""
     d = np.asarray(ours, dtype=float) - np.asarray(theirs, dtype=float)
     if len(d) < 2 or not d.any():
@@ -100,7 +102,7 @@ def holm(p_values: Mapping[str, float]) -> dict[str, float]:
     return {name: result[name] for name in p_values}
 
 
-def improvement(ours: Sequence[float], theirs: Sequence[float]) -> float:
+def improvement(ours: ArrayLike, theirs: ArrayLike) -> float:
     """Probability that ours is better (smaller) than theirs in a run of each drawn at random; equal
     values count half.
     """
@@ -108,9 +110,7 @@ def improvement(ours: Sequence[float], theirs: Sequence[float]) -> float:
     return float(((a < b) + 0.5 * (a == b)).mean())
 
 
-def improvement_interval(
-    ours: Sequence[float], theirs: Sequence[float], resamples: int = 2000
-) -> Estimate:
+def improvement_interval(ours: ArrayLike, theirs: ArrayLike, resamples: int = 2000) -> Estimate:
     """``improvement`` with its bootstrap interval, both methods drawn anew (percentile)."""
     a, b, rng = (
         np.asarray(ours, dtype=float),
@@ -127,17 +127,17 @@ def improvement_interval(
     )
 
 
-def rank_agreement(a: Sequence[float], b: Sequence[float], resamples: int = 1000) -> Estimate:
+def rank_agreement(a: ArrayLike, b: ArrayLike, resamples: int = 1000) -> Estimate:
     """Kendall's tau-b of two orders of the same things, with its percentile bootstrap interval; 1:
     the same order, 0: chance.
     """
-    a, b, rng = np.asarray(a, dtype=float), np.asarray(b, dtype=float), np.random.default_rng(0)
+    x, y, rng = np.asarray(a, dtype=float), np.asarray(b, dtype=float), np.random.default_rng(0)
     draws = []
     for _ in range(resamples):
-        rows = rng.integers(len(a), size=len(a))
-        draws.append(np.nan_to_num(stats.kendalltau(a[rows], b[rows]).statistic))
+        rows = rng.integers(len(x), size=len(x))
+        draws.append(np.nan_to_num(stats.kendalltau(x[rows], y[rows]).statistic))
     tail = 100 * (1 - LEVEL) / 2
     value = float(np.nan_to_num(stats.kendalltau(a, b).statistic))
     return Estimate(
-        value, float(np.percentile(draws, tail)), float(np.percentile(draws, 100 - tail)), len(a)
+        value, float(np.percentile(draws, tail)), float(np.percentile(draws, 100 - tail)), len(x)
     )

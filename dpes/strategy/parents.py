@@ -7,10 +7,10 @@ from __future__ import annotations
 import numpy as np
 
 from . import es, pareto
-from .space import History, Space
+from .space import Evaluated, Space
 
 
-def three(space: Space, history: History, first: int, population: int) -> np.ndarray:
+def three(space: Space, history: Evaluated, first: int, population: int) -> np.ndarray:
     """bool [3, n_bits]: heavy, knee and light after all generations of the history, each selected
     as the paper does.
 
@@ -27,7 +27,7 @@ def three(space: Space, history: History, first: int, population: int) -> np.nda
     return state.parents
 
 
-def archive(history: History, rng: np.random.Generator, n: int) -> np.ndarray:
+def archive(history: Evaluated, rng: np.random.Generator, n: int) -> np.ndarray:
     """bool [n, n_bits]: n members of the non-dominated set, each the lonelier of two drawn at
     random (Deb et al. 2002).
     """

@@ -18,13 +18,14 @@ class Space:
     -> the share of the MACs that each has left, float [n]. orders: name -> rank int [n_bits], each
     filter's place in its group, 0 = the last to go; an order that was computed from weights is
     knowledge, and variants that use one say so. scores: name -> float [n_bits], what an order was
-    made from.
+    made from. least: how many filters each group keeps, int [n_groups] or one number.
     """
 
     groups: np.ndarray
     cost: Callable[[np.ndarray], np.ndarray]
     orders: Mapping[str, np.ndarray] = field(default_factory=dict)
     scores: Mapping[str, np.ndarray] = field(default_factory=dict)
+    least: np.ndarray | int = 1
 
     @property
     def n_bits(self) -> int:
@@ -50,15 +51,17 @@ class Space:
 
     def genomes(self, widths: np.ndarray, rank: np.ndarray) -> np.ndarray:
         """bool [..., n_bits]: of each group so many filters, those of least rank; widths are
-        clipped to 1 .. size.
+        clipped to least .. size.
 
         rank: int [n_bits], or one for each row of widths.
         """
-        return rank < np.clip(widths, 1, self.sizes)[..., self.groups]
+        return (
+            rank < np.clip(widths, np.minimum(self.least, self.sizes), self.sizes)[..., self.groups]
+        )
 
 
 @dataclass(frozen=True, eq=False)
-class History:
+class Evaluated:
     """All evaluated candidates in their order: genomes bool [n, n_bits], F float [n, 2] (error,
     share of the MACs), both minimised.
     """
@@ -67,15 +70,15 @@ class History:
     F: np.ndarray
 
     @classmethod
-    def empty(cls, n_bits: int) -> History:
+    def empty(cls, n_bits: int) -> Evaluated:
         return cls(np.zeros((0, n_bits), dtype=bool), np.zeros((0, 2)))
 
     def __len__(self) -> int:
         return len(self.genomes)
 
-    def first(self, n: int) -> History:
+    def first(self, n: int) -> Evaluated:
         """The first ``n`` candidates."""
-        return History(self.genomes[:n], self.F[:n])
+        return Evaluated(self.genomes[:n], self.F[:n])
 
 
 def ranking(space: Space, scores: np.ndarray) -> np.ndarray:

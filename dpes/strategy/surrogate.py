@@ -12,7 +12,7 @@ import warnings
 
 import numpy as np
 
-from .space import History, Space
+from .space import Evaluated, Space
 
 IMAGES = 1000  # an error of no image of so many counts as that of half an image
 LEVELS = (0.4, 0.95)  # the share of the MACs for which candidates are proposed
@@ -73,7 +73,7 @@ def best_per_level(
 
 
 def screen(
-    space: Space, history: History, pool: np.ndarray, n: int, rng: np.random.Generator
+    space: Space, history: Evaluated, pool: np.ndarray, n: int, rng: np.random.Generator
 ) -> np.ndarray:
     """bool [n, n_bits]: of the pool of new genomes those that the process prefers, one for each
     level of MACs.
@@ -86,9 +86,7 @@ def screen(
 def unseen(pool: np.ndarray, genomes: np.ndarray) -> np.ndarray:
     """The rows of the pool that were not evaluated, each once, in their order."""
     seen = {g.tobytes() for g in np.packbits(genomes, axis=1)}
-    rows = [
-        i
-        for i, g in enumerate(np.packbits(pool, axis=1))
-        if not (g.tobytes() in seen or seen.add(g.tobytes()))
-    ]
-    return pool[rows]
+    first: dict[bytes, int] = {}
+    for row, g in enumerate(np.packbits(pool, axis=1)):
+        first.setdefault(g.tobytes(), row)
+    return pool[[row for bits, row in first.items() if bits not in seen]]

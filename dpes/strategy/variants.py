@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from . import es, learned, parents, starts, surrogate
-from .space import History, Space, order_of
+from .space import Evaluated, Space, order_of
 
 
 @dataclass(frozen=True)
@@ -33,6 +33,7 @@ class Variant:
     pool: int = 2000  # that the surrogate chooses from
     evaluations: int = 150  # without that of the unpruned network
     least: float | None = None  # share that offspring keep of every group (widths): no bottlenecks
+    fitness: str | None = None  # of its candidates; the tournament's own when unset
     criteria: tuple[str, ...] | None = (
         None  # orders that a learned order begins with; none when unset
     )
@@ -55,7 +56,7 @@ class Variant:
             else order_of(space, self.order, seed)
         )
 
-    def __call__(self, space: Space, history: History, seed: int) -> np.ndarray:
+    def __call__(self, space: Space, history: Evaluated, seed: int) -> np.ndarray:
         rank, first = self.rank(space, seed), 1 if self.start == "unpruned" else self.first
         if self.proposals == "sample":
             return starts.spread(space, seed, rank, len(history), self.population)
@@ -73,7 +74,7 @@ class Variant:
         ]
 
     def screened(
-        self, space: Space, history: History, rank: np.ndarray | None, rng: np.random.Generator
+        self, space: Space, history: Evaluated, rank: np.ndarray | None, rng: np.random.Generator
     ) -> np.ndarray:
         """What the surrogate likes best among offspring of the archive and as many fresh
         samples."""
@@ -105,5 +106,5 @@ class Variant:
         """Offspring of the given parents, one each."""
         if rank is None:
             flips = rng.random(genomes.shape) < self.p_mutation
-            return es.repair(genomes ^ flips, space.groups)
-        return es.mutate_widths(genomes, rng, self.p_mutation, space.groups, rank)
+            return es.repair(genomes ^ flips, space.groups, space.least)
+        return es.mutate_widths(genomes, rng, self.p_mutation, space.groups, rank, space.least)

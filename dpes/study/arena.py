@@ -10,7 +10,7 @@ low, for all methods alike; the test images were never seen.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -28,6 +28,8 @@ from .baseline import load_baseline
 from .fitness import Fitness
 from .settings import Settings, Training
 
+RECALIBRATED = "recalibrated"
+
 
 @dataclass(frozen=True)
 class Arena:
@@ -41,6 +43,23 @@ class Arena:
     tune_images: int = 20_000
     tune_lr: float = 0.05
     tune_precision: str | None = "bfloat16"  # a search's errors are float32
+
+    def kinds(self) -> dict[str, Search]:
+        """Kinds of fitness by name, the cheapest first; searches use ``RECALIBRATED``, unless they
+        say otherwise.
+        """
+        n, judged = self.calibration_images, self.search_images
+        own = Search(fitness="recalibrate", calibration_images=n, search_images=judged)
+        brief = replace(own, fitness="partial-recalibrate", partial_epochs=1, partial_lr=0.01)
+        step = own.batch_size // 2
+        return {
+            "cut": replace(own, fitness="none"),
+            "recalibrated on a fifth": replace(own, calibration_images=n // 5, batch_size=n // 5),
+            RECALIBRATED: own,
+            "recalibrated, judged on four times as many": replace(own, search_images=4 * judged),
+            "8 steps, recalibrated": replace(brief, partial_images=8 * step),
+            "32 steps, recalibrated": replace(brief, partial_images=32 * step),
+        }
 
     def recipe(self) -> Training:
         """One fine-tuning for all."""
@@ -84,11 +103,11 @@ class Bench:
     @cached_property
     def fitness(self) -> Fitness:
         """Recalibration without any training: the least that makes slim networks comparable."""
-        search = Search(
-            fitness="recalibrate",
-            calibration_images=self.arena.calibration_images,
-            search_images=self.arena.search_images,
-        )
+        return self.fitness_of(RECALIBRATED)
+
+    def fitness_of(self, kind: str) -> Fitness:
+        """Another kind of fitness, by its name in ``Arena.kinds``."""
+        search = self.arena.kinds()[kind]
         return Fitness(self.model, self.layout, self.dataset, search, seed=0)
 
     @cached_property
@@ -100,13 +119,9 @@ class Bench:
     def space(self) -> Space:
         """Bits, costs, and the orders that use knowledge."""
         score = Computed(("l1", *criteria.CRITERIA), self.score)
-        space = Space(self.layout.group_of_bit, self.shares, {}, score)
-        return Space(
-            space.groups,
-            space.cost,
-            Computed(tuple(score), lambda name: ranking(space, score[name])),
-            score,
-        )
+        space = Space(self.layout.group_of_bit, self.shares, {}, score, self.layout.least)
+        orders = Computed(tuple(score), lambda name: ranking(space, score[name]))
+        return replace(space, orders=orders)
 
     def score(self, name: str) -> np.ndarray:
         """float [n_bits]: the importance of each filter by one criterion."""

@@ -54,7 +54,7 @@ def scores(
         "fpgm": tp.importance.FPGMImportance,
     }[criterion]()
     model = copy.deepcopy(model).eval()
-    if criterion == "taylor":
+    if criterion == "taylor" and y is not None:
         F.cross_entropy(model(x), y).backward()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

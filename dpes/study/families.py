@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..strategy.space import History, Space, order_of, ranking
+from ..strategy.space import Evaluated, Space, order_of, ranking
 from ..strategy.starts import GOLDEN
 
 CUTS = tuple(round(0.95 - 0.05 * i, 2) for i in range(15))  # .95, .90, ... .25 of the MACs
@@ -49,7 +49,7 @@ class Uniform:
     def rank(self, space: Space, seed: int) -> np.ndarray:
         return order_of(space, self.order, seed)
 
-    def __call__(self, space: Space, history: History, seed: int) -> np.ndarray:
+    def __call__(self, space: Space, history: Evaluated, seed: int) -> np.ndarray:
         rank = self.rank(space, seed)
         rounding = (
             np.arange(len(space.sizes)) * GOLDEN % 1
@@ -77,10 +77,10 @@ class Global:
     def rank(self, space: Space, seed: int) -> np.ndarray:
         return order_of(space, self.order, seed)
 
-    def __call__(self, space: Space, history: History, seed: int) -> np.ndarray:
+    def __call__(self, space: Space, history: Evaluated, seed: int) -> np.ndarray:
         scores = space.scores[self.order]
         falling = np.sort(scores)[::-1]
-        best = ranking(space, scores) == 0
+        best = ranking(space, scores) < np.minimum(space.least, space.sizes)[space.groups]
 
         def genome_of(t: float) -> np.ndarray:
             n = int(round(t * len(scores)))

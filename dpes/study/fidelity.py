@@ -10,37 +10,14 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from ..coupling.genome import from_hex
 from ..disk import write_json
-from ..strategy.settings import Search
-from .arena import Arena, Bench
+from .arena import Bench
 from .fitness import Fitness
 from .tuning import read_tuned
-
-
-def kinds(arena: Arena) -> dict[str, Search]:
-    """Kinds of fitness by name, the cheapest first; the arena's own is ``recalibrated``."""
-    own = Search(
-        fitness="recalibrate",
-        calibration_images=arena.calibration_images,
-        search_images=arena.search_images,
-    )
-    brief = replace(own, fitness="partial-recalibrate", partial_epochs=1, partial_lr=0.01)
-    n = arena.calibration_images
-    return {
-        "cut": replace(own, fitness="none"),
-        "recalibrated on a fifth": replace(own, calibration_images=n // 5, batch_size=n // 5),
-        "recalibrated": own,
-        "recalibrated, judged on four times as many": replace(
-            own, search_images=4 * arena.search_images
-        ),
-        "8 steps, recalibrated": replace(brief, partial_images=8 * own.batch_size // 2),
-        "32 steps, recalibrated": replace(brief, partial_images=32 * own.batch_size // 2),
-    }
 
 
 def path_of(folder: Path, genome: str, share: float) -> Path:
@@ -55,7 +32,7 @@ def path_of(folder: Path, genome: str, share: float) -> Path:
 def measure(bench: Bench, genome: str) -> dict[str, Any]:
     """Kind -> error and seconds of this process's own time, one thread."""
     bits, found = from_hex(genome, bench.layout.n_bits), {}
-    for name, search in kinds(bench.arena).items():
+    for name, search in bench.arena.kinds().items():
         fitness = Fitness(bench.model, bench.layout, bench.dataset, search, seed=0)
         start = time.process_time()
         error = fitness(bits)

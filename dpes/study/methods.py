@@ -8,39 +8,65 @@ any).
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
+from typing import Any, Protocol
+
+import numpy as np
 
 from ..errors import DpesError
 from ..fields import suggest
+from ..strategy.space import Evaluated, Space
 from ..strategy.variants import Variant
 from .families import Global, Uniform
 from .nsga2 import NSGA2
 
-Method = Callable
 
-BITS = {"encoding": "bits", "p_mutation": 0.05}
-BLIND = {"order": "random"}
+class Method(Protocol):
+    """What the tournament asks of a method, see above."""
+
+    @property
+    def evaluations(self) -> int: ...
+
+    @property
+    def knowledge(self) -> bool: ...
+
+    def rank(self, space: Space, seed: int) -> np.ndarray | None: ...
+
+    def __call__(self, space: Space, history: Evaluated, seed: int) -> np.ndarray: ...
+
+
+BITS: dict[str, Any] = {"encoding": "bits", "p_mutation": 0.05}
+BLIND: dict[str, Any] = {"order": "random"}
 SURROGATE = Variant(proposals="surrogate")
 
-CORE: dict[str, Method] = {  # the main methods, which get their seeds first
-    "surrogate-floor": replace(SURROGATE, least=0.3),
+TOP: dict[str, Method] = {  # who decides the question, seed by seed before all others
     "surrogate-fpgm": replace(SURROGATE, least=0.3, order="fpgm"),
-    "random-widths": Variant(proposals="sample"),
-    "nsga2-widths": NSGA2(),
+    "global-fpgm": Global("fpgm"),
+    "global-group": Global("group"),
     "uniform-l1": Uniform("l1"),
+    "random-fpgm": Variant(order="fpgm", proposals="sample"),
+}
+CORE: dict[str, Method] = {
+    "nsga2-widths": NSGA2(),
+    "random-widths": Variant(proposals="sample"),
     "uniform-random": Uniform("random"),
     "deeppruning": Variant(**BITS, start="unpruned", parents="three"),
-    "surrogate": SURROGATE,
-    "global-fpgm": Global("fpgm"),
+    "surrogate-floor": replace(SURROGATE, least=0.3),
     "global-taylor": Global("taylor"),
-    "global-group": Global("group"),
     "surrogate-blind": replace(SURROGATE, **BLIND),
 }
+BRIEF: dict[str, Any] = {
+    "fitness": "8 steps, recalibrated",
+    "evaluations": 50,
+    "first": 20,
+    "population": 10,
+}
 MORE: dict[str, Method] = {
+    "surrogate-brief": Variant(proposals="surrogate", least=0.3, order="fpgm", **BRIEF),
+    "nsga2-fpgm": NSGA2(order="fpgm"),
+    "surrogate": SURROGATE,
     "learned": replace(SURROGATE, order="learned", criteria=("l1", "fpgm", "taylor", "group")),
     "random-bits": Variant(**BITS, proposals="sample"),
-    "random-fpgm": Variant(order="fpgm", proposals="sample"),
     "global-l2": Global("l2"),
     "global-bn": Global("bn"),
     "learned-blind": replace(SURROGATE, order="learned"),
@@ -64,7 +90,7 @@ PARTS: dict[str, Method] = {  # from the paper's way to ours, and back, one part
     "surrogate-300": replace(SURROGATE, evaluations=300),
     "random-widths-300": Variant(proposals="sample", evaluations=300),
 }
-METHODS: dict[str, Method] = CORE | MORE | PARTS
+METHODS: dict[str, Method] = TOP | CORE | MORE | PARTS
 
 # Comparisons of neighbours in which one part changes: (method, what changed since the one before).
 FROM_THE_PAPER = (
@@ -73,7 +99,8 @@ FROM_THE_PAPER = (
     ("bits-archive", "the whole archive as parents"),
     ("bits-surrogate", "a surrogate screens the offspring"),
     ("surrogate", "widths, filters by L1 norm"),
-    ("learned", "an order learned from four criteria and the history"),
+    ("surrogate-floor", "no group below 30 % of its filters"),
+    ("surrogate-fpgm", "filters by FPGM instead of L1"),
 )
 LEFT_OUT = (  # each against ``surrogate``
     ("surrogate-floor", "no group below 30 % of its filters"),
@@ -81,6 +108,7 @@ LEFT_OUT = (  # each against ``surrogate``
     ("surrogate-blind", "a random order instead of L1"),
     ("learned-blind", "an order learned from nothing instead of L1"),
     ("bits-surrogate", "any filters instead of L1 and widths"),
+    ("learned", "an order learned from four criteria and the history instead of L1"),
     ("surrogate-uniform", "30 uniform fractions to start from"),
     ("random-widths", "no selection at all"),
 )
@@ -111,4 +139,5 @@ def seeded(name: str) -> bool:
     """Whether its networks depend on the seed; those of the other families are the same for all
     seeds.
     """
-    return not is_family(name) or METHODS[name].order == "random"
+    method = METHODS[name]
+    return not isinstance(method, Uniform | Global) or method.order == "random"

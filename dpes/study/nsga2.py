@@ -10,7 +10,7 @@ import numpy as np
 
 from ..errors import DpesError
 from ..strategy import es, starts
-from ..strategy.space import History, Space, order_of
+from ..strategy.space import Evaluated, Space, order_of
 
 
 class RivalError(DpesError):
@@ -36,7 +36,7 @@ class NSGA2:
     def rank(self, space: Space, seed: int) -> np.ndarray | None:
         return order_of(space, self.order, seed) if self.encoding == "widths" else None
 
-    def __call__(self, space: Space, history: History, seed: int) -> np.ndarray:
+    def __call__(self, space: Space, history: Evaluated, seed: int) -> np.ndarray:
         rank = self.rank(space, seed)
         algorithm, told = self.algorithm(space, rank, seed), 0
         while True:
@@ -69,8 +69,9 @@ class NSGA2:
 
         class KeepOne(Repair):
             def _do(self, problem, X, **_):
-                return es.repair(X.astype(bool), space.groups)
+                return es.repair(X.astype(bool), space.groups, space.least)
 
+        least = np.minimum(space.least, space.sizes)
         first = starts.spread(space, seed, rank, 0, self.population)
         if rank is None:
             problem = Problem(n_var=space.n_bits, n_obj=2, xl=0, xu=1, vtype=bool)
@@ -80,7 +81,7 @@ class NSGA2:
             }
             operators |= {"sampling": first, "repair": KeepOne()}
         else:
-            problem = Problem(n_var=len(space.sizes), n_obj=2, xl=1, xu=space.sizes, vtype=int)
+            problem = Problem(n_var=len(space.sizes), n_obj=2, xl=least, xu=space.sizes, vtype=int)
             operators = {
                 "crossover": SBX(vtype=float, repair=RoundingRepair()),
                 "mutation": PM(vtype=float, repair=RoundingRepair()),

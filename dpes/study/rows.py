@@ -16,7 +16,7 @@ import numpy as np
 from ..coupling.genome import from_hex, to_hex
 from ..errors import RunError
 from ..fields import to_dict
-from ..strategy.space import History
+from ..strategy.space import Evaluated
 from .arena import Arena, Bench
 from .environment import environment
 from .methods import method
@@ -60,22 +60,28 @@ def read_row(path: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     return (entries[0], entries[1:]) if entries else ({}, [])
 
 
-def history_of(candidates: list[dict[str, Any]], bench: Bench) -> History:
+def history_of(candidates: list[dict[str, Any]], bench: Bench) -> Evaluated:
     """The candidates of a row as arrays."""
     if not candidates:
-        return History.empty(bench.layout.n_bits)
+        return Evaluated.empty(bench.layout.n_bits)
     genomes = np.array([from_hex(c["genome"], bench.layout.n_bits) for c in candidates])
-    return History(genomes, np.array([[c["error"], c["macs"] / bench.whole] for c in candidates]))
+    return Evaluated(genomes, np.array([[c["error"], c["macs"] / bench.whole] for c in candidates]))
 
 
 def known_errors(folder: Path, arena: Arena) -> dict[str, float]:
-    """Genome (hex) -> error of all candidates of this arena so far, whoever asked for them."""
+    """What is known of all candidates of this arena so far, whoever asked: ``key`` -> error."""
     known: dict[str, float] = {}
     for path in sorted(folder.glob("*.jsonl")):
         head, candidates = read_row(path)
         if head.get("arena") == to_dict(arena):
-            known |= {c["genome"]: c["error"] for c in candidates}
+            kind = head["parts"].get("fitness")
+            known |= {key(c["genome"], kind): c["error"] for c in candidates}
     return known
+
+
+def key(genome: str, kind: str | None) -> str:
+    """Name of a genome (hex) under a kind of fitness; under the tournament's own, the genome."""
+    return f"{genome} {kind}" if kind else genome
 
 
 def total(name: str) -> int:
@@ -98,7 +104,7 @@ def run_row(
     seed: int,
     known: dict[str, float],
     tick: Callable[[float], None] = lambda seconds: None,
-) -> History:
+) -> Evaluated:
     """Make one row, or what is missing of it; returns its history. tick: called with the seconds of
     each new evaluation.
 
@@ -111,30 +117,39 @@ def run_row(
         raise RunError(f"{path}: of another method or arena; delete it, or use another folder")
     write_whole(path, [stored or head, *candidates])
     one, n = method(name), 0
+    judge = judged(bench, getattr(one, "fitness", None), known, tick)
     with path.open("a") as file:
         while n < total(name):
             genomes = one(bench.space, history_of(candidates[:n], bench), seed)[: total(name) - n]
             if not len(genomes):
                 break
             for genome in genomes:
-                text = to_hex(genome)
-                if n < len(candidates):
-                    if candidates[n]["genome"] != text:
-                        raise RunError(
-                            f"{path}: candidate {n} is another here (other versions?); delete it"
-                        )
-                else:
-                    start = time.perf_counter()
-                    if text not in known:
-                        known[text] = bench.fitness(genome)
-                        tick(time.perf_counter() - start)
-                    candidates.append(
-                        {"genome": text, "error": known[text], "macs": bench.layout.macs(genome)}
-                    )
+                if n == len(candidates):
+                    candidates.append(judge(genome))
                     file.write(json.dumps(candidates[-1]) + "\n")
                     file.flush()
+                elif candidates[n]["genome"] != to_hex(genome):
+                    reason = f"candidate {n} is another one here (other versions?)"
+                    raise RunError(f"{path}: {reason}; delete the row, and it is made again")
                 n += 1
     return history_of(candidates, bench)
+
+
+def judged(
+    bench: Bench, kind: str | None, known: dict[str, float], tick: Callable[[float], None]
+) -> Callable[[np.ndarray], dict[str, Any]]:
+    """A function from a genome to its line: evaluated by this kind of fitness unless known."""
+    fitness = bench.fitness_of(kind) if kind else bench.fitness
+
+    def line(genome: np.ndarray) -> dict[str, Any]:
+        name = key(text := to_hex(genome), kind)
+        if name not in known:
+            start = time.perf_counter()
+            known[name] = fitness(genome)
+            tick(time.perf_counter() - start)
+        return {"genome": text, "error": known[name], "macs": bench.layout.macs(genome)}
+
+    return line
 
 
 def write_whole(path: Path, entries: list[dict[str, Any]]) -> None:

@@ -8,12 +8,12 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ..errors import SettingsError
 from . import arena, fidelity, rows, tuning
-from .methods import CORE, METHODS, MORE, PARTS, method, seeded
+from .methods import CORE, METHODS, MORE, PARTS, TOP, method, seeded
 
 SEARCH_SECONDS, TUNE_SECONDS = (
     1.0,
@@ -44,28 +44,32 @@ class Task:
 
 
 def plan(seeds: list[int], names: list[str] | None = None) -> list[Task]:
-    """All tasks: the main methods seed by seed, searched and fine-tuned at the tighter cut; then
-    the wider table, then the rest.
+    """All tasks: who decides the question seed by seed, searched and fine-tuned at the tighter cut;
+    then the wider table, the other cut, the single parts, and second trainings.
     """
     tight, loose = tuning.SHARES
     tasks: list[Task] = []
     for block in (seeds[:3], seeds[3:]):
-        for seed in block:
-            tasks += [Task(name, seed) for name in CORE] + [
-                Task(name, seed, tight) for name in CORE
+        for group in (TOP, CORE):
+            tasks += [
+                t for seed in block for name in group for t in of_one(name, seed, seeds, tight)
             ]
-        tasks += [Task(name, seed, loose) for seed in block for name in CORE]
-    others = [*MORE, *PARTS]
-    for seed in seeds:
-        tasks += [Task(name, seed) for name in others] + [
-            Task(name, seed, tight) for name in others
-        ]
-    tasks += [Task(name, seed, loose) for seed in seeds for name in others]
-    tasks += [
-        Task(name, seed, share, 1) for share in tuning.SHARES for seed in seeds for name in METHODS
-    ]
-    wanted = dict.fromkeys(t for t in tasks if names is None or t.name in names)
-    return [t for t in wanted if seeded(t.name) or t.seed == seeds[0]]
+        tasks += [t for seed in block for n in (*TOP, *CORE) for t in of_one(n, seed, seeds, loose)]
+    for group in (MORE, PARTS):
+        tasks += [t for seed in seeds for name in group for t in of_one(name, seed, seeds, tight)]
+    tasks += [t for seed in seeds for name in METHODS for t in of_one(name, seed, seeds, loose)]
+    second = [t for share in tuning.SHARES for t in tasks if t.share == share]
+    tasks += [replace(t, training=t.training + tuning.SECOND) for t in second]
+    return list(dict.fromkeys(t for t in tasks if names is None or t.name in names))
+
+
+def of_one(name: str, seed: int, seeds: list[int], share: float) -> list[Task]:
+    """A row and its fine-tuning. The seed of the search is that of the training, too.
+
+    A family that has no seed is trained once for each, so that all methods are paired.
+    """
+    row = seed if seeded(name) else seeds[0]
+    return [Task(name, row), Task(name, row, share, seed)]
 
 
 class Forecast:

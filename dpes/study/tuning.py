@@ -16,7 +16,7 @@ from ..coupling.genome import to_hex
 from ..disk import write_json
 from ..errors import RunError
 from ..fields import to_dict
-from ..strategy.space import History, order_of
+from ..strategy.space import Evaluated, order_of
 from . import train
 from .arena import Bench
 from .families import grown
@@ -24,13 +24,14 @@ from .methods import method
 from .rows import history_of, read_row, row_path
 
 SHARES = (0.5, 0.7)  # of the MACs, at most
+SECOND = 100  # what the seed of a second training has more than that of the first
 
 
 def tuned_path(folder: Path, name: str, seed: int, share: float, training: int) -> Path:
     return folder / "tuned" / f"{name}-s{seed}-m{round(100 * share)}-t{training}.json"
 
 
-def chosen(history: History, share: float) -> int | None:
+def chosen(history: Evaluated, share: float) -> int | None:
     """The candidate of least search error among those with at most this share of the MACs; of
     equals the lighter one; else None.
     """
@@ -41,7 +42,7 @@ def chosen(history: History, share: float) -> int | None:
 
 
 def at_equal_macs(
-    bench: Bench, history: History, name: str, seed: int, share: float
+    bench: Bench, history: Evaluated, name: str, seed: int, share: float
 ) -> np.ndarray | None:
     """The chosen genome brought up to the share of the MACs by ``grown``, so that no method is
     judged at fewer MACs than another.
