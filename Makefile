@@ -46,8 +46,8 @@ study: $(ENV) ## the runs of the profile cpu on CIFAR-10 and their rivals, two a
 bench: $(ENV) ## measure what a search costs beside its forward passes, and write the page (ARGS="build half" for some rows)
 	@$(BIN)/python benchmarks/speed.py $(ARGS)
 
-zoo: $(ENV) ## check slim versions of torchvision's classifiers against oracles (two to three hours on one core)
-	@$(BIN)/python benchmarks/zoo.py
+zoo: $(ENV) ## trace, prove and cut the classifiers of torchvision and timm that benchmarks/zoo.json lacks, two at a time
+	@$(BIN)/python benchmarks/zoo.py --workers 2
 
 lock: ## renew requirements.lock from pyproject.toml (UV_FLAGS=--upgrade moves all versions)
 	@$(BIN)/uv pip compile pyproject.toml --universal --all-extras --python-version 3.11 --fork-strategy fewest \

@@ -49,7 +49,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from torchvision import transforms
 
-from dpes import Search, slim
+from dpes import Search, slim, trace
 from dpes.coupling.cutting import cut
 from dpes.coupling.layout import Layout
 from dpes.strategy import es, workers
@@ -111,6 +111,38 @@ def build_one(name: str, rounds: int) -> list[dict]:
         measure(f"{TITLES[name]}: cut", milliseconds, "ms", at_most=15),
         measure(f"{TITLES[name]}: Torch-Pruning / cut", times, "x", at_least=30),
     ]
+
+
+def coupling(rounds: int = 3) -> list[dict]:
+    """Finding and proving what is coupled, and a whole slim network, of two networks."""
+    import torchvision
+
+    nets = {
+        "ResNet-56": (models.build("resnet56").eval(), torch.zeros(1, 3, 32, 32), 3),
+        "ResNet-50 at 224 x 224": (
+            torchvision.models.resnet50(weights=None).eval(),
+            torch.zeros(1, 3, 224, 224),
+            10,
+        ),
+    }
+    entries = []
+    for title, (model, x, limit) in nets.items():
+        layout = trace(model, x)
+        genome = genome_of(layout, 0.5, 0)
+        ways: dict[str, Callable[[int], Any]] = {
+            "trace": lambda _, m=model, x=x: trace(m, x, prove=False),
+            "prove": lambda _, m=model, x=x: trace(m, x),
+            "slim": lambda _, m=model, a=layout, g=genome: slim(m, a, g),
+            "theirs": lambda _, m=model, a=layout, g=genome: by_torch_pruning(m, a, g),
+        }
+        seconds, _ = alternate(ways, rounds)
+        times = ratios(seconds["theirs"], seconds["slim"])
+        entries += [
+            measure(f"{title}: trace without proof", seconds["trace"], "s", at_most=1),
+            measure(f"{title}: trace and proof", seconds["prove"], "s", at_most=limit),
+            measure(f"{title}: Torch-Pruning / slim", times, "x", at_least=5),
+        ]
+    return entries
 
 
 def generation(rounds: int = 3, calibration: int = 250, judged: int = 500) -> list[dict]:
@@ -315,6 +347,7 @@ def memory() -> list[dict]:
 
 
 ROWS: dict[str, Callable[[], list[dict]]] = {
+    "coupling": coupling,
     "build": build,
     "generation": generation,
     "half": half,

@@ -1,15 +1,15 @@
 """Traces, proves and cuts common classifiers of torchvision and timm, and checks each slim network against oracles.
 
-    python benchmarks/zoo.py              # all networks that zoo.json lacks; under an hour on two cores
-    python benchmarks/zoo.py resnet18     # these anew; --workers 2 for two at a time
+    python benchmarks/zoo.py                     # all networks that zoo.json lacks
+    python benchmarks/zoo.py timm/resnet10t      # these anew; --workers 2 for two at a time
+    python benchmarks/zoo.py --page              # book/zoo.md from zoo.json
 
-Random weights, small images; see ``check`` for what is demanded. The page of the book reads ``zoo.json``.
+Random weights, small images; see ``check`` for what is demanded.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import tempfile
 import time
@@ -19,13 +19,15 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from harness import filled, keep, stored
+from harness import page as page_of
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from dpes import UnsupportedModel, load, mask, repair, save, slim, trace
 from dpes.coupling.proof import randomised
 
-RESULTS = Path(__file__).parent / "zoo.json"
+PAGE = page_of("zoo")
 TORCHVISION = (
     "alexnet vgg11 vgg11_bn vgg13 vgg13_bn vgg16 vgg16_bn vgg19 vgg19_bn resnet18 resnet34 resnet50 resnet101 resnet152 "
     "resnext50_32x4d wide_resnet50_2 densenet121 densenet161 densenet169 densenet201 squeezenet1_0 squeezenet1_1 googlenet "
@@ -152,6 +154,35 @@ def check(name: str, draws: int = 3) -> dict:
     return row | {"worst": float(f"{worst:.1e}"), "failed": sorted(failed)}
 
 
+def page(rows: list[dict]) -> str:
+    """The text of book/zoo.md."""
+    table = []
+    for r in sorted(rows, key=lambda r: (r["net"].split("/")[0] != "timm", r["family"], r["net"])):
+        library, name = r["net"].split("/")
+        if "refused" in r:
+            table.append(
+                f"| {r['family']} | {name} | {library} | refused: {r['refused']} | | | | |"
+            )
+            continue
+        why = r["kept"][0] if r["kept"] and r["prunable"] < ENOUGH else ""
+        table.append(
+            f"| {r['family']} | {name} | {library} | {100 * r['prunable']:.1f} | {r['bits']:,} "
+            f"| {r['trace_seconds']:.1f} | {r['proof_seconds']:.0f} | {why} |"
+        )
+    best: dict[str, float] = {}
+    for r in rows:
+        if r["net"].startswith("timm"):
+            best[r["family"]] = max(best.get(r["family"], 0), r.get("prunable", 0))
+    enough = sum(share >= ENOUGH for share in best.values())
+    values = {"COUNT": len(rows), "FAMILIES": len(best), "ENOUGH": enough}
+    values |= {"SHARE": f"{100 * enough / max(1, len(best)):.0f}", "TABLE": "\n".join(table)}
+    values["WORST"] = f"{max(r.get('worst', 0) for r in rows):.0e}"
+    return filled("zoo", {k: str(v) for k, v in values.items()})
+
+
+ENOUGH = 0.5  # of the weights of convolutions and linear layers: what can be removed at most
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(
         description="Check the slim networks of torchvision's and timm's classifiers."
@@ -163,31 +194,24 @@ def main() -> int:
         help="such as timm/resnet10t; default: those that zoo.json lacks",
     )
     parser.add_argument("--workers", type=int, default=1, help="how many at a time")
+    parser.add_argument("--page", action="store_true", help="only write book/zoo.md from zoo.json")
     arguments = parser.parse_args()
     if unknown := set(arguments.nets) - set(NETS):
         print(
             f"zoo: unknown network {min(unknown)!r}: choose from {', '.join(NETS)}", file=sys.stderr
         )
         return 2
-    rows = {r["net"]: r for r in json.loads(RESULTS.read_text())} if RESULTS.exists() else {}
+    rows = {r["net"]: r for r in stored("zoo") or []}
+    todo = [] if arguments.page else arguments.nets or [n for n in NETS if n not in rows]
     with ProcessPoolExecutor(arguments.workers) as pool:
-        jobs = {
-            pool.submit(check, name): name
-            for name in arguments.nets or [n for n in NETS if n not in rows]
-        }
+        jobs = {pool.submit(check, name): name for name in todo}
         for job in as_completed(jobs):
             name = jobs[job]
-            try:
-                rows[name] = job.result()
-            except Exception as error:
-                rows[name] = {
-                    "net": name,
-                    "failed": [f"{type(error).__name__}: {(str(error) or '-').splitlines()[0]}"],
-                }
-            RESULTS.write_text(json.dumps([rows[n] for n in NETS if n in rows], indent=1) + "\n")
-            print(
-                name, {k: v for k, v in rows[name].items() if k not in ("net", "kept")}, flush=True
-            )
+            rows[name] = job.result()
+            keep("zoo", [rows[n] for n in NETS if n in rows])
+            shown = {k: v for k, v in rows[name].items() if k not in ("net", "kept")}
+            print(name, shown, flush=True)
+    PAGE.write_text(page([rows[n] for n in NETS if n in rows]))
     return int(any(r["failed"] for r in rows.values()))
 
 

@@ -41,8 +41,9 @@ def rescale(answer: Any) -> str:
     draw = torch.Generator().manual_seed(0)
     conv, norm = nn.Conv2d(3, 4, 3, bias=False), nn.BatchNorm2d(4).eval()
     conv.weight.normal_(0, 1, generator=draw)
-    norm.running_mean.normal_(0, 1, generator=draw)  # type: ignore[union-attr]
-    norm.running_var.uniform_(0.5, 2, generator=draw)  # type: ignore[union-attr]
+    mean, variance, _ = norm.buffers()
+    mean.normal_(0, 1, generator=draw)
+    variance.uniform_(0.5, 2, generator=draw)
     norm.bias.normal_(0, 1, generator=draw)
     x = torch.randn(4, 3, 8, 8, generator=draw)
     before, norms = norm(conv(x)), conv.weight.abs().sum((1, 2, 3))

@@ -58,8 +58,9 @@ def chain() -> tuple[nn.Conv2d, nn.BatchNorm2d, nn.Conv2d, torch.Tensor]:
             p.normal_(0, 0.3, generator=draw)
         norm.weight.uniform_(0.5, 1.5, generator=draw)
         norm.bias.uniform_(0.5, 1.5, generator=draw)  # above zero: a silenced filter would be heard
-        norm.running_mean.normal_(0, 0.3, generator=draw)  # type: ignore[union-attr]
-        norm.running_var.uniform_(0.5, 1.5, generator=draw)  # type: ignore[union-attr]
+        mean, variance, _ = norm.buffers()
+        mean.normal_(0, 0.3, generator=draw)
+        variance.uniform_(0.5, 1.5, generator=draw)
     return conv, norm, reader, torch.randn(2, 3, 8, 8, generator=draw)
 
 
@@ -167,6 +168,7 @@ def randomised(model: nn.Module) -> nn.Module:
     with torch.no_grad():
         for module in model.modules():
             if isinstance(module, nn.BatchNorm2d):
-                for t in (module.weight, module.bias, module.running_var):
-                    t.uniform_(0.5, 1.5, generator=draw)  # type: ignore[union-attr]
+                _, variance, _ = module.buffers()
+                for t in (module.weight, module.bias, variance):
+                    t.uniform_(0.5, 1.5, generator=draw)
     return model.eval()

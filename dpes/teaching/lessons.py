@@ -128,14 +128,12 @@ def recalibrate(model: nn.Module, x: Tensor) -> nn.Module:
 
 def l1(model: nn.Module, layout: dpes.Layout) -> np.ndarray:
     """float [n_bits]: the absolute weights of each filter, added up over all coupled layers."""
-    weights = dict(model.named_parameters())
+    weights = {name: p.detach() for name, p in model.named_parameters()}
     sums = [
-        torch.stack(
-            [weights[f"{name}.weight"].detach().abs().flatten(1).sum(1) for name in group.members]
-        ).sum(0)
+        torch.stack([weights[f"{name}.weight"].abs().flatten(1).sum(1) for name in group.members])
         for group in layout.groups
     ]
-    return torch.cat(sums).numpy()
+    return torch.cat([s.sum(0) for s in sums]).numpy()
 
 
 def best(layout: dpes.Layout, scores: np.ndarray, share: float | np.ndarray) -> np.ndarray:
@@ -178,7 +176,6 @@ def theme() -> None:
     import seaborn as sns
 
     sns.set_theme(style="whitegrid")
-    size: dict[Any, Any] = {"figure.figsize": (4.6, 3.2), "figure.dpi": 160}
-    plt.rcParams.update(
-        size | {"savefig.facecolor": "white", "figure.constrained_layout.use": True}
-    )
+    plt.rc("figure", figsize=(4.6, 3.2), dpi=160)
+    plt.rc("figure.constrained_layout", use=True)
+    plt.rc("savefig", facecolor="white")
