@@ -191,7 +191,6 @@ def test_layers_that_shall_be_kept_are_and_least_numbers_hold():
         trace(Net(), x, keep=[""])
 
 
-@pytest.mark.xfail(strict=True, reason="load asks for another layout")
 def test_a_network_some_of_which_was_kept_on_demand_is_saved_and_loaded(tmp_path):
     x, model = images(), shake(Net())
     layout = trace(model, x, keep=["c2"])
