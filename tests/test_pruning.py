@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+
 import numpy as np
 import pytest
 import torch
@@ -197,3 +199,30 @@ def test_mistakes(arguments, message):
             **{"settings": SEARCH} | arguments,
         )
     assert "\n" not in str(caught.value)
+
+
+class Awkward(Own):
+    """Holds what cannot be copied, and computes the weights of a layer."""
+
+    def __init__(self):
+        super().__init__()
+        self.lock = threading.Lock()
+        nn.utils.parametrizations.weight_norm(self.body[3])
+
+
+def test_a_network_that_cannot_be_copied_and_computes_its_weights_is_pruned(data):
+    model = shake(Awkward())
+    found = dpes.prune(model, data[0][:1], data=data, settings=SEARCH, progress=False)
+    assert isinstance(found.light, Awkward) and found.light.lock is model.lock
+    assert dpes.macs(found.light, data[0][:1]) < dpes.macs(model, data[0][:1])
+    assert hasattr(model.body[3], "parametrizations")
+
+
+def test_a_layout_of_ones_own_keeps_layers_and_least_widths(data):
+    model = shake(Own())
+    layout = dpes.trace(model, data[0][:1], keep=["body.0"], min_filters=5)
+    found = dpes.prune(
+        model, data[0][:1], data=data, settings=SEARCH, layout=layout, progress=False
+    )
+    for small in (found.heavy, found.knee, found.light):
+        assert small.body[0].out_channels == 8 and small.body[3].out_channels >= 5

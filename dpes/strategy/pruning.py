@@ -4,7 +4,6 @@ directories.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass, field
@@ -15,7 +14,7 @@ import numpy as np
 from torch import Tensor, nn
 
 from ..coupling import cost as costs
-from ..coupling.cutting import cut, slim
+from ..coupling.cutting import clone, cut, slim
 from ..coupling.layout import Layout
 from ..coupling.tracing import trace
 from ..disk import locked
@@ -60,6 +59,7 @@ def prune(
     calibration: Batches | None = None,
     cost: str | Callable[[nn.Module], float] | None = None,
     settings: Search | None = None,
+    layout: Layout | None = None,
     seed: int = 0,
     folder: str | Path | None = None,
     progress: bool = True,
@@ -85,6 +85,8 @@ def prune(
     cost
         ``macs``, ``params``, ``activations``, ``latency`` (milliseconds of ``example``, measured)
         or a function of the slim network; that of ``settings`` if not given.
+    layout
+        What ``dpes.trace`` found in the model, for its options: layers to keep, least widths.
     folder
         Keeps state and history there after each candidate; the same call continues from it.
 
@@ -92,7 +94,8 @@ def prune(
     """
     settings = settings or Search()
     check_arguments(settings, evaluate, data)
-    layout, original = trace(model, example), copy.deepcopy(model).eval()
+    layout = layout or trace(model, example)
+    original = slim(model, layout, np.ones(layout.n_bits, dtype=bool)).eval()
     inputs = calibration_inputs(model, settings, data if calibration is None else calibration)
     fitness = Fitness(original, layout, evaluate or Judge(data, settings), inputs)
     objective = cost or settings.cost
@@ -121,7 +124,7 @@ class Fitness:
     inputs: Iterable[Tensor] | None  # that re-estimate batch norm, if anything does
 
     def __post_init__(self) -> None:
-        self.scratch = copy.deepcopy(self.model)
+        self.scratch = clone(self.model)
 
     def errors(self, genomes: Iterable[np.ndarray]) -> Iterator[float]:
         return workers.serial(self.error, genomes)

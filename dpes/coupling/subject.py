@@ -1,0 +1,152 @@
+"""The subject of a proof: a clone with random weights, and what is wrong with a cut of it."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from .cutting import clone, cut, mask
+from .layout import Layout
+from .operations import leaves
+from .proposing import UnsupportedModel
+from .watching import evaluating
+
+TOLERANCE = {torch.float64: 1e-6, torch.float32: 1e-3}  # of the largest output
+
+
+@dataclass
+class Subject:
+    """A clone with random weights, and inputs for it."""
+
+    model: nn.Module
+    x: Tensor
+    trains: bool  # whether the unpruned network runs in training mode
+
+    @classmethod
+    def of(cls, model: nn.Module, example: Tensor) -> Subject:
+        """In float64 if the network runs in it, else in its own precision."""
+        problem = "its outputs are not finite"
+        for dtype in (torch.float64, None):
+            twin, x = randomised(model, dtype), example
+            if x.is_floating_point():
+                generator = torch.Generator().manual_seed(0)
+                x = torch.randn(x.shape, generator=generator).to(x.device, dtype or x.dtype)
+            try:
+                calm(twin, x)
+                with evaluating(twin):
+                    out = list(leaves(twin(x)))
+                if all(t.isfinite().all() for t in out):
+                    return cls(twin, x, trains(twin, x))
+            except Exception as error:
+                problem = first_line(error)
+        raise UnsupportedModel(
+            f"{type(model).__name__}: cannot be proved, {problem} with random weights; "
+            "prove=False skips the proof"
+        )
+
+    def fault(self, layout: Layout, training: bool, genome: np.ndarray) -> str:
+        """Why a genome is cut wrongly, or nothing."""
+        small = cut(clone(self.model), self.model, layout, genome)
+        try:
+            with evaluating(small), FlopCounterMode(display=False) as counter:
+                out = list(leaves(small(self.x)))
+            if training and self.trains and not trains(small, self.x):
+                return "without it the network does not train"
+        except Exception as error:
+            return f"the rest does not run without it ({first_line(error)})"
+        wanted = list(leaves(mask(self.model, layout, genome)(self.x)))
+        for a, b in zip(out, wanted, strict=True):
+            limit = TOLERANCE.get(b.dtype, 1e-2) * float(b.abs().max()) if b.numel() else 0
+            if a.shape != b.shape or not (a - b).abs().max() <= limit:
+                return "without it the rest computes something else"
+        if counter.get_total_flops() != 2 * len(self.x) * layout.macs(genome):
+            return "without it the MACs are not those in closed form"
+        return ""
+
+
+@torch.no_grad()
+def calm(model: nn.Module, x: Tensor) -> None:
+    """Gives norms the statistics of a batch, so that signals are neither large nor small.
+
+    A softmax or a sigmoid that is saturated would hide that a width which is written into the code
+    scales what goes in.
+    """
+    if x.is_floating_point():
+        generator = torch.Generator().manual_seed(1)
+        shape = (4, *x.shape[1:])
+        x = torch.randn(shape, generator=generator, dtype=x.dtype).to(x.device)
+    norms: list[Any] = [m for m in model.modules() if getattr(m, "running_var", None) is not None]
+    momenta = [norm.momentum for norm in norms]
+    try:
+        for norm in norms:
+            norm.train()
+            norm.momentum = 1.0
+        model(x)
+    except (
+        Exception
+    ):  # takes other batches only, or maps of one pixel: then its statistics stay random
+        pass
+    finally:
+        model.eval()
+        for norm, momentum in zip(norms, momenta, strict=True):
+            norm.momentum = momentum
+
+
+def first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+def trains(model: nn.Module, x: Tensor) -> bool:
+    """Whether a batch of two passes forward and backward in training mode."""
+    x = torch.cat([x, x])
+    state = {k: v.clone() for k, v in model.state_dict().items()}
+    try:
+        out = [t for t in leaves(model.train()(x)) if t.requires_grad]
+        torch.autograd.grad(
+            torch.stack([t.sum() for t in out]).sum(),
+            [p for p in model.parameters() if p.requires_grad],
+            allow_unused=True,
+        )
+    except Exception:
+        return False
+    finally:
+        model.eval()
+        with torch.no_grad():
+            for key, value in model.state_dict().items():
+                value.copy_(state[key])
+    return True
+
+
+def randomised(model: nn.Module, dtype: torch.dtype | None) -> nn.Module:
+    """A clone with random weights, of the size that keeps signals alive; other buffers than
+    statistics stay as they are."""
+    twin, generator, new = clone(model), torch.Generator().manual_seed(0), {}
+    for module in twin.modules():
+        for table in (module._parameters, module._buffers):
+            for name, tensor in table.items():
+                if tensor is None or id(tensor) in new:
+                    continue
+                value = tensor.detach().clone()
+                if value.is_floating_point():
+                    drawn = torch.rand(value.shape, generator=generator, dtype=torch.float64)
+                    if table is module._parameters and value.ndim > 1:
+                        drawn = (2 * drawn - 1) * math.sqrt(6 / max(1, value[0].numel()))
+                    elif name == "running_var" or table is module._parameters:
+                        drawn = drawn + 0.5
+                    if table is module._parameters or name in ("running_mean", "running_var"):
+                        value = drawn.to(value.device, value.dtype)
+                    value = value.to(dtype) if dtype else value
+                new[id(tensor)] = (
+                    nn.Parameter(value, tensor.requires_grad)
+                    if isinstance(tensor, nn.Parameter)
+                    else value
+                )
+            for name, tensor in table.items():
+                table[name] = None if tensor is None else new[id(tensor)]
+    return twin.eval()
