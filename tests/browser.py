@@ -77,9 +77,9 @@ class Browser:
         """Keep what an event says of errors, requests and loading."""
         method, data = message.get("method"), message.get("params", {})
         if method == "Runtime.exceptionThrown":
-            self.console.append(
-                data["exceptionDetails"].get("exception", {}).get("description", "")
-            )
+            told = data["exceptionDetails"]
+            description = told.get("exception", {}).get("description", "")
+            self.console.append(f"{told['text']} {description} {told.get('url', '')}")
         elif method == "Runtime.consoleAPICalled" and data["type"] in ("error", "assert"):
             self.console.append(" ".join(str(a.get("value")) for a in data["args"]))
         elif method == "Log.entryAdded" and data["entry"]["level"] == "error":

@@ -26,7 +26,7 @@ ORDER = [  # of all files; models/ is one
     *("study.budgets", "study.rivals", "study.exporting", "study.criteria", "study.families"),
     *("study.nsga2", "study.methods", "study.arena", "study.rows", "study.tuning", "study.fidelity"),
     *("study.tournament", "study.__init__"),
-    *("report.tables", "report.verdicts", "report.figures", "report.judgement", "report.arena"),
+    *("report.judgement", "report.tables", "report.verdicts", "report.figures", "report.arena"),
     *("report.contest", "report.__init__"),
     *("teaching.exercises", "teaching.lessons", "teaching.explore"),
     *("teaching.checks_cut", "teaching.checks_coupled", "teaching.checks_choose"),

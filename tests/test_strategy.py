@@ -106,8 +106,10 @@ def layout_like(monkeypatch):
         def macs(self, genome: np.ndarray) -> float:
             return float(SPACE.cost(genome[None])[0])
 
-    for name in cost.COSTS:
-        monkeypatch.setitem(cost.COSTS, name, Like.macs)
+        def params(self, genome: np.ndarray) -> int:
+            return 0
+
+    monkeypatch.setitem(cost.COSTS, "macs", Like.macs)
     return Like()
 
 

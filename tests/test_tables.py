@@ -172,6 +172,31 @@ def test_networks_are_compared_image_by_image_where_that_was_counted(rivals):
     assert "images: wrong, knee right" in html and ">110<" in html and "nan" not in html
 
 
+@pytest.mark.parametrize(
+    "counts, verdict",
+    [
+        ([(0, 11), (0, 11), (1, 9)], "worse than uniform L1, random mask 1, random mask 2"),
+        ([(11, 0), (12, 1), (9, 9)], "better than uniform L1, random mask 1; not told apart from"),
+        ([(5, 1), (1, 1), (0, 0)], "not told apart from uniform L1, random mask 1, random mask 2"),
+    ],
+)
+def test_the_knee_is_better_worse_or_not_told_apart_from_each_rival(rivals, counts, verdict):
+    alone, knees = zip(*counts, strict=True)
+    apart = [0, *((a - b) / 300 for a, b in counts)]
+    paired = rivals.assign(wrong_alone=[np.nan, *alone], knee_wrong_alone=[np.nan, *knees])
+    paired["error"] = 0.1 + np.array(apart)
+    assert f"the knee is **{verdict}" in verdicts.against_chance(paired, 300)
+    # 11 : 0 by chance: once in 1,024 cases
+    assert verdicts.mcnemar(11, 0) == pytest.approx(2 / 2**11) and verdicts.mcnemar(0, 0) == 1
+
+
+def test_a_cheaper_network_that_errs_less_is_said(finished):
+    errors = dict(zip(("heavy", "knee", "light"), (0.1, 0.2, 0.15), strict=True))
+    result = finished.result | {r: finished.result[r] | {"error": e} for r, e in errors.items()}
+    text = verdicts.inversion(dataclasses.replace(finished, result=result))
+    assert text.startswith("Here boundary light errs less than knee") and text.count("Here") == 1
+
+
 def test_a_second_training_tells_what_one_is_worth(rivals):
     again = rivals.assign(error=rivals.error + [0, 0.003, 0, -0.001])[:4]
     errors = tables.trained_twice(rivals, again)
@@ -320,7 +345,7 @@ def test_tables_look_alike_and_their_numbers_stand_under_each_other():
 
 
 def test_reported_numbers_stand_beside_ours(finished, tmp_path, monkeypatch):
-    assert tables.table(finished).loc["reported in the paper (%)"].isna().all()
+    assert "reported in the paper (%)" not in tables.table(finished).index
     monkeypatch.setenv("DPES_DATA", str(tmp_path))
     header = "family,model,dataset,solution,error_percent,flops_reduction_percent,source"
     (tmp_path / "reported.csv").write_text(

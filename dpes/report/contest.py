@@ -75,10 +75,11 @@ def sentence(tests: pd.DataFrame, ours: str, share: float, named: Sequence[str] 
         for row in table[::-1].itertuples()
         if row.method == nearest or row.method in named
     ]
-    better = sum(d.excludes_zero and d.value < 0 for d in table.difference)
-    worse = sum(d.excludes_zero and d.value > 0 for d in table.difference)
-    text += f": {'; '.join(gains)}. It beats {better} of {len(table)} rivals beyond doubt"
-    return text + (f" and loses to {worse}." if worse else ", and loses to none.")
+    decided = table[table.p_holm < 1 - judgement.LEVEL]
+    better = sum(d.value < 0 for d in decided.difference)
+    worse = len(decided) - better
+    text += f": {'; '.join(gains)}. Corrected for so many comparisons, it beats {better} of "
+    return text + f"{len(table)} rivals and loses to {worse}."
 
 
 def forest(table: pd.DataFrame, ours: str, ax, title: str = "") -> str:
@@ -88,7 +89,8 @@ def forest(table: pd.DataFrame, ours: str, ax, title: str = "") -> str:
     rows = list(table.itertuples())[::-1]
     for y, row in enumerate(rows):
         d = row.difference
-        colour = "#888888" if not d.excludes_zero else "#1b7837" if d.value < 0 else "#762a83"
+        decided = row.p_holm < 1 - judgement.LEVEL
+        colour = "#888888" if not decided else "#1b7837" if d.value < 0 else "#762a83"
         ax.plot([100 * d.low, 100 * d.high], [y, y], color=colour, lw=2)
         ax.plot(100 * d.value, y, "o", color=colour)
     ax.axvline(0, color="black", lw=0.8)

@@ -107,7 +107,9 @@ def table(run: Run) -> pd.DataFrame:
     rows.insert(4, "MACs (M)", frame.macs / 1e6)
     rows.insert(6, "parameters", frame.params.astype(float))
     rows.loc[LABELS["baseline"], "fine-tuned (%)"] = np.nan  # it is not fine-tuned
-    rows["reported in the paper (%)"] = reported(run.settings.model, run.settings.dataset)
+    told = reported(run.settings.model, run.settings.dataset)
+    if told.notna().any():
+        rows["reported in the paper (%)"] = told
     rows.index.name = None
     return rows.rename_axis(columns=None).T
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import pandas as pd
+from scipy import stats
 
 from ..study.finished import Run
 from ..study.settings import Training, differences
-from .tables import LABELS, method, titles
+from . import judgement
+from .tables import LABELS, label, method, titles
 
 
 def in_short(runs: list[Run], rivals: list[pd.DataFrame | None]) -> str:
@@ -69,8 +71,49 @@ def against_chance(rivals: pd.DataFrame, test_images: int) -> str:
     counted = "compared image by image" if paired else "as if each had images of its own"
     return (
         f"{text}. On {test_images:,} images two such networks that err alike differ by up to "
-        f"{noise:.1f} points (two standard errors, {counted}). {randomisation_test(knee, chance)}"
+        f"{noise:.1f} points (two standard errors, {counted}). "
+        f"{image_by_image(rivals)} {randomisation_test(knee, chance)}".replace(".  ", ". ")
     )
+
+
+def image_by_image(rivals: pd.DataFrame) -> str:
+    """Which rivals the knee is better than, which it is worse than, and which are undecided.
+
+    By the images that only one of the two gets wrong: the exact test of McNemar (1947), corrected
+    for the number of rivals by Holm's. Empty where these images were not counted.
+    """
+    frame = rivals[rivals.solution != "knee"].set_index("solution")
+    if "wrong_alone" not in frame or frame.wrong_alone.isna().all():
+        return ""
+    frame = frame[frame.wrong_alone.notna()].astype({"wrong_alone": int, "knee_wrong_alone": int})
+    alone = {name: (row.wrong_alone, row.knee_wrong_alone) for name, row in frame.iterrows()}
+    p = judgement.holm({name: mcnemar(*counts) for name, counts in alone.items()})
+    groups: dict[str, list[str]] = {"better than": [], "worse than": [], "not told apart from": []}
+    for name, (theirs, knees) in alone.items():
+        told = "better than" if theirs > knees else "worse than"
+        groups[told if p[name] <= 0.05 else "not told apart from"].append(label(name))
+    parts = [f"{verdict} {', '.join(names)}" for verdict, names in groups.items() if names]
+    return (
+        f"Image by image the knee is **{'; '.join(parts)}** (exact McNemar tests, "
+        f"Holm's correction for {len(p)} rivals, 5 %)."
+    )
+
+
+def mcnemar(a: int, b: int) -> float:
+    """p value of a : b images that only one of two networks gets wrong, if both err alike."""
+    return float(stats.binomtest(a, a + b).pvalue) if a + b else 1.0
+
+
+def inversion(run: Run) -> str:
+    """A sentence where a cheaper solution errs less than a dearer one after fine-tuning."""
+    pairs = (("heavy", "knee"), ("knee", "light"))
+    found = [(a, b) for a, b in pairs if run.result[b]["error"] < run.result[a]["error"]]
+    sentences = [
+        f"Here {LABELS[cheap]} errs less than {LABELS[dear]}, which has more MACs: fine-tuning has "
+        "turned their order around, so the dearer one is not worth having."
+        for dear, cheap in found
+    ]
+    return " ".join(sentences)
 
 
 def randomisation_test(knee: float, chance: pd.Series) -> str:

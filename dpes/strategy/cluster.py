@@ -120,9 +120,8 @@ def explained(scheduler: str) -> Iterator[None]:
             "this command again"
         ) from None
     except (CancelledError, OSError):
-        raise ClusterError(
-            f"scheduler {scheduler!r}: lost; start it, then this command again"
-        ) from None
+        cure = "start it, then this command again"
+        raise ClusterError(f"scheduler {scheduler!r}: lost; {cure}") from None
     except Exception as error:  # a worker's own, such as a missing module
         raise ClusterError(
             f"a worker cannot evaluate ({first_line(error)}); start it in the environment of this "
@@ -132,47 +131,29 @@ def explained(scheduler: str) -> Iterator[None]:
 
 @contextmanager
 def dask(build: Build, arguments: tuple, scheduler: str) -> Iterator[Evaluate]:
-    """A function like ``workers.serial`` that computes on the workers of a scheduler, to the bits
-    of one thread in series.
+    """A function like ``workers.serial`` that computes on the workers of a scheduler, alike.
 
-    scheduler: see ``FORMS``. Each worker, also one that joins later, calls ``build(*arguments)``
-    once for the function that it computes with. The candidates of a worker that dies go to others;
-    one under which workers die even when it is alone counts as failed.
+    Each worker, also one that joins later, calls ``build(*arguments)`` once for the function that
+    it computes with. The candidates of a worker that dies go to others; one under which workers die
+    even when it is alone counts as failed. scheduler: see ``FORMS``.
     Raises ``ClusterError``: no scheduler, no worker for ``PATIENCE`` seconds, a worker that cannot
     start or has other versions.
     """
     with connect(scheduler) as client:
-        from distributed import KilledWorker, wait
-
-        def outcome(*futures: Any) -> Outcome | None:
-            """That of the last genome once all have ended; None if worker after worker died under
-            it.
-            """
-            with explained(scheduler):
-                while True:
-                    try:
-                        wait(futures, timeout=PATIENCE)
-                        break
-                    except TimeoutError:
-                        if not client.nthreads():
-                            raise
-                try:
-                    return futures[-1].result()
-                except KilledWorker:
-                    return None
+        name = f"{MARK}{client.id}"
 
         def errors(genomes: Iterable[np.ndarray]) -> Iterator[float]:
             waiting = list(genomes)
             futures = [client.submit(_evaluate, name, genome, pure=False) for genome in waiting]
             for genome, future in zip(waiting, futures, strict=True):
-                found = outcome(future)
-                # perhaps by another candidate on the same workers: once more, alone
-                if found is None:
-                    outcome(*futures)
-                    found = outcome(client.submit(_evaluate, name, genome, pure=False))
+                with explained(scheduler):
+                    found = _outcome(client, future)
+                    if found is None:  # perhaps by another one on the same workers: again, alone
+                        _outcome(client, *futures)
+                        again = client.submit(_evaluate, name, genome, pure=False)
+                        found = _outcome(client, again)
                 yield settled(found)
 
-        name = f"{MARK}{client.id}"
         try:
             with explained(scheduler):
                 _equip(client, name, _pack(build, arguments))
@@ -180,6 +161,23 @@ def dask(build: Build, arguments: tuple, scheduler: str) -> Iterator[Evaluate]:
         finally:
             with suppress(Exception):  # a scheduler that is lost has forgotten it already
                 client.unregister_worker_plugin(name)
+
+
+def _outcome(client: Any, *futures: Any) -> Outcome | None:
+    """That of the last genome once all have ended; None if worker after worker died under it."""
+    from distributed import KilledWorker, wait
+
+    while True:
+        try:
+            wait(futures, timeout=PATIENCE)
+            break
+        except TimeoutError:
+            if not client.nthreads():
+                raise
+    try:
+        return futures[-1].result()
+    except KilledWorker:
+        return None
 
 
 def _pack(build: Build, arguments: tuple) -> bytes:

@@ -20,6 +20,7 @@ from .history import Candidate, History
 from .settings import Search
 
 Evaluate = Callable[[Iterable[np.ndarray]], Iterator[float]]  # genomes -> their errors, in order
+Objectives = tuple[float, float]  # error and cost
 
 
 @dataclass(frozen=True)
@@ -44,73 +45,55 @@ def search(
     checkpoint: Callable[[es.State], None] = lambda state: None,
     progress: bool = False,
 ) -> es.State:
-    """Search to the last generation; returns the last state, whose parents are the three solutions.
+    """Search to the last generation; the parents of the state returned are the three solutions.
 
-    Parameters
-    ----------
-    history
-        Candidates that are known are not evaluated again, so a genome that returns, or a search
-        that is continued, costs nothing.
-    state
-        Where to continue; from the unpruned network if not given.
-    checkpoint
-        Called with the state after each generation.
-
-    Source: paper, authors' later code; see ``es``.
+    history: what it knows is not evaluated again, so a genome that returns, or a search that is
+    continued, costs nothing. state: where to continue. checkpoint: called with the state after each
+    generation. Source: paper, authors' later code; see ``es``.
     """
     layout, settings = task.layout, task.settings
-    with tqdm(
-        total=settings.generations, disable=not progress, unit="generation", desc="search"
-    ) as bar:
+    total = 1 + settings.population * settings.generations
+    with tqdm(total=total, disable=not progress, unit="net", desc="search") as bar:
         if state is None:
             unpruned = np.ones((1, layout.n_bits), dtype=bool)
-            state = es.start(evaluated(task, history, unpruned, [""], 0)[0], layout.n_bits)
+            (first,) = counted(bar, evaluated(task, history, unpruned, [""], 0))
+            state = es.start(first, layout.n_bits)
             checkpoint(state)
-        bar.update(state.generation)
+        bar.update(1 + settings.population * state.generation - bar.n)
         while state.generation < settings.generations:
-            # a stream of its own for each generation: a continued search draws what an
-            # uninterrupted one draws
+            # a stream of its own for each generation: a search that is continued draws alike
             rng = np.random.default_rng([task.seed, state.generation])
-            genomes, parent_of = es.ask(
-                state, rng, settings, layout.group_of_bit, task.rank, layout.least
-            )
-            F = evaluated(
-                task, history, genomes, [es.ROLES[p] for p in parent_of], state.generation + 1
-            )
-            state = es.tell(state, genomes, F, settings)
+            groups, least = layout.group_of_bit, layout.least
+            genomes, parent_of = es.ask(state, rng, settings, groups, task.rank, least)
+            roles = [es.ROLES[p] for p in parent_of]
+            rows = evaluated(task, history, genomes, roles, state.generation + 1)
+            state = es.tell(state, genomes, np.array(list(counted(bar, rows))), settings)
             checkpoint(state)
-            bar.update()
             bar.set_postfix_str(in_short(state))
     return state
 
 
+def counted(bar: tqdm, rows: Iterable[Objectives]) -> Iterator[Objectives]:
+    for row in rows:
+        yield row
+        bar.update()
+
+
 def evaluated(
     task: Task, history: History, genomes: np.ndarray, parents: list[str], generation: int
-) -> np.ndarray:
-    """The objectives of a generation, [n, 2]; each candidate is written down as soon as its error
-    is known.
-    """
-    F, errors = np.empty((len(genomes), 2)), task.evaluate(history.new(genomes))
+) -> Iterator[Objectives]:
+    """The objectives of a generation; each candidate is written down once they are known."""
+    errors, closed_form = task.evaluate(history.new(genomes)), cost.COSTS[task.settings.cost]
     for index, (genome, parent) in enumerate(zip(genomes, parents, strict=True)):
-        start = time.perf_counter()
-        if twin := history.known.get(to_hex(genome)):
+        start, text = time.perf_counter(), to_hex(genome)
+        if twin := history.known.get(text):
             error, measured = twin.error, twin.cost
         else:
             error, measured = next(errors), task.measure(genome) if task.measure else None
-        costs = {name: one(task.layout, genome) for name, one in cost.COSTS.items()}
-        candidate = Candidate(
-            generation,
-            index,
-            parent,
-            to_hex(genome),
-            error,
-            costs["macs"],
-            costs["params"],
-            measured,
-        )
+        sizes = task.layout.macs(genome), task.layout.params(genome)
+        candidate = Candidate(generation, index, parent, text, error, *sizes, measured)
         history.add(candidate, time.perf_counter() - start)
-        F[index] = error, costs[task.settings.cost] if measured is None else measured
-    return F
+        yield error, closed_form(task.layout, genome) if measured is None else measured
 
 
 def rank_for(settings: Search, model: nn.Module, layout: Layout) -> np.ndarray | None:

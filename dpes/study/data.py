@@ -71,19 +71,14 @@ class Dataset:
         return len(self.classes)
 
     def to(self, device: str | torch.device) -> Dataset:
-        return replace(
-            self,
-            train=self.train.to(device),
-            search=self.search.to(device),
-            test=self.test.to(device),
-        )
+        splits = {name: getattr(self, name).to(device) for name in ("train", "search", "test")}
+        return replace(self, **splits)
 
 
 def load(
     name: str, device: str | torch.device = "cpu", folder: str | Path | None = None
 ) -> Dataset:
-    """The data set ``name`` on ``device``, from ``folder`` or else from one of ``folders()``;
-    downloaded when it is in none of them.
+    """A data set, from ``folder`` or else one of ``folders()``; downloaded when in none of them.
 
     Raises ``DataError`` for an unknown name, and for files that are damaged or cannot be had.
     """
@@ -109,8 +104,7 @@ def folders(folder: str | Path | None = None) -> list[Path]:
 
 
 def digits(places: list[Path]) -> Dataset:
-    """scikit-learn's 1,797 handwritten digits of 8x8 pixels in 17 grey levels, enlarged bilinearly:
-    1,197 / 300 / 300 images.
+    """scikit-learn's handwritten digits of 8x8 pixels, enlarged: 1,197 / 300 / 300 images.
 
     They come inside scikit-learn, so nothing is downloaded. A mirrored digit is no digit: no flips.
     """
@@ -119,11 +113,8 @@ def digits(places: list[Path]) -> Dataset:
 
     raw = load_digits()
     small = torch.from_numpy(raw.images).float().unsqueeze(1) * (255 / 16)
-    x = (
-        F.interpolate(small, size=(32, 32), mode="bilinear", align_corners=False)
-        .round()
-        .to(torch.uint8)
-    )
+    large = F.interpolate(small, size=(32, 32), mode="bilinear", align_corners=False)
+    x = large.round().to(torch.uint8)
     order = torch.from_numpy(np.random.default_rng(0).permutation(len(x)))
     everything = Split(x[order], torch.from_numpy(raw.target).long()[order])
     train, rest = cut(everything, 1197)
@@ -132,30 +123,16 @@ def digits(places: list[Path]) -> Dataset:
 
 
 # Labels in the order of the data set's own README (zalandoresearch/fashion-mnist).
-FASHION = (
-    "T-shirt/top",
-    "Trouser",
-    "Pullover",
-    "Dress",
-    "Coat",
-    "Sandal",
-    "Shirt",
-    "Sneaker",
-    "Bag",
-    "Ankle boot",
+FASHION = tuple(
+    "T-shirt/top,Trouser,Pullover,Dress,Coat,Sandal,Shirt,Sneaker,Bag,Ankle boot".split(",")
 )
 DEBIAN = Path("/usr/share/datasets/fashion-mnist")  # of the Debian package dataset-fashion-mnist
 
 
 def fashion_mnist(places: list[Path]) -> Dataset:
-    """Fashion-MNIST (Xiao et al. 2017), 28x28 grey pixels in a black frame of two: 55,000 / 5,000 /
-    10,000 images.
-    """
-    names = [
-        f"{part}-{kind}-ubyte"
-        for part in ("train", "t10k")
-        for kind in ("images-idx3", "labels-idx1")
-    ]
+    """Fashion-MNIST (Xiao et al. 2017) in a black frame: 55,000 / 5,000 / 10,000 images."""
+    kinds = ("images-idx3", "labels-idx1")
+    names = [f"{part}-{kind}-ubyte" for part in ("train", "t10k") for kind in kinds]
     homes = [*(p / "FashionMNIST" / "raw" for p in places), DEBIAN]
     home = next((h for h in homes if any(idx_file(h, names[0]))), None)
     if home is None:
@@ -165,12 +142,10 @@ def fashion_mnist(places: list[Path]) -> Dataset:
         download("fashion-mnist", homes, lambda: FashionMNIST(places[0], download=True))
         home = homes[0]
     arrays = [torch.from_numpy(read_idx(home, name)) for name in names]
-    splits = [
-        Split(F.pad(x, (2, 2, 2, 2)).unsqueeze(1), y.long()) for x, y in (arrays[:2], arrays[2:])
-    ]
-    return Dataset(
-        "fashion-mnist", *train_and_search(splits[0]), splits[1], (0.219,), (0.332,), True, FASHION
-    )
+    pairs = arrays[:2], arrays[2:]
+    whole, test = (Split(F.pad(x, (2, 2, 2, 2)).unsqueeze(1), y.long()) for x, y in pairs)
+    splits = *train_and_search(whole), test
+    return Dataset("fashion-mnist", *splits, (0.219,), (0.332,), True, FASHION)
 
 
 def idx_file(home: Path, name: str) -> list[Path]:
@@ -179,32 +154,23 @@ def idx_file(home: Path, name: str) -> list[Path]:
 
 
 def read_idx(home: Path, name: str) -> np.ndarray:
-    """An IDX file of bytes: two zero bytes, type 8, the number of dimensions, their big-endian
-    sizes, the values.
-    """
+    """An IDX file: two zero bytes, type 8, the number of dimensions, their sizes, the bytes."""
     files = idx_file(home, name)
     if not files:
-        raise DataError(
-            f"{home / name} is missing: delete the folder {home} and start again to download it"
-        )
+        cure = f"delete the folder {home} and start again to download it"
+        raise DataError(f"{home / name} is missing: {cure}")
     try:
-        raw = (
-            gzip.decompress(files[0].read_bytes())
-            if files[0].suffix == ".gz"
-            else files[0].read_bytes()
-        )
+        raw = files[0].read_bytes()
+        raw = gzip.decompress(raw) if files[0].suffix == ".gz" else raw
         shape = np.frombuffer(raw, ">i4", raw[3], 4)
         return np.frombuffer(bytearray(raw), np.uint8, offset=4 + 4 * raw[3]).reshape(shape)
     except (OSError, EOFError, ValueError, IndexError) as error:
-        raise DataError(
-            f"{files[0]} is damaged ({error}): delete it and start again to download it"
-        ) from error
+        cure = "delete it and start again to download it"
+        raise DataError(f"{files[0]} is damaged ({error}): {cure}") from error
 
 
 def cifar(name: str, places: list[Path]) -> Dataset:
-    """CIFAR-10 or CIFAR-100 (Krizhevsky 2009), 32x32 colour pixels: 45,000 / 5,000 / 10,000 images;
-    MD5 sums verified by torchvision.
-    """
+    """CIFAR-10 or CIFAR-100 (Krizhevsky 2009), checked by MD5: 45,000 / 5,000 / 10,000 images."""
     require("torchvision", extra="study")
     from torchvision import datasets
 
@@ -217,27 +183,17 @@ def cifar(name: str, places: list[Path]) -> Dataset:
         parts = [cls(home, train=train, download=False) for train in (True, False)]
     except RuntimeError as error:
         raise DataError(first_damaged(cls, home)) from error
-    train, test = (
-        Split(torch.from_numpy(p.data).permute(0, 3, 1, 2).contiguous(), torch.tensor(p.targets))
-        for p in parts
-    )
+    images = (torch.from_numpy(p.data).permute(0, 3, 1, 2).contiguous() for p in parts)
+    whole, test = (Split(x, torch.tensor(p.targets)) for x, p in zip(images, parts, strict=True))
+    splits = *train_and_search(whole), test
     # The means and deviations of ImageNet, not of CIFAR: the published weights were trained with
     # them, and to a network that is trained from scratch any fixed scale near these will do.
-    return Dataset(
-        name,
-        *train_and_search(train),
-        test,
-        (0.485, 0.456, 0.406),
-        (0.229, 0.224, 0.225),
-        True,
-        tuple(parts[0].classes),
-    )
+    mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+    return Dataset(name, *splits, mean, std, True, tuple(parts[0].classes))
 
 
 def first_damaged(cls: Any, home: Path) -> str:
-    """The error message for the first file of a CIFAR folder that is missing or has another MD5
-    sum.
-    """
+    """The message for the first file of a CIFAR folder that is missing or has another MD5."""
     from torchvision.datasets.utils import check_integrity
 
     base = home / cls.base_folder
@@ -254,9 +210,9 @@ def download(name: str, homes: list[Path], fetch: Callable[[], object]) -> None:
         fetch()
     except (OSError, RuntimeError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise DataError(
-            f"{name} could not be downloaded ({reason}): expected in {' or '.join(map(str, homes))}"
-        ) from error
+        places = " or ".join(map(str, homes))
+        message = f"{name} could not be downloaded ({reason}): expected in {places}"
+        raise DataError(message) from error
 
 
 DATASETS: dict[str, Callable[[list[Path]], Dataset]] = {
@@ -281,20 +237,15 @@ def train_and_search(split: Split) -> tuple[Split, Split]:
 
 
 def normalise(x: Tensor, dataset: Dataset, dtype: torch.dtype = torch.float32) -> Tensor:
-    """Pixels 0..255 [n, channels, 32, 32] to mean 0 and deviation 1 a channel, channels-last in
-    memory.
-    """
-    mean, std = (
-        torch.tensor(v, dtype=torch.float32, device=x.device).view(1, -1, 1, 1)
-        for v in (dataset.mean, dataset.std)
-    )
+    """Pixels 0..255 to mean 0 and deviation 1 a channel, channels-last in memory."""
+    scales = torch.tensor((dataset.mean, dataset.std), dtype=torch.float32, device=x.device)
+    mean, std = scales.view(2, 1, -1, 1, 1)
     y = x.to(torch.float32, memory_format=torch.channels_last)
     return y.sub_(255 * mean).div_(255 * std).to(dtype)
 
 
 def augment(x: Tensor, generator: torch.Generator, flip: bool = True, pad: int = 4) -> Tensor:
-    """Each image shifted by up to ``pad`` pixels each way into black, and mirrored with probability
-    1/2 if ``flip``.
+    """Each image shifted by up to ``pad`` pixels into black, and every second one mirrored.
 
     x: uint8 [n, c, h, w], any device; the draws are made on the generator's device. The usual
     augmentation of CIFAR (He et al. 2016, section 4.2).
@@ -317,8 +268,7 @@ def batches(
     generator: torch.Generator | None = None,
     limit: int | None = None,
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yields (x uint8, y) in the split's order, or shuffled when a generator is given; the last
-    batch may be smaller.
+    """Yields (x uint8, y) in the split's order, or shuffled when a generator is given.
 
     limit: at most so many images; the first ones, or a random choice when shuffled.
     """
@@ -327,8 +277,6 @@ def batches(
         for i in range(0, n, batch_size):
             yield split.x[i : min(i + batch_size, n)], split.y[i : min(i + batch_size, n)]
         return
-    order = torch.randperm(len(split), generator=generator, device=generator.device)[:n].to(
-        split.y.device
-    )
-    for chosen in order.split(batch_size):
+    order = torch.randperm(len(split), generator=generator, device=generator.device)[:n]
+    for chosen in order.to(split.y.device).split(batch_size):
         yield split.x[chosen], split.y[chosen]

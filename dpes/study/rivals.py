@@ -41,31 +41,14 @@ def train_rivals(
     Kept in ``rivals.json`` of the run's directory after each one, with a checkpoint after every
     epoch: the same call continues.
 
-    Parameters
-    ----------
-    masks
-        How many random ones.
-    workers
-        Processes, of one thread each, that train them.
-    widths
-        Also what a search on widths finds (``on_widths``), which takes as long as the run's own.
-
-    Returns
-    -------
-    A row each, ``knee`` first: errors in [0, 1] on the test set, MACs for one image;
-    ``wrong_alone`` and ``knee_wrong_alone`` count the test images that only one of the two gets
-    wrong, where the knee's own weights are here.
-
-    Raises ``RunError`` if the file is damaged, the run in use, the device not there, or a worker
-    dies, and ``SettingsError`` for widths beside a run that has searched widths itself. Source:
-    ours.
+    masks: how many random ones. widths: also what a search on widths finds (``on_widths``), which
+    takes as long as the run's own. Returns a row each, ``knee`` first: errors in [0, 1] on the test
+    set, MACs for one image; ``wrong_alone`` and ``knee_wrong_alone`` count the test images that
+    only one of the two gets wrong, where the knee's own weights are here. Raises ``RunError`` if
+    the file is damaged, the run in use, the device not there, or a worker dies. Source: ours.
     """
-    if masks < 0:
-        raise SettingsError(f"masks = {masks}: must be at least 0")
+    check_asked(run, masks, widths)
     check_device(device)
-    if widths and run.settings.search.encoding == "widths":
-        problem = f"{run.path.name} has searched widths itself, its knee is what that finds"
-        raise SettingsError(f"widths: {problem}; leave them out")
     file = run.path / "rivals.json"
     names = ["l1", *(f"random{k}" for k in range(masks)), *(["widths"] if widths else [])]
     if not set(names) <= set(stored(file)):
@@ -78,6 +61,15 @@ def train_rivals(
             for name in names:  # no one asks for their weights
                 work.weights(name).unlink(missing_ok=True)
     return frame(run, stored(file))
+
+
+def check_asked(run: Run, masks: int, widths: bool) -> None:
+    """Raises ``SettingsError`` for rivals that there cannot be."""
+    if masks < 0:
+        raise SettingsError(f"masks = {masks}: must be at least 0")
+    if widths and run.settings.search.encoding == "widths":
+        problem = f"{run.path.name} has searched widths itself, its knee is what that finds"
+        raise SettingsError(f"widths: {problem}; leave them out")
 
 
 def missing(run: Run, work: Work, names: list[str], workers: int) -> dict[str, np.ndarray]:

@@ -34,17 +34,10 @@ def run(
     workers: int = 1,
     scheduler: str | None = None,
 ) -> Run:
-    """Run what ``settings`` describe and return it.
+    """Run what ``settings`` describe: finished runs are loaded, half-done ones continued.
 
-    Finished runs are loaded, half-done ones continued, never one redone.
-
-    Parameters
-    ----------
-    workers
-        Processes, of one thread each, that evaluate candidates and fine-tune solutions.
-    scheduler
-        Of a Dask cluster that evaluates candidates instead: its address, its file, or ``local:N``.
-
+    workers: processes, of one thread each, that evaluate candidates and fine-tune solutions.
+    scheduler: of a Dask cluster that evaluates candidates: its address, its file, or ``local:N``.
     Raises ``RunError`` where the directory is damaged, of other settings, or in use. Source: ours.
     """
     path = where(settings, folder)

@@ -53,11 +53,8 @@ def fit(
         A file written after every epoch. If it exists, training goes on from it, on the CPU to the
         very same bits as without interruption. The caller deletes it.
 
-    Returns
-    -------
-    For every epoch {epoch, loss, train_error, seconds}; both figures are means over the augmented
-    batches. Raises ``TrainingDiverged``, and ``CheckpointError`` for a file that is damaged or of
-    another training.
+    Returns for every epoch {epoch, loss, train_error, seconds}, means over the augmented batches.
+    Raises ``TrainingDiverged``, and ``CheckpointError`` for a file of another training.
     """
     model.to(memory_format=torch.channels_last)
     if recipe.small_epochs:
