@@ -38,12 +38,13 @@ def cut(target: nn.Module, model: nn.Module, layout: Layout, keep: np.ndarray) -
     modules = dict(target.named_modules(remove_duplicate=False))
     originals = dict(model.named_modules(remove_duplicate=False))
     found: dict[int, Tensor | None] = {}
+    kept = np.append(keep, True)  # KEPT = -1 is the appended last one
 
     def positions(bits: np.ndarray, device: torch.device) -> Tensor | None:
         """The kept positions, or None where nothing leaves; found once for all tensors that share
         ``bits``."""
         if id(bits) not in found:
-            (index,) = stays(bits, keep).nonzero()
+            (index,) = kept[bits].nonzero()
             found[id(bits)] = (
                 None if len(index) == len(bits) else torch.from_numpy(index).to(device)
             )
@@ -74,7 +75,9 @@ def cut(target: nn.Module, model: nn.Module, layout: Layout, keep: np.ndarray) -
                 name
             ] = tensor
     for w in layout.widths:
-        setattr(modules[w.module], w.attribute, int(stays(w.bits, keep).sum()) // w.divisor)
+        index = positions(w.bits, torch.device("cpu"))
+        width = len(w.bits) if index is None else len(index)
+        setattr(modules[w.module], w.attribute, width // w.divisor)
     return target
 
 
@@ -102,9 +105,12 @@ class Masked(nn.Module):
         )
         self.eval()
 
-    @torch.no_grad()
     def forward(self, *inputs: Tensor) -> Any:
-        with Silence(self.model, self.speaks, self.choices):
+        with (
+            torch.inference_mode(False),
+            torch.no_grad(),
+            Silence(self.model, self.speaks, self.choices),
+        ):
             return self.model(*inputs)
 
 
@@ -183,7 +189,7 @@ def clone(value: Any, known: dict[int, Any] | None = None) -> Any:
         return known[id(value)]
     new: Any
     if isinstance(value, nn.Module):
-        new = known[id(value)] = value.__class__.__new__(value.__class__)
+        new = known[id(value)] = object.__new__(type(value))
         new.__dict__.update({k: clone(v, known) for k, v in vars(value).items()})
     elif isinstance(value, dict):
         new = known[id(value)] = value.__class__.__new__(value.__class__)

@@ -67,7 +67,7 @@ class Call:
     positions: int  # output values per image and channel
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Layout:
     """What ``trace`` finds in a network.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from typing import Any
@@ -58,10 +59,13 @@ def leaves(value: Any) -> Iterator[Tensor]:
     """All tensors within lists, tuples, dictionaries and objects, in their order."""
     if isinstance(value, Tensor):
         yield value
-    elif isinstance(value, (list, tuple)):
+    elif isinstance(value, (list, tuple, set, frozenset, deque)):
         for item in value:
             yield from leaves(item)
     elif isinstance(value, dict):
         yield from leaves(list(value.values()))
+    elif hasattr(value, "__slots__") and not isinstance(value, type):
+        for name in value.__slots__:
+            yield from leaves(getattr(value, name, None))
     elif hasattr(value, "__dict__") and not isinstance(value, (type, nn.Module)):
         yield from leaves(vars(value))

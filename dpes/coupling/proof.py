@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from .layout import Layout
 from .proposing import Proposal, UnsupportedModel
-from .subject import Subject
+from .subject import OTHERWISE, Subject
 from .widths import computed_with
 
 SHARES = (0.9, 0.5, 0.2, 0.0)  # kept by the rounds that prune all groups; 0: one filter each
@@ -127,8 +127,9 @@ def refuse(
 ) -> None:
     """Read the network another way where that is possible, else keep what was found whole.
 
-    That is the whole group if its first and its last filter fail alone, and with it those of other
-    blocks of which the same is true; else one bit in each of them, then twice as many each time.
+    That is the whole group if the rest computes otherwise, or if its first and its last filter fail
+    alone, and with it those of other blocks of which the same is true. Else it is one bit in each
+    of them, then twice as many each time.
     """
     name, inside = layout.groups[group].name, np.arange(layout.n_bits)[layout.groups[group].bits]
     choices, events = proposal.choices, proposal.watch.events
@@ -145,7 +146,9 @@ def refuse(
 
     twins = [g for g in layout.groups if pattern(g.name) == pattern(name) and g.size == len(inside)]
     places = bits[: strikes[name]] - inside[0]
-    if len(inside) - strikes[name] <= 1 or (alone(inside[0]) and alone(inside[-1])):
+    # one that computes otherwise at some widths may do so at others that were not tried
+    hopeless = reason == OTHERWISE or len(inside) - strikes[name] <= 1
+    if hopeless or (alone(inside[0]) and alone(inside[-1])):
         twins = [g for g in twins if g.name == name or alone(g.start)]
         places = np.arange(len(inside))
     for twin in twins:

@@ -45,7 +45,12 @@ class Proposal:
                     f"{where} ({reason}); does its shape fit the model?"
                 ) from error
             break
-        for tensor in leaves(out):
+        if not (outputs := list(leaves(out))):
+            raise UnsupportedModel(
+                f"{type(self.model).__name__}: its output holds no tensor that could be followed; "
+                "let forward return tensors, in lists, dictionaries or objects"
+            )
+        for tensor in outputs:
             for vector in watch.numbers(tensor).values():
                 watch.freeze(vector, "reaches the output")
         return watch

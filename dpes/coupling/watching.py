@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from threading import get_ident
 from typing import Any
 
 import numpy as np
@@ -202,13 +203,17 @@ class Watch(TorchDispatchMode):
 
     def left(self, *_: Any) -> None:
         """A module has run."""
-        self.stack.pop()
+        if get_ident() == self.thread:
+            self.stack.pop()
+
+    def entered(self, module: nn.Module, _: Any) -> None:
+        """A module is about to run; hooks are those of all threads."""
+        if get_ident() == self.thread:
+            self.stack.append(self.names.get(id(module), self.stack[-1]))
 
     def __enter__(self) -> Watch:
-        self.exits = ExitStack()
-        enter = register_module_forward_pre_hook(
-            lambda m, _: self.stack.append(self.names.get(id(m), self.stack[-1]))
-        )
+        self.exits, self.thread = ExitStack(), get_ident()
+        enter = register_module_forward_pre_hook(self.entered)
         leave = register_module_forward_hook(self.left, always_call=True)
         self.exits.callback(enter.remove)
         self.exits.callback(leave.remove)
@@ -248,13 +253,21 @@ def components(n: int, pairs: Iterable[tuple[np.ndarray, np.ndarray]]) -> np.nda
 
 
 @contextmanager
+def no_autocast() -> Iterator[None]:
+    """Every number in the precision that it has."""
+    with torch.autocast("cpu", enabled=False), torch.autocast("cuda", enabled=False):
+        yield
+
+
+@contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
     """The model in evaluation mode without gradients; afterwards each module is in the mode that it
     was in."""
     training = {m: m.training for m in model.modules()}
     model.eval()
     try:
-        with torch.no_grad():
+        # inference mode would hide what composite operations are made of, autocast lower precision
+        with torch.inference_mode(False), torch.no_grad(), no_autocast():
             yield
     finally:
         for module, mode in training.items():
