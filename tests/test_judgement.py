@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
+from dpes.errors import DpesError
 from dpes.report import arena as report
 from dpes.report import contest, judgement
 
@@ -167,3 +168,11 @@ def test_rank_agreement_is_kendalls():
     )
     assert judgement.rank_agreement(a, -a, 50).value == pytest.approx(-1)
     assert judgement.rank_agreement(a, np.ones(12), 50).value == 0
+
+
+def test_rows_are_found_from_any_directory(tmp_path, monkeypatch):
+    (tmp_path / "arena").mkdir()
+    monkeypatch.setenv("DPES_DATA", str(tmp_path))
+    assert report.located("arena") == tmp_path / "arena" == report.located(str(tmp_path / "arena"))
+    with pytest.raises(DpesError, match="^nowhere: no such folder of rows"):
+        report.located("nowhere")

@@ -9,14 +9,27 @@ import numpy as np
 import pandas as pd
 
 from ..coupling.genome import from_hex
+from ..errors import DpesError
 from ..strategy import pareto
 from ..study.methods import METHODS, seeded
 from ..study.rows import read_row, total
 from ..study.tuning import SECOND, read_tuned
 from . import judgement
+from .tables import data_file
 
 SHARES = (0.8, 0.7, 0.6, 0.5)  # of the MACs, at which attained errors are read off
 USEFUL = 0.5  # an error above it is of no use to anyone
+
+
+def located(folder: str) -> Path:
+    """The rows of a tournament: a folder, or its name in one of the data folders.
+
+    Raises ``DpesError`` where there are none.
+    """
+    path = Path(folder) if Path(folder).is_dir() else data_file(folder)
+    if path is None or not path.is_dir():
+        raise DpesError(f"{folder}: no such folder of rows; make some with: python -m dpes arena")
+    return path
 
 
 def candidates(folder: Path | str) -> pd.DataFrame:
