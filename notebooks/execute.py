@@ -79,10 +79,11 @@ class Chapter:
             return {}
         from dpes.study.models import MODELS
 
-        family = MODELS[self.parameters["model"]].family
-        parts = PART.split(
-            (self.root / "notebooks" / "texts" / f"{family}.md").read_text(encoding="utf-8")
-        )
+        spec = MODELS[self.parameters["model"]]
+        file = self.root / "notebooks" / "texts" / f"{spec.family}.md"
+        dataset = self.parameters.get("dataset", "digits").replace("cifar", "CIFAR-")
+        text = file.read_text(encoding="utf-8").replace("DATASET", dataset)
+        parts = PART.split(text.replace("NETWORK", spec.about.partition(",")[0]))
         return {name: text.strip() for name, text in zip(parts[1::2], parts[2::2], strict=True)}
 
     def state(self) -> str:
