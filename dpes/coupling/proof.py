@@ -6,6 +6,9 @@ removes a random half of the filters of some groups: groups are numbered, and ro
 whose number has bit k, so each group is cut without each other one in some round. Further rounds
 prune all groups, down to a single filter. What fails is searched for by bisection and kept whole,
 with the reason; then all is proved again.
+
+What it does not see: faults before an output that saturates, and branches that other images, more
+of them, other resolutions or values read by Python would take.
 """
 
 from __future__ import annotations

@@ -27,8 +27,9 @@ def trace(
 ) -> Layout:
     """Find the coupled groups of a network, and prove that they can be cut.
 
-    model: any ``nn.Module`` that maps one tensor to one or several; it is left unchanged. Wrappers
-    of ``torch.compile`` and data parallelism are taken off.
+    model: any ``nn.Module`` that maps one tensor to one or several; it is left unchanged,
+    but for buffers that its own forward writes. Wrappers of ``torch.compile`` and data parallelism
+    are taken off.
     example: a batch of inputs, [n, ...]; only shapes matter, n = 1 is enough.
     keep: names of layers (or of modules that hold them) whose filters all stay. min_filters,
     min_share: what every group keeps at least, as a number and as a share of its filters.
