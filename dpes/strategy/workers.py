@@ -136,6 +136,9 @@ def workers_of(
     """
     others = set(multiprocessing.active_children())
     pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), start, arguments)
+    # all are started before anything watches them: a pool that starts one more while it finds
+    # another one dead would trip over its own list of processes
+    pool._safe_to_dynamically_spawn_children = False  # type: ignore[attr-defined]
     try:
         yield pool
     finally:
