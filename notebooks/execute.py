@@ -197,11 +197,20 @@ def execute(chapter: Chapter, publish: bool = True) -> bool:
     if publish:
         chapter.page.parent.mkdir(parents=True, exist_ok=True)
         os.replace(chapter.draft, chapter.page)
+        note(chapter.page.with_suffix(".json"), seconds)
     print(
         f"{chapter.name}: {seconds} s, {relative(chapter.page if publish else chapter.draft)}",
         flush=True,
     )
     return True
+
+
+def note(path: Path, seconds: float) -> None:
+    """What the page of status says of this execution; apart from the page, whose bytes repeat."""
+    from dpes.study.environment import environment
+
+    made = environment("cpu") | {"cores": os.cpu_count(), "seconds": seconds}
+    path.write_text(json.dumps(made | {"day": time.strftime("%Y-%m-%d")}, indent=1) + "\n")
 
 
 # in labels of a notebook's figures and exercises: several chapters of one book are made from it
