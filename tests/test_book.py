@@ -13,6 +13,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT / "book"), str(ROOT / "book" / "_ext")]
 import address  # noqa: E402
+import outcome  # noqa: E402
 import pdf  # noqa: E402
 import slides  # noqa: E402
 import status  # noqa: E402
@@ -122,3 +123,14 @@ def test_a_missing_browser_or_page_is_one_line(tmp_path, monkeypatch):
     monkeypatch.setattr(pdf.shutil, "which", lambda _: None)
     with pytest.raises(SystemExit, match=r"^pdf: needs Chromium: install it"):
         pdf.main()
+
+
+@pytest.mark.parametrize("page", ["cpu-arena", "cpu-results"])
+def test_the_index_repeats_the_outcome_in_which_a_page_begins(page):
+    file = ROOT / "book" / "chapters" / f"{page}.ipynb"
+    cells = json.loads(file.read_text(encoding="utf-8"))["cells"]
+    first = next(k for k, cell in enumerate(cells) if cell.get("outputs"))
+    assert not any(cell["cell_type"] == "markdown" for cell in cells[1:first])
+    assert outcome.sentence(file).endswith(".**")
+    index = (ROOT / "book" / "index.md").read_text(encoding="utf-8")
+    assert f"```{{outcome}} {page}\n```" in index
