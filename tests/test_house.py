@@ -15,7 +15,7 @@ ORDER = [  # of all files; models/ is one
     *("coupling.layout", "coupling.genome", "coupling.operations", "coupling.rules", "coupling.moves"),
     *("coupling.watching", "coupling.cutting", "coupling.cost", "coupling.importance"),
     *("coupling.proposing", "coupling.widths", "coupling.subject"),
-    *("coupling.proof", "coupling.tracing"),
+    *("coupling.proof", "coupling.tracing", "coupling.zeroing"),
     *("coupling.slimfile", "coupling.__init__"),
     *("strategy.settings", "strategy.pareto", "strategy.es", "strategy.judging", "strategy.history", "strategy.loop", "strategy.folder"),
     *("strategy.workers", "strategy.cluster", "strategy.pruning"),
