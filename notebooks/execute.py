@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import argparse
 import ast
+import json
 import os
 import sys
 import time
@@ -63,7 +64,17 @@ def execute(chapter: Chapter, publish: bool = True) -> tuple[bool, str]:
         chapter.page.parent.mkdir(parents=True, exist_ok=True)
         os.replace(chapter.draft, chapter.page)
     seconds, place = time.perf_counter() - start, chapter.page if publish else chapter.draft
+    if publish:
+        note(place.with_suffix(".json"), round(seconds, 1))
     return True, f"{chapter.name}: {seconds:.1f} s, {relative(place)}"
+
+
+def note(path: Path, seconds: float) -> None:
+    """What the page of status says of this execution; apart from the page, whose bytes repeat."""
+    from dpes.study.environment import environment
+
+    made = environment("cpu") | {"cores": os.cpu_count(), "seconds": seconds}
+    path.write_text(json.dumps(made | {"day": time.strftime("%Y-%m-%d")}, indent=1) + "\n")
 
 
 def value(text: str) -> Any:
