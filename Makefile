@@ -1,7 +1,7 @@
 # Two commands on a fresh machine: `make book` and `make test`. Everything else is a part of them or a convenience.
 SHELL := bash
 .DEFAULT_GOAL := help
-.PHONY: help book strict pdf test lint study bench zoo lock clean
+.PHONY: help book strict pdf test lint study paper gpu bench zoo lock clean
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -9,6 +9,9 @@ PIP_FLAGS ?=
 SETS ?= learn-* quick-*
 SPHINX ?=
 MODELS ?= resnet56 densenet22 vgg16
+DEVICE ?= cuda
+WORKERS ?= 1
+MINUTES ?= 10
 ARGS ?=
 BIN := $(VENV)/bin
 ENV := $(VENV)/.installed
@@ -46,6 +49,12 @@ study: $(ENV) ## the runs of the profile cpu on CIFAR-10 and their rivals, two a
 	  $(BIN)/python -m dpes rivals "$$($(BIN)/python -m dpes where --profile cpu --model $$model)" \
 	    $$([ $$model != resnet56 ] || echo --widths --masks 9) --threads 1 --workers 2 || exit; \
 	done
+
+paper: $(ENV) ## the paper's seven networks on CIFAR-10 and CIFAR-100, in pieces of ten minutes that continue: DEVICE=cuda WORKERS=4
+	@until $(BIN)/python benchmarks/paper.py --device $(DEVICE) --workers $(WORKERS) --minutes $(MINUTES) $(ARGS); do [ $$? = 3 ] || exit; done
+
+gpu: $(ENV) ## ten minutes on a GPU: whether it computes what the CPU does, and how fast; writes benchmarks/gpu.json
+	@$(BIN)/python benchmarks/gpu.py $(ARGS)
 
 bench: $(ENV) ## measure what a search costs beside its forward passes, and write the page (ARGS="build half" for some rows)
 	@$(BIN)/python benchmarks/speed.py $(ARGS)
