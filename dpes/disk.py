@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import os
@@ -13,10 +14,19 @@ from typing import Any
 
 import filelock
 import numpy as np
+import torch
 from safetensors.torch import save as to_bytes
 from torch import Tensor
 
-from .errors import RunError
+from .errors import RunError, SettingsError
+
+
+def path_of(value: Any, name: str) -> Path:
+    """A path that a user gave, ``~`` and all."""
+    try:
+        return Path(value).expanduser()
+    except (TypeError, RuntimeError):  # RuntimeError: a home that is not known
+        raise SettingsError(f"{name} = {value!r}: must be a path") from None
 
 
 def write_bytes(path: Path, value: bytes) -> None:
@@ -41,6 +51,16 @@ def write_tensors(
 def tensor_bytes(tensors: Mapping[str, Tensor], header: dict[str, str] | None = None) -> bytes:
     """The bytes of a safetensors file."""
     return to_bytes({k: t.detach().cpu().contiguous() for k, t in tensors.items()}, header)
+
+
+def digest(tensors: Mapping[str, Tensor]) -> str:
+    """SHA-256 of tensors: of their names, types, shapes and values."""
+    total = hashlib.sha256()
+    for name, tensor in sorted(tensors.items()):
+        value = tensor.detach().cpu().contiguous()
+        total.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
+        total.update(value.flatten().view(torch.uint8).numpy().tobytes())
+    return total.hexdigest()
 
 
 def write_arrays(path: Path, **arrays: Any) -> None:
@@ -82,15 +102,20 @@ def locked(path: Path) -> Iterator[None]:
     """Hold a run directory; a second process is refused by the first one's pid and host. A dead
     owner's lock is free.
     """
-    path.mkdir(parents=True, exist_ok=True)
     lock, owner = filelock.FileLock(path / "lock", timeout=0), path / "owner"
     try:
+        path.mkdir(parents=True, exist_ok=True)
         lock.acquire()
+        owner.write_text(f"process {os.getpid()} on {socket.gethostname()}\n")
     except filelock.Timeout:
         who = owner.read_text().strip() if owner.exists() else "another process"
         raise RunError(f"{path}: in use by {who}; wait for it or stop it") from None
+    except (FileExistsError, NotADirectoryError):
+        raise RunError(f"{path}: is a file, not a folder; name another one") from None
+    except OSError as error:
+        problem = f"cannot be written ({error.strerror or error})"
+        raise RunError(f"{path}: {problem}; name another one, or put that right") from None
     try:
-        owner.write_text(f"process {os.getpid()} on {socket.gethostname()}\n")
         yield
     finally:
         for leftover in (owner, path / "lock"):

@@ -10,7 +10,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import nn
 
-from ..disk import write_tensors
+from ..disk import path_of, write_tensors
 from ..errors import DpesError
 from .cutting import plain, slim
 from .genome import from_hex, to_hex
@@ -56,13 +56,14 @@ def save(
         header["keep"] = list(layout.keep)
     small = plain(small)
     tensors = {place: t for t, (place, *_) in _tensors(small, layout)}
-    write_tensors(Path(path), tensors, {"dpes": json.dumps(header)})
+    write_tensors(path_of(path, "path"), tensors, {"dpes": json.dumps(header)})
 
 
 def read_header(path: str | Path) -> dict[str, Any]:
     """The header of a slim network's file: model, genome (hex), groups, input (image shape),
     metrics.
     """
+    path = path_of(path, "path")
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
@@ -99,7 +100,7 @@ def load(path: str | Path, model: nn.Module) -> nn.Module:
     Raises ``FileError`` for a damaged file, and for another architecture, naming the first
     difference.
     """
-    header = read_header(path)
+    header, path = read_header(path), path_of(path, "path")
     model = plain(model)
     like = next(model.parameters())
     device, dtype = like.device, torch.int64 if header.get("integers") else like.dtype

@@ -59,6 +59,11 @@ class State:
             if (self.parents[a] == self.parents[b]).all()
         )
 
+    def same(self, other: State) -> bool:
+        """Whether all of it is equal to the bit."""
+        pairs = (self.parents, other.parents), (self.F, other.F)
+        return self.generation == other.generation and all(np.array_equal(*p) for p in pairs)
+
     def save(self, path: str | Path) -> None:
         """Write an npz file, whole or not at all."""
         write_arrays(Path(path), generation=self.generation, parents=self.parents, F=self.F)

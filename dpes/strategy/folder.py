@@ -45,6 +45,7 @@ class Folder:
         """
         state = es.State.load(self.state_file) if self.state_file.exists() else None
         candidates = read_history(self.history_file, mend)
+        self.check_order(candidates)
         seen = 1 + self.population * state.generation if state else 0
         if len(candidates) < seen:
             raise RunError(
@@ -53,6 +54,17 @@ class Folder:
                 f"restore it, or delete {self.state_file} to evaluate them again"
             )
         return state, History(candidates, self.record)
+
+    def check_order(self, candidates: list[Candidate]) -> None:
+        """Raises ``RunError`` unless candidates stand as they were evaluated, none left out."""
+        for k, c in enumerate(candidates):
+            generation, index = divmod(k - 1, self.population) if k else (-1, 0)
+            if (c.generation, c.index) != (generation + 1, index):
+                found = f"generation {c.generation}, index {c.index}"
+                wanted = f"generation {generation + 1}, index {index}"
+                cure = f"restore it, or delete {self.path} and run again"
+                problem = f"line {k + 1}: {found} in place of {wanted}"
+                raise RunError(f"{self.history_file}: damaged ({problem}); {cure}")
 
     def checkpoint(self, state: es.State) -> None:
         state.save(self.state_file)

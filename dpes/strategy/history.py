@@ -51,7 +51,7 @@ class History:
         self.candidates = list(candidates)
         self.write = write  # called with each new candidate and its seconds
         self.known = {c.genome: c for c in self.candidates}
-        self.places = {(c.generation, c.index) for c in self.candidates}
+        self.places = {(c.generation, c.index): c for c in self.candidates}
 
     def new(self, genomes: np.ndarray) -> list[np.ndarray]:
         """Those that are not known yet, each once."""
@@ -60,10 +60,20 @@ class History:
     def add(self, candidate: Candidate, seconds: float = 0.0) -> None:
         """Remember a candidate and write it down, unless an earlier sitting did."""
         if (place := (candidate.generation, candidate.index)) not in self.places:
-            self.places.add(place)
+            self.places[place] = candidate
             self.candidates.append(candidate)
             self.write(candidate, seconds)
         self.known[candidate.genome] = candidate
+
+    def checked(self, candidate: Candidate, cure: str) -> Candidate:
+        """The candidate; ``RunError`` if an earlier sitting had another one in its place."""
+        earlier = self.places.get((candidate.generation, candidate.index), candidate)
+        for name, value in vars(candidate).items():
+            if (then := getattr(earlier, name)) != value:
+                where = f"candidate {candidate.index} of generation {candidate.generation}"
+                found = f"{name} {then!r} in the history, {value!r} here"
+                raise RunError(f"{where} has {found}: {cure}")
+        return candidate
 
     @property
     def frame(self) -> pd.DataFrame:

@@ -16,7 +16,7 @@ from ..coupling.genome import from_hex
 from ..coupling.layout import Layout
 from ..coupling.slimfile import load
 from ..coupling.tracing import trace
-from ..disk import read_entries
+from ..disk import path_of, read_entries
 from ..errors import RunError, SettingsError, suggest
 from ..strategy import es
 from ..strategy.history import History, archive, read_history
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 def runs_folder(folder: str | Path | None = None) -> Path:
     """The folder of run directories: the argument, else ``$DPES_RUNS``, else ``data/runs``."""
-    return Path(folder or os.environ.get("DPES_RUNS") or "data/runs")
+    return path_of(folder or os.environ.get("DPES_RUNS") or "data/runs", "folder")
 
 
 def where(settings: Settings, folder: str | Path | None = None) -> Path:
@@ -110,7 +110,7 @@ def relative(frame: pd.DataFrame, whole: dict[str, Any]) -> pd.DataFrame:
 
 def open_run(path: str | Path) -> Run:
     """Read a finished run; ``RunError`` if it is unfinished, damaged or of another schema."""
-    path = Path(path)
+    path = path_of(path, "path")
     file = path / "settings.json"
     if not file.exists():
         raise RunError(f"{path}: not a run directory; list them with: python -m dpes show")
