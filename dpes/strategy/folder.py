@@ -5,13 +5,14 @@ continuation needs of them.
 from __future__ import annotations
 
 import json
+import zlib
 from pathlib import Path
 from typing import Any
 
 from ..disk import difference, read_entries, write_json
 from ..errors import RunError
 from . import es
-from .history import Candidate, History, read_history
+from .history import TIMING, Candidate, History, read_history
 
 
 class Folder:
@@ -70,17 +71,15 @@ class Folder:
         state.save(self.state_file)
 
     def record(self, candidate: Candidate, seconds: float) -> None:
-        """Write a candidate down, and beside it how long it took."""
+        """Write a candidate down, and before it how long it took and the checksum of its line."""
+        line = candidate.line()
+        timing = {
+            "generation": candidate.generation,
+            "index": candidate.index,
+            "seconds": round(seconds, 4),
+            "crc32": zlib.crc32(line.encode()),
+        }
+        with (self.path / TIMING).open("a") as lines:
+            lines.write(json.dumps(timing) + "\n")
         with self.history_file.open("a") as lines:
-            lines.write(candidate.line())
-        with (self.path / "timing.jsonl").open("a") as lines:
-            lines.write(
-                json.dumps(
-                    {
-                        "generation": candidate.generation,
-                        "index": candidate.index,
-                        "seconds": round(seconds, 4),
-                    }
-                )
-                + "\n"
-            )
+            lines.write(line)
