@@ -18,7 +18,7 @@ ORDER = [  # of all files; models/ is one
     *("coupling.proof", "coupling.tracing", "coupling.zeroing"),
     *("coupling.slimfile", "coupling.__init__"),
     *("strategy.settings", "strategy.pareto", "strategy.es", "strategy.judging", "strategy.history", "strategy.loop", "strategy.folder"),
-    *("strategy.workers", "strategy.cluster", "strategy.pruning"),
+    *("strategy.workers", "strategy.cluster", "strategy.samples", "strategy.classifier", "strategy.candidates", "strategy.pruning"),
     *("strategy.space", "strategy.starts", "strategy.parents", "strategy.surrogate"),
     *("strategy.learned", "strategy.variants", "strategy.__init__"),
     *("study.settings", "study.profiles", "study.data", "study.models", "study.train", "study.fitness"),
