@@ -21,7 +21,7 @@ ORDER = [  # of all files; models/ is one
     *("strategy.workers", "strategy.cluster", "strategy.samples", "strategy.classifier", "strategy.candidates", "strategy.pruning"),
     *("strategy.space", "strategy.starts", "strategy.parents", "strategy.surrogate"),
     *("strategy.learned", "strategy.variants", "strategy.__init__"),
-    *("study.settings", "study.profiles", "study.data", "study.models", "study.train", "study.fitness"),
+    *("study.settings", "study.profiles", "study.data", "study.devices", "study.models", "study.train", "study.fitness"),
     *("study.environment", "study.baseline", "study.finetune", "study.finished", "study.runs"),
     *("study.budgets", "study.rivals", "study.exporting", "study.criteria", "study.families"),
     *("study.nsga2", "study.methods", "study.arena", "study.rows", "study.tuning", "study.fidelity"),

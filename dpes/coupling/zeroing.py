@@ -41,7 +41,8 @@ class FullShape:
     target: nn.Module = field(init=False)
 
     def __post_init__(self) -> None:
-        self.target = copy.deepcopy(self.model)
+        # kernels pixel by pixel, as images that are channels-last want them
+        self.target = copy.deepcopy(self.model).to(memory_format=torch.channels_last)
         self.ours = [self.tensor(self.target, *owned.places[0]) for owned in self.layout.tensors]
         self.theirs = [self.tensor(self.model, *owned.places[0]) for owned in self.layout.tensors]
         device = self.theirs[0].device
