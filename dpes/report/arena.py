@@ -48,6 +48,8 @@ TITLES = {  # of methods, in words; widths: how many filters each group keeps, t
     "nsga2-widths": "NSGA-II on widths (L1)",
     "nsga2-fpgm": "NSGA-II on widths (FPGM)",
     "nsga2-bits": "NSGA-II on bits",
+    "scratch": "the leader's network from scratch",
+    "unpruned": "unpruned",
 } | {
     f"{kind}-{key}": f"{kind} {word}"
     for kind in ("uniform", "global")
