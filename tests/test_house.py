@@ -12,13 +12,13 @@ import pytest
 HOUSE = Path(__file__).parents[1] / "dpes"
 ORDER = [  # of all files; models/ is one
     *("errors", "fields", "disk"),
-    *("coupling.layout", "coupling.genome", "coupling.operations", "coupling.rules", "coupling.moves"),
+    *("coupling.layout", "coupling.genome", "coupling.operations", "coupling.rules", "coupling.moves", "coupling.reading"),
     *("coupling.watching", "coupling.cutting", "coupling.cost", "coupling.importance"),
-    *("coupling.proposing", "coupling.widths", "coupling.subject"),
+    *("coupling.proposing", "coupling.subject", "coupling.lockstep"),
     *("coupling.proof", "coupling.tracing", "coupling.zeroing"),
     *("coupling.slimfile", "coupling.__init__"),
     *("strategy.settings", "strategy.pareto", "strategy.es", "strategy.judging", "strategy.history", "strategy.loop", "strategy.folder"),
-    *("strategy.workers", "strategy.cluster", "strategy.pruning"),
+    *("strategy.workers", "strategy.cluster", "strategy.samples", "strategy.classifier", "strategy.candidates", "strategy.pruning"),
     *("strategy.space", "strategy.starts", "strategy.parents", "strategy.surrogate"),
     *("strategy.learned", "strategy.variants", "strategy.__init__"),
     *("study.settings", "study.profiles", "study.data", "study.devices", "study.models", "study.train", "study.fitness"),

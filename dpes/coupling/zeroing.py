@@ -17,9 +17,10 @@ from torch import Tensor, nn
 from ..errors import DpesError
 from .cutting import clone, cut
 from .layout import Layout, stays
+from .lockstep import TOLERANCE
 from .operations import Op, leaves
 from .proof import repaired
-from .subject import TOLERANCE, first_line, randomised
+from .subject import first_line, randomised
 from .watching import Watch, evaluating
 
 
@@ -136,8 +137,9 @@ class Wakes(Watch):
         super().__init__(model, choices=dict(layout.choices))
         self.speaks, self.first = stays(layout.bit_of, keep), ""
 
-    def see(self, op: Op, tensor: Tensor) -> None:
-        for dim, vector in self.numbers(tensor).items():
-            silent = torch.from_numpy(~self.speaks[vector]).to(tensor.device)
-            if not self.first and tensor.index_select(dim, silent.nonzero()[:, 0]).any():
-                self.first = str(op)
+    def see(self, op: Op) -> None:
+        for tensor in op.outputs:
+            for dim, vector in self.numbers(tensor).items():
+                silent = torch.from_numpy(~self.speaks[vector]).to(tensor.device)
+                if not self.first and tensor.index_select(dim, silent.nonzero()[:, 0]).any():
+                    self.first = str(op)

@@ -26,7 +26,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from ..errors import CandidateFailed, SettingsError, first_line
+from ..errors import CandidateFailed, RunError, SettingsError, first_line
 from .loop import Evaluate
 
 Build = Callable[..., Callable[..., Any]]  # makes, in another process, the function that does a job
@@ -43,9 +43,19 @@ def attempt(error: Callable[[np.ndarray], float], genome: np.ndarray) -> Outcome
         return error(genome), ""
     # out of memory on a device is a RuntimeError
     except (RuntimeError, MemoryError, CandidateFailed) as problem:
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
+        check_alive()
         return FAILED, first_line(problem)
+
+
+def check_alive() -> None:
+    """Raises ``RunError`` if a device has broken down: whatever comes after would fail as well."""
+    if torch.cuda.is_available():
+        try:
+            torch.cuda.synchronize()
+            torch.cuda.empty_cache()
+        except RuntimeError as error:
+            problem = f"the device has failed ({first_line(error)})"
+            raise RunError(f"{problem}; start again, the same command continues") from error
 
 
 def settled(outcome: Outcome | None) -> float:

@@ -23,6 +23,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..disk import path_of
 from ..errors import DpesError, require, suggest
 
 
@@ -103,9 +104,9 @@ def folders(folder: str | Path | None = None) -> list[Path]:
     repository.
     """
     if folder is not None:
-        return [Path(folder)]
+        return [path_of(folder, "folder")]
     repository = Path(__file__).resolve().parents[2]
-    places = [Path(os.environ["DPES_DATA"])] if os.environ.get("DPES_DATA") else []
+    places = [path_of(os.environ["DPES_DATA"], "DPES_DATA")] if os.environ.get("DPES_DATA") else []
     places += [Path("data")]
     if (repository / "pyproject.toml").exists() and Path.cwd() != repository:
         places.append(repository / "data")

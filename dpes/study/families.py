@@ -91,6 +91,23 @@ class Global:
         )
 
 
+@dataclass(frozen=True)
+class Reference:
+    """No method, but what its network is measured by: the unpruned network under the same training,
+    or, ``of`` a method, its network with weights that are drawn anew (Liu et al. 2019).
+    """
+
+    of: str | None = None
+    knowledge = True
+    evaluations = 0
+
+    def rank(self, space: Space, seed: int) -> None:
+        return None
+
+    def __call__(self, space: Space, history: Evaluated, seed: int) -> np.ndarray:
+        return np.zeros((0, space.n_bits), dtype=bool)
+
+
 def grown(space: Space, genome: np.ndarray, share: float, rank: np.ndarray) -> np.ndarray:
     """The genome brought to a share of the MACs: every group regains the same part of what it lost,
     in the given order.

@@ -8,13 +8,12 @@ right, it knows from the network.
 from __future__ import annotations
 
 import hashlib
-import json
 import time
 from pathlib import Path
 from typing import Any
 
 from ..coupling.genome import from_hex
-from ..disk import write_json
+from ..disk import read_json, write_json
 from .arena import Bench
 from .fitness import Fitness
 from .tuning import read_tuned
@@ -65,4 +64,4 @@ def run(bench: Bench, folder: Path) -> None:
 
 def read(folder: Path) -> list[dict[str, Any]]:
     """All measured networks."""
-    return [json.loads(path.read_text()) for path in sorted(folder.glob("fidelity/*.json"))]
+    return [read_json(path) for path in sorted(folder.glob("fidelity/*.json"))]

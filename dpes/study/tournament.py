@@ -13,7 +13,7 @@ from pathlib import Path
 
 from ..errors import SettingsError
 from . import arena, fidelity, rows, tuning
-from .methods import CORE, METHODS, MORE, PARTS, TOP, method, seeded
+from .methods import CORE, METHODS, MORE, PARTS, REFERENCES, TOP, method, seeded
 
 SEARCH_SECONDS, TUNE_SECONDS = (
     1.0,
@@ -55,7 +55,7 @@ def plan(seeds: list[int], names: list[str] | None = None) -> list[Task]:
                 t for seed in block for name in group for t in of_one(name, seed, seeds, tight)
             ]
         tasks += [t for seed in block for n in (*TOP, *CORE) for t in of_one(n, seed, seeds, loose)]
-    for group in (MORE, PARTS):
+    for group in (REFERENCES, MORE, PARTS):
         tasks += [t for seed in seeds for name in group for t in of_one(name, seed, seeds, tight)]
     tasks += [t for seed in seeds for name in METHODS for t in of_one(name, seed, seeds, loose)]
     second = [t for share in tuning.SHARES for t in tasks if t.share == share]
@@ -68,6 +68,8 @@ def of_one(name: str, seed: int, seeds: list[int], share: float) -> list[Task]:
 
     A family that has no seed is trained once for each, so that all methods are paired.
     """
+    if name == "unpruned":  # at no cut
+        return [Task(name, seed, 1.0, seed)]
     row = seed if seeded(name) else seeds[0]
     return [Task(name, row), Task(name, row, share, seed)]
 

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from ..disk import write_tensors
+from ..disk import digest, write_tensors
 from ..errors import CandidateFailed, DpesError, SettingsError
 from ..fields import fingerprint, to_dict
 from ..strategy.judging import missed
@@ -148,7 +148,9 @@ class Course:
         for key, p in self.model.named_parameters():
             if (buffer := self.optimizer.state[p].get("momentum_buffer")) is not None:
                 tensors[f"momentum.{key}"] = buffer
-        write_tensors(path, tensors, {"identity": self.identity, "log": json.dumps(log)})
+        header = {"identity": self.identity, "log": json.dumps(log)}
+        total = digest(tensors, header["identity"] + header["log"])
+        write_tensors(path, tensors, header | {"sha256": total})
 
     def resume(self, path: Path) -> list[dict]:
         """Put a checkpoint into model, optimizer and generator; returns the log so far."""
@@ -156,6 +158,8 @@ class Course:
             with safe_open(path, "pt") as file:
                 header = file.metadata()
                 tensors = {key: file.get_tensor(key) for key in file.keys()}
+            if header["sha256"] != digest(tensors, header["identity"] + header["log"]):
+                raise ValueError("its checksum differs")
             written, log, drawn = (
                 header["identity"],
                 json.loads(header["log"]),
