@@ -219,12 +219,12 @@ def again(value: Any, known: dict[int, Any]) -> Any:
     elif type(value) is set:
         new = set(several(value))
     elif isinstance(value, tuple):
-        kind: Any = type(value)
-        new = kind(*several(value)) if hasattr(value, "_fields") else kind(several(value))
+        new = getattr(value, "_make", type(value))(several(value))
     elif isinstance(value, types.MethodType):
         new = types.MethodType(value.__func__, again(value.__self__, known))
     elif isinstance(value, functools.partial):
-        new = functools.partial(*several([value.func, *value.args]), **again(value.keywords, known))
+        function, *arguments = several([value.func, *value.args])
+        new = functools.partial(function, *arguments, **again(value.keywords, known))
     elif isinstance(value, types.FunctionType) and reaches(value):
         cells = [types.CellType() for _ in value.__closure__ or ()]
         new = types.FunctionType(

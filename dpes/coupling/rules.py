@@ -123,6 +123,9 @@ def strided(watch: Watch, op: Op) -> Numbers | Sequence[Numbers]:
 def convolution(watch: Watch, op: Op) -> Numbers:
     """Inputs leave with the weight's reading dimension, outputs with its producing one."""
     x, weight, bias, *_, transposed, _, groups = op.args
+    for t in (x, weight):
+        for dim in watch.numbers(t).keys() - {1, 0 if t is weight else 1}:
+            watch.freeze(watch.numbers(t)[dim], f"{op} mixes positions")
     name, read, produced = watch.layer_of(weight), int(not transposed), int(transposed)
     w, ins = watch.numbers(weight), watch.numbers(x).get(1)
     macs, positions = (
@@ -252,7 +255,15 @@ def batch_norm(watch: Watch, op: Op) -> Numbers:
             channels = watch.meet(found.get(1), watch.numbers(t).get(0), op)
             found |= {} if channels is None else {1: channels}
     watch.count("num_features", found.get(1))
+    across(watch, op, op.argument("training"))
     return found
+
+
+def across(watch: Watch, op: Op, mixes: bool = True) -> None:
+    """Statistics of an image run over its pixels, so filters lie along channels only."""
+    for dim, vector in watch.numbers(op.args[0]).items():
+        if mixes and dim != 1:
+            watch.freeze(vector, f"{op} takes statistics over all of them")
 
 
 @rule("native_group_norm")
@@ -261,6 +272,7 @@ def group_norm(watch: Watch, op: Op) -> Numbers:
     x, weight, bias, _, channels, _, groups, _ = op.args
     found = dict(watch.numbers(x))
     vector, size = found.get(1), channels // groups
+    across(watch, op)
     if vector is not None and groups == 1:
         watch.freeze(vector, f"{op} takes statistics over all channels")
     elif vector is not None:
