@@ -199,7 +199,7 @@ class Watch(TorchDispatchMode):
     def unknown(self, op: Op) -> Sequence[Numbers]:
         """Whatever no rule knows: all filters that go in stay, so the operation sees what it always
         saw."""
-        why = "writes into what it is given" if op.is_out else "has no rule"
+        why = "has no rule" + ", as it writes into what it is given" * op.func._schema.is_mutable
         for tensor in op.tensors:
             for vector in self.numbers(tensor).values():
                 self.freeze(vector, f"{op} {why}")
