@@ -32,8 +32,11 @@ class Checked:
             if value is None or dataclasses.is_dataclass(value):
                 continue
             kind = f.type.split(" | ")[0]
-            if kind == "float" and isinstance(value, int) and not isinstance(value, bool):
-                value = float(value)
+            if plain := isinstance(value, int) and not isinstance(value, bool):
+                value = float(value) if kind == "float" else value
+            elif plain := getattr(value, "ndim", None) == 0:  # a number of numpy or torch
+                value = value.item()
+            if plain:
                 object.__setattr__(self, f.name, value)
             if kind in TYPES and type(value) is not TYPES[kind]:
                 raise SettingsError(f"{f.name} = {value!r}: must be {ARTICLES[kind]}")

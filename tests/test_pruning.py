@@ -144,7 +144,10 @@ def test_folder_continues_and_refuses_other_settings(tmp_path, data):
 
 
 def test_failed_candidates_are_survived(data):
-    with pytest.warns(UserWarning, match="counts as worst: out of memory"):
+    with pytest.warns(
+        UserWarning,
+        match="counts as worst: evaluate failed on a network .RuntimeError: out of memory",
+    ):
         found = dpes.prune(
             Own(norm=False).eval(), data[0][:1], evaluate=_odd(), settings=SEARCH, progress=False
         )

@@ -22,6 +22,7 @@ from safetensors.torch import load_file, save_file
 
 from dpes import fields, make_settings
 from dpes.coupling.genome import from_hex
+from dpes.disk import read_json
 from dpes.errors import RunError
 from dpes.strategy import es
 from dpes.study import data, finetune, models, runs, train
@@ -222,10 +223,16 @@ def test_a_history_that_lost_candidates_is_refused(halfway, finished):
 ])  # fmt: skip
 def test_files_of_another_shape_are_refused_by_name(name, text, words, copied):
     (copied / name).write_text(text)
-    for read in (lambda: open_run(copied), lambda: load_runs(copied.parent)):
-        with pytest.raises(RunError, match=f"{name}: .*{words}") as caught:
-            read()
-        assert "\n" not in str(caught.value) and "delete" in str(caught.value)
+    with pytest.raises(RunError, match=f"{name}: .*{words}") as caught:
+        open_run(copied)
+    assert "\n" not in str(caught.value) and "delete" in str(caught.value)
+
+
+def test_one_damaged_run_hides_no_other(copied, finished):
+    shutil.copytree(copied, copied.parent / "other")
+    (copied / "result.json").write_text("{")
+    with pytest.warns(UserWarning, match=f"{copied.name}/result.json: cannot be read"):
+        assert load_runs(copied.parent).run.unique().tolist() == ["other"]
 
 
 @pytest.mark.parametrize("name", ["env.json", "heavy.json", "settings.json"])
@@ -258,7 +265,7 @@ def test_damaged_files_are_refused(halfway, finished):
 
 
 def test_other_settings_schema_and_strangers_are_refused(copied, finished):
-    stored = json.loads((copied / "settings.json").read_text())
+    stored = read_json(copied / "settings.json")
     (copied / "settings.json").write_text(json.dumps(stored | {"schema": 0}))
     refuses(finished.settings, copied, "schema is 0, not 1")
     stored["settings"]["search"]["population"] = 5

@@ -290,14 +290,28 @@ def test_weight_decay_spares_biases_and_batch_norm():
     )
 
 
-def test_recalibration_is_the_mean_over_batches():
+def test_recalibration_is_the_mean_over_images():
     norm = nn.BatchNorm1d(3, momentum=0.3)
     model = nn.Sequential(norm, nn.Dropout(0.5))
     xs = [torch.randn(n, 3, generator=generator(n)) * n + n for n in (10, 20, 30)]
     judging.recalibrate(model, xs)
-    torch.testing.assert_close(norm.running_mean, torch.stack([x.mean(0) for x in xs]).mean(0))
-    torch.testing.assert_close(norm.running_var, torch.stack([x.var(0) for x in xs]).mean(0))
+    torch.testing.assert_close(norm.running_mean, torch.cat(xs).mean(0))
+    within = sum(len(x) * x.var(0) for x in xs) / 60
+    torch.testing.assert_close(norm.running_var, within)
     assert norm.momentum == 0.3 and not norm.training
+
+
+@pytest.mark.parametrize("batches", [1, 3, 7, 49])
+def test_equal_batches_weigh_to_the_bit_as_they_always_did(batches):
+    """The published runs recalibrate on equal ones."""
+    assert [250 / (250 * k) for k in range(1, batches)] == [1 / k for k in range(1, batches)]
+    model, xs = nn.BatchNorm1d(3), torch.randn(batches, 20, 3, generator=generator(0))
+    judging.recalibrate(model, xs)
+    like = nn.BatchNorm1d(3).train()
+    for k, x in enumerate(xs, 1):
+        like.momentum = 1 / k
+        like(x)
+    assert torch.equal(model.running_var, like.running_var)
 
 
 def test_recalibration_forgets_old_statistics_and_touches_no_weight(digits):

@@ -10,7 +10,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import nn
 
-from ..disk import write_tensors
+from ..disk import digest, path_of, verify, write_tensors
 from ..errors import DpesError
 from .cutting import plain, slim
 from .genome import from_hex, to_hex
@@ -56,25 +56,34 @@ def save(
         header["keep"] = list(layout.keep)
     small = plain(small)
     tensors = {place: t for t, (place, *_) in _tensors(small, layout)}
-    write_tensors(Path(path), tensors, {"dpes": json.dumps(header)})
+    header["sha256"] = digest(tensors, json.dumps(header))
+    write_tensors(path_of(path, "path"), tensors, {"dpes": json.dumps(header)})
 
 
 def read_header(path: str | Path) -> dict[str, Any]:
     """The header of a slim network's file: model, genome (hex), groups, input (image shape),
     metrics.
     """
+    return read(path_of(path, "path"))[0]
+
+
+ENTRIES = {"format", "model", "genome", "groups", "input", "metrics", "integers", "keep"}
+
+
+def read(path: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
+    """Header and tensors of a slim network's file, compared with its checksum."""
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
+            tensors = {key: file.get_tensor(key) for key in file.keys()}
     except FileNotFoundError:
         raise FileError(f"{path}: no such file") from None
     except (SafetensorError, OSError) as error:
         raise FileError(f"{path}: damaged ({error}); write it again with dpes.save") from None
     try:
-        header = json.loads(
-            metadata.get("dpes", "{}")
-        )  # one entry, since the order of several is not reproducible
-    except ValueError:
+        # one entry, since the order of several is not reproducible
+        header = json.loads(metadata.get("dpes", "{}"))
+    except (ValueError, RecursionError):
         header = None
     if not isinstance(header, dict):
         raise FileError(
@@ -89,7 +98,23 @@ def read_header(path: str | Path) -> dict[str, Any]:
         raise FileError(
             f"{path}: damaged (no {min(missing)!r} in its header); write it again with dpes.save"
         )
-    return header
+    check_sum(path, header, tensors)
+    return header, tensors
+
+
+def check_sum(path: Path, header: dict[str, Any], tensors: dict[str, torch.Tensor]) -> None:
+    """Raises ``FileError`` if a checksum differs (older files have none), or a weight is not
+    finite.
+    """
+    wanted = header.pop("sha256", None)
+    if wanted is None and set(header) <= ENTRIES:
+        verify(path, path.read_bytes())
+    elif wanted != digest(tensors, json.dumps(header)):
+        raise FileError(f"{path}: damaged (its checksum differs); write it again with dpes.save")
+    for name, tensor in tensors.items():
+        if not tensor.isfinite().all():
+            cure = "train it again at a lower learning rate"
+            raise FileError(f"{path}: {name} has values that are not finite; {cure}")
 
 
 def load(path: str | Path, model: nn.Module) -> nn.Module:
@@ -99,7 +124,8 @@ def load(path: str | Path, model: nn.Module) -> nn.Module:
     Raises ``FileError`` for a damaged file, and for another architecture, naming the first
     difference.
     """
-    header = read_header(path)
+    path = path_of(path, "path")
+    header, stored = read(path)
     model = plain(model)
     like = next(model.parameters())
     device, dtype = like.device, torch.int64 if header.get("integers") else like.dtype
@@ -129,21 +155,17 @@ def load(path: str | Path, model: nn.Module) -> nn.Module:
             f"{path}: damaged (its genome: {error}); write it again with dpes.save"
         ) from None
     small = slim(model, layout, genome)
-    with safe_open(path, framework="pt", device=str(device)) as file:
-        stored = set(file.keys())
-        for tensor, (place, *_) in _tensors(small, layout):
-            if place not in stored:
-                raise FileError(
-                    f"{path}: has no tensor {place!r}; "
-                    f"made from another version of {header['model']}?"
-                )
-            value = file.get_tensor(place)
-            if value.shape != tensor.shape:
-                raise FileError(
-                    f"{path}: {place} is {list(value.shape)} there, {list(tensor.shape)} here"
-                )
-            with torch.no_grad():
-                tensor.copy_(value)
+    for tensor, (place, *_) in _tensors(small, layout):
+        if place not in stored:
+            raise FileError(
+                f"{path}: has no tensor {place!r}; made from another version of {header['model']}?"
+            )
+        if (value := stored[place]).shape != tensor.shape:
+            raise FileError(
+                f"{path}: {place} is {list(value.shape)} there, {list(tensor.shape)} here"
+            )
+        with torch.no_grad():
+            tensor.copy_(value)
     return small.eval()
 
 

@@ -12,6 +12,7 @@ from pandas.io.formats.style import Styler
 from ..disk import read_json
 from ..errors import DpesError
 from ..study.data import folders
+from ..study.environment import sitting
 from ..study.finished import Run
 
 LABELS = {
@@ -199,7 +200,10 @@ def reported(model: str, dataset: str) -> pd.Series:
 
 def provenance(run: Run) -> pd.Series:
     """What a figure must be published with: run, code, versions, hardware, seconds by phase."""
-    about = {"run": run.path.name} | {k: v for k, v in run.env.items() if k != "seconds"}
+    last = sitting(run.env)
+    sittings = run.env.get("sittings", [last])  # of one value in all of them, once
+    about = {k: ", ".join({str(s[k]): 0 for s in sittings if k in s}) for k in last}
+    about = {"run": run.path.name} | about
     seconds = {f"seconds, {phase}": value for phase, value in run.env["seconds"].items()}
     return pd.Series(about | seconds, name="")
 

@@ -14,6 +14,7 @@ from them is marked ours.
 
 from __future__ import annotations
 
+import io
 from dataclasses import dataclass, replace
 from itertools import combinations
 from pathlib import Path
@@ -22,7 +23,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from ..coupling.genome import repair
-from ..disk import write_arrays
+from ..disk import verify, write_arrays
 from ..errors import DpesError
 from . import pareto
 from .settings import Search
@@ -59,6 +60,11 @@ class State:
             if (self.parents[a] == self.parents[b]).all()
         )
 
+    def same(self, other: State) -> bool:
+        """Whether all of it is equal to the bit."""
+        pairs = (self.parents, other.parents), (self.F, other.F)
+        return self.generation == other.generation and all(np.array_equal(*p) for p in pairs)
+
     def save(self, path: str | Path) -> None:
         """Write an npz file, whole or not at all."""
         write_arrays(Path(path), generation=self.generation, parents=self.parents, F=self.F)
@@ -69,8 +75,9 @@ class State:
         else. Never unpickles.
         """
         try:
-            # a path leaks its handle if the zip is damaged
-            with open(path, "rb") as file, np.load(file, allow_pickle=False) as arrays:
+            raw = Path(path).read_bytes()
+            verify(Path(path), raw)
+            with np.load(io.BytesIO(raw), allow_pickle=False) as arrays:
                 generation, parents, F = int(arrays["generation"]), arrays["parents"], arrays["F"]
         except Exception as error:  # a damaged zip file fails in a dozen ways
             raise StrategyError(

@@ -5,13 +5,14 @@ continuation needs of them.
 from __future__ import annotations
 
 import json
+import zlib
 from pathlib import Path
 from typing import Any
 
 from ..disk import difference, read_entries, write_json
 from ..errors import RunError
 from . import es
-from .history import Candidate, History, read_history
+from .history import TIMING, Candidate, History, read_history
 
 
 class Folder:
@@ -45,6 +46,7 @@ class Folder:
         """
         state = es.State.load(self.state_file) if self.state_file.exists() else None
         candidates = read_history(self.history_file, mend)
+        self.check_order(candidates)
         seen = 1 + self.population * state.generation if state else 0
         if len(candidates) < seen:
             raise RunError(
@@ -54,21 +56,30 @@ class Folder:
             )
         return state, History(candidates, self.record)
 
+    def check_order(self, candidates: list[Candidate]) -> None:
+        """Raises ``RunError`` unless candidates stand as they were evaluated, none left out."""
+        for k, c in enumerate(candidates):
+            generation, index = divmod(k - 1, self.population) if k else (-1, 0)
+            if (c.generation, c.index) != (generation + 1, index):
+                found = f"generation {c.generation}, index {c.index}"
+                wanted = f"generation {generation + 1}, index {index}"
+                cure = f"restore it, or delete {self.path} and run again"
+                problem = f"line {k + 1}: {found} in place of {wanted}"
+                raise RunError(f"{self.history_file}: damaged ({problem}); {cure}")
+
     def checkpoint(self, state: es.State) -> None:
         state.save(self.state_file)
 
     def record(self, candidate: Candidate, seconds: float) -> None:
-        """Write a candidate down, and beside it how long it took."""
+        """Write a candidate down, and before it how long it took and the checksum of its line."""
+        line = candidate.line()
+        timing = {
+            "generation": candidate.generation,
+            "index": candidate.index,
+            "seconds": round(seconds, 4),
+            "crc32": zlib.crc32(line.encode()),
+        }
+        with (self.path / TIMING).open("a") as lines:
+            lines.write(json.dumps(timing) + "\n")
         with self.history_file.open("a") as lines:
-            lines.write(candidate.line())
-        with (self.path / "timing.jsonl").open("a") as lines:
-            lines.write(
-                json.dumps(
-                    {
-                        "generation": candidate.generation,
-                        "index": candidate.index,
-                        "seconds": round(seconds, 4),
-                    }
-                )
-                + "\n"
-            )
+            lines.write(line)

@@ -6,6 +6,7 @@ import json
 import math
 import re
 import reprlib
+import zlib
 from collections.abc import Callable, Iterable
 from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..coupling.genome import to_hex
+from ..disk import verify
 from ..errors import RunError
 from . import pareto
 from .es import ROLES
@@ -51,7 +53,7 @@ class History:
         self.candidates = list(candidates)
         self.write = write  # called with each new candidate and its seconds
         self.known = {c.genome: c for c in self.candidates}
-        self.places = {(c.generation, c.index) for c in self.candidates}
+        self.places = {(c.generation, c.index): c for c in self.candidates}
 
     def new(self, genomes: np.ndarray) -> list[np.ndarray]:
         """Those that are not known yet, each once."""
@@ -60,10 +62,20 @@ class History:
     def add(self, candidate: Candidate, seconds: float = 0.0) -> None:
         """Remember a candidate and write it down, unless an earlier sitting did."""
         if (place := (candidate.generation, candidate.index)) not in self.places:
-            self.places.add(place)
+            self.places[place] = candidate
             self.candidates.append(candidate)
             self.write(candidate, seconds)
         self.known[candidate.genome] = candidate
+
+    def checked(self, candidate: Candidate, cure: str) -> Candidate:
+        """The candidate; ``RunError`` if an earlier sitting had another one in its place."""
+        earlier = self.places.get((candidate.generation, candidate.index), candidate)
+        for name, value in vars(candidate).items():
+            if (then := getattr(earlier, name)) != value:
+                where = f"candidate {candidate.index} of generation {candidate.generation}"
+                found = f"{name} {then!r} in the history, {value!r} here"
+                raise RunError(f"{where} has {found}: {cure}")
+        return candidate
 
     @property
     def frame(self) -> pd.DataFrame:
@@ -83,14 +95,18 @@ def read_history(path: Path, mend: bool = True) -> list[Candidate]:
     """
     if not path.exists():
         return []
-    text = path.read_bytes()
-    whole = text[: text.rfind(b"\n") + 1]
+    whole = whole_lines(path)
+    verify(path, path.read_bytes())
     candidates: dict[tuple[int, int], Candidate] = {}
-    digits = 0
+    checksums, digits = read_checksums(path.with_name(TIMING)), 0
     for number, line in enumerate(whole.split(b"\n")[:-1], 1):
         try:
             candidate = to_candidate(line)
             place = candidate.generation, candidate.index
+            # older files have none, up to the line where a later version went on
+            expected = checksums.get(place, None if checksums.keys() & candidates.keys() else -1)
+            if expected not in (-1, zlib.crc32(line + b"\n")):
+                raise ValueError("its checksum differs")
             digits = digits or len(candidate.genome)
             if place in candidates:
                 raise ValueError(
@@ -107,10 +123,38 @@ def read_history(path: Path, mend: bool = True) -> list[Candidate]:
                 "and run again"
             ) from None
         candidates[place] = candidate
-    if mend and len(whole) < len(text):
-        with path.open("r+b") as file:
-            file.truncate(len(whole))
+    for file in (path, path.with_name(TIMING)) if mend else ():
+        if file.exists() and len(lines := whole_lines(file)) < file.stat().st_size:
+            with file.open("r+b") as cut_short:
+                cut_short.truncate(len(lines))
     return list(candidates.values())
+
+
+def whole_lines(path: Path) -> bytes:
+    """The lines of a file without a last one that a kill cut short."""
+    text = path.read_bytes()
+    return text[: text.rfind(b"\n") + 1]
+
+
+TIMING = "timing.jsonl"  # beside a history: seconds, and the checksum of each of its lines
+
+
+def read_checksums(path: Path) -> dict[tuple[int, int], int]:
+    """(generation, index) -> CRC-32 of a candidate's line, as far as they are known."""
+    found = {}
+    lines = whole_lines(path).split(b"\n")[:-1] if path.exists() else []
+    for number, line in enumerate(lines, 1):
+        try:
+            values = json.loads(line)
+            place = values.pop("generation"), values.pop("index")
+            if not values.keys() <= {"seconds", "crc32"}:
+                raise ValueError("unknown entry")
+            if "crc32" in values:
+                found[place] = values["crc32"]
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+            cure = "delete this file: nothing but seconds and checksums is lost"
+            raise RunError(f"{path}: damaged (line {number}); {cure}") from None
+    return found
 
 
 # entry of a line -> what it must be, in words

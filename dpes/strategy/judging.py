@@ -16,9 +16,9 @@ def recalibrate(
     model: nn.Module, xs: Iterable[Tensor], forward: Callable[[Tensor], Tensor] | None = None
 ) -> None:
     """Re-estimates the batch-norm statistics as their mean over the batches ``xs`` of network
-    inputs, in one pass, no gradient.
+    inputs, each weighted by its images, in one pass, no gradient.
 
-    Every batch weighs the same, so let all have equal size. Only layers with running statistics are
+    Only layers with running statistics are
     in training mode meanwhile (dropout stays off); the model is left in evaluation mode. Without
     such layers, or batches, nothing happens. Feed training images with the augmentation of
     training: statistics of plain images cost a trained ResNet-56 about 1.5 points of accuracy on
@@ -35,11 +35,13 @@ def recalibrate(
     try:
         for m in norms:
             m.train()
-        for k, x in enumerate(xs, 1):
+        seen = 0
+        for x in xs:
+            seen += len(x)
             for m in norms:
-                # 1/k makes the mean: what momentum=None does, but without its read-back from the
-                # device in every layer.
-                m.momentum = 1 / k
+                # its share makes the mean: for equal batches what momentum=None does, but without
+                # its read-back from the device in every layer
+                m.momentum = len(x) / seen
             forward(x)
     finally:
         for m, momentum in zip(norms, momenta, strict=True):

@@ -4,9 +4,11 @@ candidate.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from torch import nn
@@ -15,12 +17,16 @@ from tqdm import tqdm
 from ..coupling import cost, importance
 from ..coupling.genome import to_hex
 from ..coupling.layout import Layout
+from ..errors import RunError
 from . import es
 from .history import Candidate, History
 from .settings import Search
 
 Evaluate = Callable[[Iterable[np.ndarray]], Iterator[float]]  # genomes -> their errors, in order
 Objectives = tuple[float, float]  # error and cost
+OTHER = "restore the folder, use the versions that wrote it, or begin in another folder"
+# at most one a second, so that a notebook's page does not keep twelve of them
+BAR: dict[str, Any] = {"unit": "net", "desc": "search", "mininterval": 1.0}
 
 
 @dataclass(frozen=True)
@@ -41,35 +47,43 @@ class Task:
 def search(
     task: Task,
     history: History,
-    state: es.State | None = None,
+    stored: es.State | None = None,
     checkpoint: Callable[[es.State], None] = lambda state: None,
     progress: bool = False,
 ) -> es.State:
     """Search to the last generation; the parents of the state returned are the three solutions.
 
     history: what it knows is not evaluated again, so a genome that returns, or a search that is
-    continued, costs nothing. state: where to continue. checkpoint: called with the state after each
-    generation. Source: paper, authors' later code; see ``es``.
+    continued, costs nothing. stored: the state that an earlier sitting has reached; the search is
+    made again up to there, and has to come by the same candidates. checkpoint: called with the
+    state after each further generation. Raises ``RunError`` where the history is of another search,
+    and where all of a generation fail. Source: paper, authors' later code; see ``es``.
     """
     layout, settings = task.layout, task.settings
     total = 1 + settings.population * settings.generations
-    with tqdm(total=total, disable=not progress, unit="net", desc="search") as bar:
-        if state is None:
-            unpruned = np.ones((1, layout.n_bits), dtype=bool)
-            (first,) = counted(bar, evaluated(task, history, unpruned, [""], 0))
-            state = es.start(first, layout.n_bits)
+    groups, least = layout.group_of_bit, layout.least
+    reached = -1 if stored is None else stored.generation
+
+    def arrived(state: es.State) -> es.State:
+        if state.generation > reached:
             checkpoint(state)
-        bar.update(1 + settings.population * state.generation - bar.n)
+        elif stored is not None and state.generation == reached and not state.same(stored):
+            raise RunError(f"the state of generation {reached} does not follow from it: {OTHER}")
+        return state
+
+    with tqdm(total=total, disable=not progress, **BAR) as bar:
+        unpruned = np.ones((1, layout.n_bits), dtype=bool)
+        (first,) = counted(bar, evaluated(task, history, unpruned, [""], 0))
+        state = arrived(es.start(first, layout.n_bits))
         while state.generation < settings.generations:
             # a stream of its own for each generation: a search that is continued draws alike
             rng = np.random.default_rng([task.seed, state.generation])
-            groups, least = layout.group_of_bit, layout.least
             genomes, parent_of = es.ask(state, rng, settings, groups, task.rank, least)
             roles = [es.ROLES[p] for p in parent_of]
             rows = evaluated(task, history, genomes, roles, state.generation + 1)
-            state = es.tell(state, genomes, np.array(list(counted(bar, rows))), settings)
-            checkpoint(state)
-            bar.set_postfix_str(in_short(state))
+            told = es.tell(state, genomes, np.array(list(counted(bar, rows))), settings)
+            state = arrived(told)
+            bar.set_postfix_str(in_short(state), refresh=False)
     return state
 
 
@@ -82,8 +96,14 @@ def counted(bar: tqdm, rows: Iterable[Objectives]) -> Iterator[Objectives]:
 def evaluated(
     task: Task, history: History, genomes: np.ndarray, parents: list[str], generation: int
 ) -> Iterator[Objectives]:
-    """The objectives of a generation; each candidate is written down once they are known."""
+    """The objectives of a generation; each candidate is written down once they are known.
+
+    One that failed is written down with the next one that does not: where all fail, something else
+    than a network is broken.
+    """
     errors, closed_form = task.evaluate(history.new(genomes)), cost.COSTS[task.settings.cost]
+    failed: list[tuple[Candidate, float]] = []
+    alive = False
     for index, (genome, parent) in enumerate(zip(genomes, parents, strict=True)):
         start, text = time.perf_counter(), to_hex(genome)
         if twin := history.known.get(text):
@@ -92,8 +112,14 @@ def evaluated(
             error, measured = next(errors), task.measure(genome) if task.measure else None
         sizes = task.layout.macs(genome), task.layout.params(genome)
         candidate = Candidate(generation, index, parent, text, error, *sizes, measured)
-        history.add(candidate, time.perf_counter() - start)
+        failed.append((history.checked(candidate, OTHER), time.perf_counter() - start))
+        if alive := alive or math.isfinite(error):
+            while failed:
+                history.add(*failed.pop(0))
         yield error, closed_form(task.layout, genome) if measured is None else measured
+    if not alive:
+        who = f"all of generation {generation}" if generation else "the unpruned network"
+        raise RunError(f"{who} failed, see above; nothing of it is kept, the same call continues")
 
 
 def rank_for(settings: Search, model: nn.Module, layout: Layout) -> np.ndarray | None:

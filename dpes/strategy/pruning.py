@@ -4,7 +4,8 @@ directories.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+import math
+import operator
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,23 +14,25 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from torch import Tensor, nn
 
-from ..coupling import cost as costs
-from ..coupling.cutting import clone, cut, slim
+from ..coupling.cutting import slim
 from ..coupling.layout import Layout
 from ..coupling.tracing import trace
-from ..disk import locked
-from ..errors import SettingsError, suggest
+from ..disk import digest, locked, path_of
+from ..errors import RunError, SettingsError
 from ..fields import to_dict
-from . import es, judging, workers
+from . import es
+from .candidates import Fitness, Function, cost_function
+from .classifier import Judge, check_classifier
 from .folder import Folder
 from .history import History, archive
 from .loop import Task, rank_for, search
+from .samples import Name, Reader, Samples
 from .settings import Search
 
 if TYPE_CHECKING:
     import pandas as pd
 
-Batches = Tensor | Iterable[Any]
+SEEDS = 2**63 - 1
 
 
 @dataclass
@@ -53,21 +56,23 @@ class Front:
 def prune(
     model: nn.Module,
     example: Tensor,
-    evaluate: Callable[[nn.Module], float] | None = None,
+    evaluate: Function | None = None,
     *,
-    data: tuple[Tensor, Tensor] | Iterable[tuple[Tensor, Tensor]] | None = None,
-    calibration: Batches | None = None,
-    cost: str | Callable[[nn.Module], float] | None = None,
+    data: Any = None,
+    calibration: Any = None,
+    input: Name = 0,
+    label: Name = 1,
+    cost: str | Function | None = None,
     settings: Search | None = None,
     layout: Layout | None = None,
     seed: int = 0,
     folder: str | Path | None = None,
     progress: bool = True,
 ) -> Front:
-    """Search for three smaller versions of a trained classifier; ``model`` is left as it is.
+    """Search for three smaller versions of a trained network; ``model`` is left as it is.
 
     Fine-tune the networks that come out as you trained the original: they are only cut and
-    recalibrated.
+    recalibrated. The unpruned network is judged first: what does not fit is refused at once.
 
     Parameters
     ----------
@@ -76,12 +81,16 @@ def prune(
     evaluate
         A function from a slim network, in eval mode, to its error, 0 (best) to 1.
     data
-        In its place: ``(x, y)`` with x float [n, ...] as the model takes it and y int64 [n], or
-        batches of such pairs (a ``DataLoader`` that does not shuffle). At most
-        ``settings.search_images`` are judged.
+        In its place, for a classifier: ``(x, y)`` with x [n, ...] as the model takes it and classes
+        y [n], tensors or arrays; a ``Dataset``; a ``DataLoader`` or other batches, tuples or
+        dictionaries. Its first ``settings.search_images`` are read once, kept on the model's device
+        and judged in batches of ``settings.batch_size``.
     calibration
-        Inputs, float [n, ...] or batches of them, that re-estimate batch norm after each cut:
-        training images with the augmentation of training are best. Those of ``data`` if not given.
+        Inputs, in the forms of ``data`` with or without labels, that re-estimate batch norm after
+        each cut: training images with the augmentation of training are best. Those of ``data`` if
+        not given.
+    input, label
+        Where batches have images and labels: places in a tuple, or keys of a dictionary.
     cost
         ``macs``, ``params``, ``activations``, ``latency`` (milliseconds of ``example``, measured)
         or a function of the slim network; that of ``settings`` if not given.
@@ -90,167 +99,137 @@ def prune(
     folder
         Keeps state and history there after each candidate; the same call continues from it.
 
-    Raises ``DpesError`` subclasses for models, data and settings that do not fit. Source: ours.
+    Raises ``DpesError`` subclasses for models, data and settings that do not fit. It has many
+    parameters, because it stands for a whole study. Source: ours.
     """
-    settings = settings or Search()
-    check_arguments(settings, evaluate, data)
+    settings, seed = check_arguments(settings or Search(), evaluate, data, seed)
     layout = layout or trace(model, example)
-    original = slim(model, layout, np.ones(layout.n_bits, dtype=bool)).eval()
-    inputs = calibration_inputs(model, settings, data if calibration is None else calibration)
-    fitness = Fitness(original, layout, evaluate or Judge(data, settings), inputs)
-    objective = cost or settings.cost
+    original = unpruned(model, layout)
+    reader = Reader(example, input, label)
+    judged, inputs = samples(original, reader, settings, data, calibration)
+    judge = evaluate or Judge(parts(judged, settings))
+    batches = [part.x for part in parts(inputs, settings)] or None
+    fitness, objective = Fitness(original, layout, judge, batches), cost or settings.cost
     measure = cost_function(objective, fitness, example)
     rank = rank_for(settings, original, layout)
     task = Task(layout, fitness.errors, settings, seed, rank, measure)
-    place = Folder(Path(folder), settings.population) if folder else None
+    place = Folder(path_of(folder, "folder"), settings.population) if folder else None
     with locked(place.path) if place else nullcontext():
         if place:
-            place.claim(identity(task, objective))
+            place.claim(identity(task, objective, original, judged, inputs))
         state, history = place.resume() if place else (None, History())
+        if history.candidates:
+            check_judges(task, history, fitness)
         checkpoint = place.checkpoint if place else lambda state: None
         state = search(task, history, state, checkpoint, progress)
     genomes = dict(zip(es.ROLES, state.parents, strict=True))
-    networks = {role: fitness.ready(slim(model, layout, g)) for role, g in genomes.items()}
+    networks = {role: fitness.network(g) for role, g in genomes.items()}
     return Front(**networks, genomes=genomes, layout=layout, history=history.frame)
 
 
-@dataclass
-class Fitness:
-    """The error of a genome by a user's own judge."""
-
-    model: nn.Module
-    layout: Layout
-    judge: Callable[[nn.Module], float]
-    inputs: Iterable[Tensor] | None  # that re-estimate batch norm, if anything does
-
-    def __post_init__(self) -> None:
-        self.scratch = clone(self.model)
-
-    def errors(self, genomes: Iterable[np.ndarray]) -> Iterator[float]:
-        return workers.serial(self.error, genomes)
-
-    def network(self, genome: np.ndarray) -> nn.Module:
-        return self.ready(cut(self.scratch, self.model, self.layout, self.layout.checked(genome)))
-
-    def ready(self, network: nn.Module) -> nn.Module:
-        if self.inputs is not None:
-            judging.recalibrate(network, self.inputs)
-        return network.eval()
-
-    def error(self, genome: np.ndarray) -> float:
-        error = float(self.judge(self.network(genome)))
-        if not 0 <= error <= 1:
-            limits = "it must return an error between 0 (best) and 1; 1 - accuracy, for example"
-            raise SettingsError(f"evaluate returned {error}: {limits}")
-        return error
-
-
-@dataclass
-class Inputs:
-    """The first inputs for recalibration, as batches; of one image there is no variance."""
-
-    source: Any
-    settings: Search
-
-    def __iter__(self) -> Iterator[Tensor]:
-        limit = self.settings.calibration_images
-        for x, *_ in first_batches(self.source, self.settings.batch_size, limit):
-            if len(x) > 1:
-                yield x
-
-
-@dataclass
-class Judge:
-    """Share of misclassified images among the first ``settings.search_images`` of ``data``."""
-
-    data: Any
-    settings: Search
-
-    def __post_init__(self) -> None:
-        if is_pair(self.data) and len(self.data[0]) != len(self.data[1]):
-            found = f"{len(self.data[0])} images and {len(self.data[1])} labels"
-            raise SettingsError(f"data has {found}: they must be as many")
-
-    def __call__(self, network: nn.Module) -> float:
-        limit = self.settings.search_images
-        pairs = [(x, y) for x, y in first_batches(self.data, self.settings.batch_size, limit)]
-        if not (seen := sum(len(y) for _, y in pairs)):
-            raise SettingsError("data has no images")
-        return int(judging.errors(network, pairs)) / seen
-
-
-def is_pair(source: Any) -> bool:
-    """Whether these are tensors of images and labels, not two batches."""
-    few = isinstance(source, (tuple, list)) and len(source) == 2
-    return few and all(isinstance(t, Tensor) for t in source)
-
-
-def first_batches(source: Any, size: int, limit: int) -> Iterator[tuple[Tensor, ...]]:
-    """Batches of a tensor, a pair of tensors or an iterable, with at most so many images in all."""
-    if isinstance(source, Tensor):
-        source = source.split(size)
-    elif is_pair(source):
-        source = zip(*(t.split(size) for t in source), strict=True)
-    for batch in source:
-        parts = tuple(batch) if isinstance(batch, (tuple, list)) else (batch,)
-        yield tuple(part[:limit] for part in parts)
-        if (limit := limit - len(parts[0])) <= 0:
-            return
-
-
-def check_arguments(settings: Search, evaluate: Any, data: Any) -> None:
-    """Raises ``SettingsError`` for what only a study can do, and if nothing says what error is."""
+def check_arguments(settings: Any, evaluate: Any, data: Any, seed: Any) -> tuple[Search, int]:
+    """Raises ``SettingsError`` for what is of another kind, for what only a study can do, and if
+    nothing says what error is.
+    """
+    if not isinstance(settings, Search):
+        cure = "give dpes.Search(population=12, generations=8), for example"
+        if isinstance(getattr(settings, "search", None), Search):
+            cure = "give its .search"
+        raise SettingsError(f"settings is of type {type(settings).__name__}, not Search: {cure}")
+    try:
+        number = operator.index(seed)
+    except TypeError:
+        number = -1
+    if not 0 <= number <= SEEDS:
+        raise SettingsError(f"seed = {seed!r}: must be a whole number of at least 0")
     if (evaluate is None) == (data is None):
         need = "either evaluate=, a function from network to error, or data=(x, y)"
         raise SettingsError(f"prune needs {need}")
+    if evaluate is not None and not callable(evaluate):
+        kind = type(evaluate).__name__
+        raise SettingsError(
+            f"evaluate is of type {kind}: it must be a function from network to error"
+        )
     if settings.precision is not None:
         cure = "leave it unset, and do likewise inside your evaluate= function"
         raise SettingsError(f"precision needs the images of a study: {cure}")
     if "partial" in settings.fitness:
         cure = "train inside your evaluate= function and set fitness='none'"
         raise SettingsError(f"fitness {settings.fitness!r} trains on data of the study; {cure}")
+    return settings, number
 
 
-def calibration_inputs(model: nn.Module, settings: Search, source: Any) -> Inputs | None:
-    """What re-estimates batch norm, if the network has any and the settings ask for it."""
-    has_norm = any(getattr(m, "running_mean", None) is not None for m in model.modules())
+def unpruned(model: nn.Module, layout: Layout) -> nn.Module:
+    """A copy of the network, in evaluation mode; ``SettingsError`` if its layout is of another."""
+    try:
+        return slim(model, layout, np.ones(layout.n_bits, dtype=bool)).eval()
+    except (KeyError, AttributeError, IndexError, RuntimeError) as error:
+        cure = "trace this model anew, or leave it out"
+        raise SettingsError(f"layout was traced in another network ({error}); {cure}") from error
+
+
+def samples(
+    network: nn.Module, reader: Reader, settings: Search, data: Any, calibration: Any
+) -> tuple[Samples | None, Samples | None]:
+    """Images to judge by, and images to recalibrate on: what is not needed is None."""
+    most, judged = settings.search_images, None
+    if data is not None:
+        read = reader.read(data, most, "data", labelled=True)
+        judged = check_classifier(network, read)
+    has_norm = any(getattr(m, "running_mean", None) is not None for m in network.modules())
     if settings.fitness != "recalibrate" or not has_norm:
-        return None
-    if source is None:
+        return judged, None
+    most = settings.calibration_images
+    if calibration is not None:
+        inputs = reader.read(calibration, most, "calibration", labelled=False)
+    elif judged is not None:
+        inputs = Samples(judged.x[:most], None)
+    else:
         cure = "give training images, or set fitness='none'"
         raise SettingsError(f"batch norm needs calibration= images after a cut; {cure}")
-    return Inputs(source, settings)
+    if len(inputs.x) < 2:
+        cure = "give training images as calibration=, or set fitness='none'"
+        raise SettingsError(f"batch norm needs two images or more, there is one; {cure}")
+    return judged, inputs
 
 
-def cost_function(
-    objective: str | Callable[[nn.Module], float], fitness: Fitness, example: Tensor
-) -> Callable[[np.ndarray], float]:
-    """The second objective as a function of the genome."""
-
-    def milliseconds(genome: np.ndarray) -> float:
-        times = costs.latency({"": fitness.network(genome)}, example, rounds=7)[""]
-        return 1e3 * float(np.median(times))
-
-    if callable(objective):
-        return lambda genome: float(objective(fitness.network(genome)))
-    if objective == "latency":
-        return milliseconds
-    if objective not in costs.COSTS:
-        known = suggest(objective, [*costs.COSTS, "latency"])
-        raise SettingsError(
-            f"unknown cost {objective!r}: {known}, or give a function of the network"
-        )
-    return lambda genome: costs.COSTS[objective](fitness.layout, genome)
+def parts(samples: Samples | None, settings: Search) -> list[Samples]:
+    return samples.parts(settings.batch_size) if samples else []
 
 
-def identity(task: Task, objective: Any) -> dict[str, Any]:
+def identity(
+    task: Task, objective: Any, network: nn.Module, judged: Samples | None, inputs: Samples | None
+) -> dict[str, Any]:
     """What must be the same when a search is continued."""
-    named = isinstance(objective, str)
+    name = getattr(objective, "__qualname__", type(objective).__name__)
+    tensors = {
+        "images": judged.x if judged else None,
+        "labels": judged.y if judged else None,
+        "calibration": inputs.x if inputs else None,
+    }
+    if judged and inputs and inputs.x.data_ptr() == judged.x.data_ptr():
+        tensors["calibration"] = None  # these are the images themselves
     return {
         "search": to_dict(task.settings),
         "seed": task.seed,
-        "cost": objective
-        if named
-        else getattr(objective, "__qualname__", type(objective).__name__),
+        "cost": objective if isinstance(objective, str) else name,
         "groups": [[g.name, g.size] for g in task.layout.groups],
-    }
+        "weights": digest(network.state_dict())[:16],
+    } | {name: t if t is None else digest({name: t})[:16] for name, t in tensors.items()}
+
+
+def check_judges(task: Task, history: History, fitness: Fitness) -> None:
+    """Refuses to continue a search whose unpruned network had another error or cost: that of
+    another ``evaluate`` or ``cost``. What varies from call to call may differ by a half.
+    """
+    first, ones = history.candidates[0], np.ones(task.layout.n_bits, dtype=bool)
+    judges: list[tuple[str, float | None, Any]] = [
+        ("evaluate", first.error, fitness.judged_first),
+        ("cost", first.cost, lambda: task.measure and task.measure(ones)),
+    ]
+    for name, then, says in judges:
+        if then is None or math.isclose(then, now := says(), rel_tol=1e-6):
+            continue
+        if now == says() or abs(then - now) > max(then, now) / 2:
+            found = f"{name} says {now:.6g} of the unpruned network, {then:.6g} in the folder"
+            raise RunError(f"{found}; use another folder, or the same function, weights and data")

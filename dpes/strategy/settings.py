@@ -16,7 +16,7 @@ from ..fields import Checked, setting
 class Search(Checked):
     """How the evolution strategy searches and what it calls fitness."""
 
-    population: int = setting(30, "offspring per generation", "authors", low=4)
+    population: int = setting(30, "offspring per generation", "authors", low=4, high=100_000)
     generations: int = setting(10, "generations, the last one competes too", "authors", low=1)
     p_mutation: float = setting(
         0.1,
@@ -77,6 +77,13 @@ class Search(Checked):
         "autocast when evaluating candidates; float32 when unset",
         "ours",
         choices=("bfloat16",),
+    )
+    shape: str | None = setting(
+        None,
+        "full: candidates keep their shape, removed filters zero, so that a GPU runs all by one "
+        "CUDA graph; cut when unset",
+        "ours",
+        choices=("full",),
     )
     error_ceiling: float | None = setting(
         None,

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import filelock
 import torch
-from safetensors.torch import load_file
-from torch import nn
+from safetensors.torch import load as to_tensors
+from torch import Tensor, nn
 
-from ..disk import tensor_bytes, write_bytes, write_json
-from ..errors import RunError
+from ..disk import read_entries, tensor_bytes, write_bytes, write_json
+from ..errors import RunError, first_line
 from ..fields import to_dict
 from ..strategy.workers import keep_freed_memory
 from . import data, models, train
@@ -48,14 +48,27 @@ def load_baseline(
         with filelock.FileLock(f"{path}.lock"):
             if not path.exists():
                 train_baseline(network, dataset, settings, path, progress)
+    cure = "restore it, or delete it to train it again"
     try:
-        network.load_state_dict(load_file(path))
+        network.load_state_dict(read_weights(path))
     except Exception as error:
-        raise RunError(
-            f"{path}: damaged ({str(error).splitlines()[0]}); restore it, or delete it to train it "
-            "again"
-        ) from None
+        raise RunError(f"{path}: damaged ({first_line(error)}); {cure}") from None
     return network.to(device).eval()
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """The tensors of a trained network; raises whatever is wrong with the file, or differs from the
+    checksum beside it.
+    """
+    raw, beside = path.read_bytes(), path.with_suffix(".json")
+    if beside.exists():
+        wanted = read_entries(beside, "sha256")["sha256"]
+        if hashlib.sha256(raw).hexdigest() != wanted:
+            raise RunError(f"not as {beside.name} says")
+    tensors = to_tensors(raw)
+    if bad := [name for name, t in tensors.items() if not t.isfinite().all()]:
+        raise RunError(f"{bad[0]} has values that are not finite")
+    return tensors
 
 
 def train_baseline(

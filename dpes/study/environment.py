@@ -22,13 +22,15 @@ from ..errors import RunError
 
 class Stopwatch:
     """Adds the seconds of each phase, over all sittings, to ``env.json`` beside versions and
-    hardware.
+    hardware of each sitting, and of the last one.
     """
 
     def __init__(self, path: Path, device: str, workers: int | str):
         self.path = path
-        self.env = read_entries(path, "seconds") if path.exists() else {"seconds": {}}
-        self.env |= environment(device) | {"workers": workers}
+        self.env = read_env(path)
+        here = environment(device) | {"workers": workers}
+        before = self.env.pop("sittings", None) or [sitting(self.env)]
+        self.env |= here | {"sittings": [s for s in before if s] + [here]}
 
     @contextmanager
     def __call__(self, phase: str) -> Iterator[None]:
@@ -39,6 +41,17 @@ class Stopwatch:
             before = self.env["seconds"].get(phase, 0.0)
             self.env["seconds"][phase] = round(before + time.perf_counter() - start, 2)
             write_json(self.path, self.env)
+
+
+def read_env(path: Path) -> dict[str, Any]:
+    """What ``env.json`` holds, nothing but no seconds where it is not there."""
+    cure = "delete this file: nothing but seconds and versions is lost"
+    return read_entries(path, "seconds", cure=cure) if path.exists() else {"seconds": {}}
+
+
+def sitting(env: dict[str, Any]) -> dict[str, Any]:
+    """Commit, versions and hardware alone; of older files, those of their last sitting."""
+    return {k: v for k, v in env.items() if k not in ("seconds", "sittings")}
 
 
 def environment(device: str) -> dict[str, Any]:

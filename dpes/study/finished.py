@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -16,11 +17,12 @@ from ..coupling.genome import from_hex
 from ..coupling.layout import Layout
 from ..coupling.slimfile import load
 from ..coupling.tracing import trace
-from ..disk import read_entries
+from ..disk import path_of, read_entries
 from ..errors import RunError, SettingsError, suggest
 from ..strategy import es
 from ..strategy.history import History, archive, read_history
 from . import data, models
+from .environment import read_env
 from .settings import SCHEMA, Settings, from_dict
 
 if TYPE_CHECKING:
@@ -29,7 +31,7 @@ if TYPE_CHECKING:
 
 def runs_folder(folder: str | Path | None = None) -> Path:
     """The folder of run directories: the argument, else ``$DPES_RUNS``, else ``data/runs``."""
-    return Path(folder or os.environ.get("DPES_RUNS") or "data/runs")
+    return path_of(folder or os.environ.get("DPES_RUNS") or "data/runs", "folder")
 
 
 def where(settings: Settings, folder: str | Path | None = None) -> Path:
@@ -57,7 +59,12 @@ class Run:
     @cached_property
     def history(self) -> pd.DataFrame:
         """Every candidate: generation, index, parent, genome (hex), error, macs, params."""
-        return History(read_history(self.path / "history.jsonl", mend=False)).frame
+        candidates = read_history(file := self.path / "history.jsonl", mend=False)
+        search = self.settings.search
+        if len(candidates) != (total := 1 + search.population * search.generations):
+            problem = f"damaged ({len(candidates)} of {total} candidates)"
+            raise RunError(f"{file}: {problem}; restore it, or delete {self.path} and run again")
+        return History(candidates).frame
 
     @property
     def archive(self) -> pd.DataFrame:
@@ -110,7 +117,7 @@ def relative(frame: pd.DataFrame, whole: dict[str, Any]) -> pd.DataFrame:
 
 def open_run(path: str | Path) -> Run:
     """Read a finished run; ``RunError`` if it is unfinished, damaged or of another schema."""
-    path = Path(path)
+    path = path_of(path, "path")
     file = path / "settings.json"
     if not file.exists():
         raise RunError(f"{path}: not a run directory; list them with: python -m dpes show")
@@ -125,17 +132,23 @@ def open_run(path: str | Path) -> Run:
     except SettingsError as error:
         raise RunError(f"{file}: {error}; restore it, or delete {path} and run again") from None
     result = read_entries(path / "result.json", "n_bits", "baseline", *es.ROLES)
-    return Run(path, settings, result, read_entries(path / "env.json", "seconds"))
+    return Run(path, settings, result, read_env(path / "env.json"))
 
 
 def load_runs(folder: str | Path | None = None) -> pd.DataFrame:
-    """All finished runs as one tidy frame, with what they are runs of: a row per solution."""
+    """All finished runs as one tidy frame, with what they are runs of: a row per solution. A
+    damaged one is left out with a warning.
+    """
     import pandas as pd
 
     about = ["run", "model", "dataset", "profile", "seed"]
     frames = []
     for path in sorted(runs_folder(folder).glob("*/result.json")):
-        run = open_run(path.parent)
+        try:
+            run = open_run(path.parent)
+        except RunError as error:
+            warnings.warn(str(error), stacklevel=2)
+            continue
         s = run.settings
         values = (path.parent.name, s.model, s.dataset, s.profile, s.seed)
         frames.append(run.solutions.assign(**dict(zip(about, values, strict=True))))

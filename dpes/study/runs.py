@@ -86,7 +86,7 @@ def searched(work: Work, workers: int, scheduler: str | None = None) -> es.State
     settings, folder = work.settings.search, Folder(work.path, work.settings.search.population)
     state, history = folder.resume()
     if state is not None and state.generation == settings.generations:
-        return state
+        workers, scheduler = 1, None  # nothing is left for them
     rank = rank_for(settings, work.network, work.layout)
     with evaluator(work.fitness, workers, scheduler) as evaluate:
         task = Task(work.layout, evaluate, settings, work.settings.seed, rank)

@@ -14,11 +14,12 @@ import torch.nn.functional as F
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from ..disk import write_tensors
+from ..disk import digest, write_tensors
 from ..errors import CandidateFailed, DpesError, SettingsError
 from ..fields import fingerprint, to_dict
 from ..strategy.judging import missed
 from .data import Dataset, Split, augment, batches, normalise
+from .devices import draws
 from .settings import Training
 
 Progress = Callable[[int, float, float], None]  # called with epoch, loss and seconds
@@ -59,7 +60,7 @@ def fit(
     model.to(memory_format=torch.channels_last)
     if recipe.small_epochs:
         check_small(model, normalise(dataset.train.x[:1], dataset))
-    generator = torch.Generator().manual_seed(seed)
+    generator = draws(seed, dataset.train.y.device)
     course = Course(model, dataset, recipe, seed, sgd(model, recipe), generator)
     log = course.resume(checkpoint) if checkpoint and checkpoint.exists() else []
     for epoch in range(len(log), recipe.epochs):
@@ -99,8 +100,9 @@ class Course:
 
     @property
     def identity(self) -> str:
-        parts = to_dict(self.recipe), self.seed, self.dataset.name, self.images
-        return fingerprint(parts)
+        parts = [to_dict(self.recipe), self.seed, self.dataset.name, self.images]
+        device = self.generator.device.type  # another one draws otherwise
+        return fingerprint(tuple(parts if device == "cpu" else [*parts, device]))
 
     def epoch(self, epoch: int) -> tuple[float, float]:
         """One pass over the images; the mean loss and the share of misclassified ones."""
@@ -146,7 +148,9 @@ class Course:
         for key, p in self.model.named_parameters():
             if (buffer := self.optimizer.state[p].get("momentum_buffer")) is not None:
                 tensors[f"momentum.{key}"] = buffer
-        write_tensors(path, tensors, {"identity": self.identity, "log": json.dumps(log)})
+        header = {"identity": self.identity, "log": json.dumps(log)}
+        total = digest(tensors, header["identity"] + header["log"])
+        write_tensors(path, tensors, header | {"sha256": total})
 
     def resume(self, path: Path) -> list[dict]:
         """Put a checkpoint into model, optimizer and generator; returns the log so far."""
@@ -154,6 +158,8 @@ class Course:
             with safe_open(path, "pt") as file:
                 header = file.metadata()
                 tensors = {key: file.get_tensor(key) for key in file.keys()}
+            if header["sha256"] != digest(tensors, header["identity"] + header["log"]):
+                raise ValueError("its checksum differs")
             written, log, drawn = (
                 header["identity"],
                 json.loads(header["log"]),
@@ -214,8 +220,10 @@ def sgd(model: nn.Module, recipe: Training) -> torch.optim.SGD:
         {"params": [p for p in parameters if p.dim() > 1], "weight_decay": recipe.weight_decay},
         {"params": [p for p in parameters if p.dim() <= 1], "weight_decay": 0.0},
     ]
-    momentum = recipe.momentum
-    return torch.optim.SGD(groups, lr=recipe.lr, momentum=momentum, nesterov=momentum > 0)
+    momentum, fused = recipe.momentum, True if all(p.is_cuda for p in parameters) else None
+    return torch.optim.SGD(
+        groups, lr=recipe.lr, momentum=momentum, nesterov=momentum > 0, fused=fused
+    )
 
 
 def mistakes(model: nn.Module, split: Split, dataset: Dataset, batch_size: int = 250) -> Tensor:
