@@ -17,21 +17,9 @@ if TYPE_CHECKING:
 
 
 @rule(
-    "sum",
-    "mean",
-    "amax",
-    "amin",
-    "max",
-    "min",
-    "var",
-    "std",
-    "var_mean",
-    "std_mean",
-    "prod",
-    "norm",
-    "linalg_vector_norm",
+    "sum mean amax amin max min var std var_mean std_mean prod norm linalg_vector_norm logsumexp "
+    "any all argmax argmin median nansum nanmean aminmax"
 )
-@rule("logsumexp", "any", "all", "argmax", "argmin", "median", "nansum", "nanmean", "aminmax")
 def reduced(watch: Watch, op: Op) -> list[Numbers]:
     """Dimensions that are no longer there; a removed filter is a zero to a sum, but not to a mean
     or a maximum."""
@@ -52,7 +40,7 @@ def reduced(watch: Watch, op: Op) -> list[Numbers]:
     return [found] * len(op.outputs)
 
 
-@rule("_softmax", "_log_softmax", "cumsum", "sort", "logcumsumexp", "cumprod", "cummax")
+@rule("_softmax _log_softmax cumsum sort logcumsumexp cumprod cummax")
 def along(watch: Watch, op: Op) -> list[Numbers]:
     """Positions along one dimension depend on each other, so filters may lie along others only."""
     x = op.tensors[0]
@@ -113,38 +101,9 @@ def padded(watch: Watch, op: Op) -> Numbers:
 
 # ---- moves: the same operation is applied to the numbers ----------------------------------
 @rule(
-    "view",
-    "_unsafe_view",
-    "_reshape_alias",
-    "reshape",
-    "permute",
-    "transpose",
-    "t",
-    "expand",
-    "slice",
-    "select",
-    "split",
-)
-@rule(
-    "split_with_sizes",
-    "chunk",
-    "unbind",
-    "cat",
-    "stack",
-    "squeeze",
-    "unsqueeze",
-    "repeat",
-    "unfold",
-    "narrow",
-    "diagonal",
-)
-@rule(
-    "pixel_shuffle",
-    "pixel_unshuffle",
-    "channel_shuffle",
-    "native_channel_shuffle",
-    "movedim",
-    "tile",
+    "view _unsafe_view _reshape_alias reshape permute transpose t expand slice select split "
+    "split_with_sizes chunk unbind cat stack squeeze unsqueeze repeat unfold narrow diagonal "
+    "pixel_shuffle pixel_unshuffle channel_shuffle native_channel_shuffle movedim tile"
 )
 def moved(watch: Watch, op: Op) -> Sequence[Numbers]:
     """Positions that move take their numbers along; what a new shape cannot hold apart leaves
@@ -199,7 +158,7 @@ def whole_or_chunks(watch: Watch, op: Op, vector: np.ndarray | None, image: np.n
         watch.freeze(vector, f"{op} takes some of the channels")
 
 
-@rule("index", "index_select", "roll", "flip")
+@rule("index index_select roll flip")
 def picked(watch: Watch, op: Op) -> Numbers:
     """Positions picked by number: right along other dimensions than those of filters."""
     x, *places = op.tensors
