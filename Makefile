@@ -1,7 +1,7 @@
 # Two commands on a fresh machine: `make book` and `make test`. Everything else is a part of them or a convenience.
 SHELL := bash
 .DEFAULT_GOAL := help
-.PHONY: help book strict test lint study bench zoo lock sums clean
+.PHONY: help book strict pdf test lint study bench zoo lock sums clean
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -20,10 +20,14 @@ help: ## this list
 book: $(ENV) ## execute the notebooks that changed (SETS="learn-* quick-*"), then build the book
 	@$(BIN)/python notebooks/execute.py $(foreach set,$(SETS),'$(set)')
 	@$(BIN)/jupyter-book build $(SPHINX) .
+	@$(BIN)/python book/slides.py
 	@echo "the book: _build/html/index.html"
 
 strict: ## the same, every page anew, a warning is an error
 	@$(MAKE) --no-print-directory book SPHINX="--all -W --keep-going"
+
+pdf: book ## the book as one PDF, printed by Chromium
+	@$(BIN)/python book/pdf.py
 
 test: $(ENV) ## all tests, then every notebook by nbval (ARGS="-m 'not slow'" for pytest)
 	@$(BIN)/python -m pytest $(ARGS)

@@ -222,10 +222,10 @@ def _():
     return model
 
 
-@kind("forward replaced by a closure", *KEPT)
+@kind("forward replaced by a closure")
 def _():
     model = Net()
-    original = model.c1.forward  # bound to this very layer, so a copy has no other
+    original = model.c1.forward  # bound to this very layer
     model.c1.forward = lambda x: original(x) * 2
     return model
 

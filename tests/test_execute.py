@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
+import dataclasses
 import json
 import os
 import signal
@@ -14,12 +14,11 @@ from pathlib import Path
 import nbformat
 import pytest
 
-spec = importlib.util.spec_from_file_location(
-    "execute", Path(__file__).parents[1] / "notebooks" / "execute.py"
-)
-execute = importlib.util.module_from_spec(spec)
-sys.modules["execute"] = execute  # dataclasses look their module up
-spec.loader.exec_module(execute)
+sys.path.insert(0, str(Path(__file__).parents[1] / "notebooks"))
+import at_once  # noqa: E402
+import chapters  # noqa: E402
+import execute  # noqa: E402
+import outputs  # noqa: E402
 
 KERNELSPEC = {"name": "python3", "display_name": "Python 3", "language": "python"}
 
@@ -123,7 +122,7 @@ def test_executing_twice_gives_the_same_bytes(root):
 
 def test_text_that_only_looks_like_an_address_stays():
     text = "byte at 0xff, <at 0x12>, mask at 0xdeadbeef\n"
-    (output,) = execute.settled([nbformat.v4.new_output("stream", text=text)])
+    (output,) = outputs.settled([nbformat.v4.new_output("stream", text=text)])
     assert output.text == text
 
 
@@ -134,7 +133,7 @@ def interrupt(root: Path, started: Path) -> tuple[int, str]:
     code = (  # a shell that puts the tests into the background has Ctrl-C ignored
         "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         f"sys.path.insert(0, {str(Path(execute.__file__).parent)!r})\n"
-        f"import pathlib, execute; sys.exit(execute.main([], pathlib.Path({str(root)!r})))"
+        f"import pathlib, execute; sys.exit(execute.main(['--workers', '2'], pathlib.Path({str(root)!r})))"
     )
     with subprocess.Popen(
         [sys.executable, "-c", code], stderr=subprocess.PIPE, text=True, start_new_session=True
@@ -148,24 +147,74 @@ def interrupt(root: Path, started: Path) -> tuple[int, str]:
 
 def test_ctrl_c_ends_with_one_line_and_no_half_chapter(root):
     (root / "notebooks" / "runs.yml").write_text("b.ipynb:\n  first: {}\n  second: {}\n")
-    wait = "import os, pathlib, time\npathlib.Path('started').write_text(str(os.getpid()))\ntime.sleep(60)"
+    # both are under way, each in a kernel of its own
+    wait = (
+        "import os, pathlib, time\n"
+        "kernels = pathlib.Path('kernels')\nkernels.mkdir(exist_ok=True)\n"
+        "(kernels / str(os.getpid())).touch()\n"
+        "while len(list(kernels.iterdir())) < 2: time.sleep(0.05)\n"
+        "pathlib.Path('started').touch()\ntime.sleep(60)"
+    )
     write_notebook(root / "notebooks" / "b.ipynb", "print('a long chapter')", wait)
     page(root, "first").parent.mkdir(parents=True)
     page(root, "first").write_text("the last good page")
     code, error = interrupt(root, root / "started")
     assert code == 130, error
-    # but for the progress
-    lines = [x for x in error.replace("\r", "\n").splitlines() if x.strip() and "cells," not in x]
-    assert lines == ["execute: stopped; finished chapters are kept, the same command does the rest"]
+    stopped = "execute: stopped; finished chapters are kept, the same command does the rest"
+    assert error.splitlines() == [stopped]
     assert [p.name for p in page(root, "first").parent.iterdir()] == ["first.ipynb"]
     assert page(root, "first").read_text() == "the last good page"
     assert not list((root / "build" / "notebooks").iterdir())
-    with pytest.raises(ProcessLookupError):  # the kernel is gone, too
-        os.kill(int((root / "started").read_text()), 0)
+    kernels = [int(p.name) for p in (root / "kernels").iterdir()]
+    assert len(kernels) == 2
+    for kernel in kernels:
+        with pytest.raises(ProcessLookupError):  # it is gone, too
+            os.kill(kernel, 0)
+
+
+def meets(chapter, publish):
+    """Whether another chapter is under way at the same time, as far as patience goes."""
+    here = chapter.root / "under way"
+    here.mkdir(exist_ok=True)
+    (here / chapter.name).touch()
+    end = time.monotonic() + (20 if chapter.parameters["patient"] else 1)
+    while not (met := len(list(here.iterdir())) > 1) and time.monotonic() < end:
+        time.sleep(0.02)
+    time.sleep(0.2)  # the other one looks, too
+    (here / chapter.name).unlink()
+    return met, chapter.name
+
+
+@pytest.mark.parametrize("other", ["resnet20", "resnet8"])
+def test_two_chapters_at_a_time_but_never_two_on_one_run(root, other):
+    same = other == "resnet8"
+    (root / "notebooks" / "runs.yml").write_text(
+        f"a.ipynb:\n  first: {{model: resnet8, patient: {not same}}}\n"
+        f"b.ipynb:\n  second: {{model: {other}, patient: {not same}}}\n"
+    )
+    todo = list(chapters.chapters(root).values())
+    done = sorted(at_once.several(meets, todo, True, 2))
+    assert done == [(not same, "first"), (not same, "second")]
+
+
+def dies(chapter, publish):
+    if chapter.name == "first":
+        os._exit(9)
+    return True, chapter.name
+
+
+def test_a_worker_that_dies_loses_its_chapter_alone(root):
+    (root / "notebooks" / "runs.yml").write_text(
+        "b.ipynb:\n  first: {}\n  second: {}\n  third: {}\n"
+    )
+    todo = list(chapters.chapters(root).values())
+    done = sorted(at_once.several(dies, todo, True, 1))
+    lost = "first: its process died (out of memory?)"
+    assert done == [(False, lost), (True, "second"), (True, "third")]
 
 
 def test_the_state_follows_what_the_page_is_made_from(root):
-    chapter = execute.chapters(root)["good"]
+    chapter = chapters.chapters(root)["good"]
     assert chapter.state() == "missing"
     chapter.page.parent.mkdir(parents=True)
     nb = nbformat.v4.new_notebook(metadata={"dpes": {"digest": chapter.digest()}})
@@ -181,7 +230,7 @@ def test_the_state_follows_what_the_page_is_made_from(root):
     (root / "dpes" / "module.py").write_text("x = 2\n")
     assert chapter.state() == "stale"
     (root / "dpes" / "module.py").write_text("x = 1\n")
-    assert execute.replace(chapter, parameters={"n": 3}).state() == "stale"
+    assert dataclasses.replace(chapter, parameters={"n": 3}).state() == "stale"
     write_notebook(chapter.source, "print(n)")
     assert chapter.state() == "stale"
 
@@ -232,10 +281,10 @@ def test_overrides_do_not_touch_the_book(root):
 
 
 def test_patterns_choose_in_the_order_of_the_file(root):
-    known = execute.chapters(root)
-    assert [c.name for c in execute.choose(known, ["*o*"])] == ["good", "typo"]
-    assert [c.name for c in execute.choose(known, ["bad", "good"])] == ["good", "bad"]
-    assert len(execute.choose(known, [])) == 3
+    known = chapters.chapters(root)
+    assert [c.name for c in chapters.choose(known, ["*o*"])] == ["good", "typo"]
+    assert [c.name for c in chapters.choose(known, ["bad", "good"])] == ["good", "bad"]
+    assert len(chapters.choose(known, [])) == 3
 
 
 def test_values_from_the_command_line():
@@ -282,9 +331,9 @@ def test_a_page_says_what_is_true_of_its_family_alone(root):
         *title.metadata,
         *other.metadata,
     }
-    assert execute.chapters(root)["good"].state() == "fresh"
+    assert chapters.chapters(root)["good"].state() == "fresh"
     (root / "notebooks" / "texts" / "resnet.md").write_text("<!-- title -->\n# Sums\n")
-    assert execute.chapters(root)["good"].state() == "stale"
+    assert chapters.chapters(root)["good"].state() == "stale"
 
 
 def test_every_family_has_all_texts():
@@ -297,4 +346,4 @@ def test_every_family_has_all_texts():
         if t.startswith("own-")
     }
     for name in ("quick-cnn", "quick-resnet", "quick-densenet"):
-        assert set(execute.chapters(notebooks.parent)[name].own_texts()) == tags
+        assert set(chapters.chapters(notebooks.parent)[name].own_texts()) == tags

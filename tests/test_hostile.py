@@ -16,11 +16,6 @@ from dpes import UnsupportedModel, macs, mask, repair, slim, trace
 from dpes.coupling.operations import leaves
 
 
-def known(why: str):
-    """A fault that is known; when it is mended, the mark must go."""
-    return pytest.mark.xfail(strict=True, reason=why)
-
-
 class Ends(nn.Module):
     """A network whose first filters are changed by ``mid`` and whose outputs by ``end``."""
 
@@ -67,18 +62,11 @@ BRANCHES = {
 }
 
 
-@known("only what reaches the output is compared")
 def test_an_end_that_saturates_hides_nothing():
     assert not any(wrong(Ends(*parts), images()) for parts in HIDDEN.values())
 
 
-SEEN_WHERE_TAKEN = known("branches on images and values are seen only where they are taken")
-
-
-@pytest.mark.parametrize(
-    "name",
-    [n if n == "at one width" else pytest.param(n, marks=SEEN_WHERE_TAKEN) for n in BRANCHES],
-)
+@pytest.mark.parametrize("name", BRANCHES)
 def test_a_branch_is_cut_rightly(name):
     assert not wrong(Net(BRANCHES[name]), images())
 
@@ -128,7 +116,6 @@ def test_threads_trace_side_by_side():
     assert found == [24] * 12
 
 
-@known("buffers keep what the run wrote")
 def test_buffers_that_forward_writes_are_restored():
     def mid(m, x):
         m.average.mul_(0.9).add_(x.mean((0, 2, 3)), alpha=0.1)
@@ -145,7 +132,6 @@ def test_a_graph_module_is_cut():
     assert trace(torch.fx.symbolic_trace(model), images()).n_bits == 8
 
 
-@known("a buffer is looked for among the parameters")
 def test_a_parameter_may_be_a_buffer_as_well():
     model = Net()
     model.register_buffer("same", model.c1.weight)
@@ -161,7 +147,6 @@ def test_frozen_batch_norm_is_cut():
     assert trace(model, images()).n_bits == 24
 
 
-@known("the shape of its weights is asked for")
 def test_a_layer_without_weights_yet_is_refused_in_one_line():
     with pytest.raises(UnsupportedModel):
         trace(nn.Sequential(nn.LazyConv2d(8, 3), nn.LazyConv2d(4, 3)), images())

@@ -11,6 +11,7 @@ from scipy import stats
 from dpes.errors import DpesError
 from dpes.report import arena as report
 from dpes.report import contest, judgement
+from dpes.study import methods
 
 matplotlib.use("agg")
 
@@ -105,12 +106,16 @@ def test_comparisons_are_paired_by_seed_and_say_who_is_beaten():
     )
     assert list(table.index) == sorted(table.index, key=lambda m: table.loc[m, "difference"].value)
     text = contest.sentence(tests, "surrogate", 0.5, ["uniform-l1"])
-    assert ": 2.0 [" in text and "points against archive, the nearest; -20.0 [" in text
-    assert "points against uniform-l1. Corrected for so many comparisons, it beats 2 of " in text
+    assert (
+        ": 2.0 [" in text
+        and "points against evolution on widths (L1), the nearest; -20.0 [" in text
+    )
+    assert "points against uniform L1. Corrected for so many comparisons, it beats 2 of " in text
     assert text.endswith("2 of 4 rivals and loses to 1.")
-    assert "random-widths" not in text and "yet" in contest.sentence(tests, "surrogate", 0.7)
+    assert "random widths" not in text and "yet" in contest.sentence(tests, "surrogate", 0.7)
     one = contest.sentence(tests[tests.seed < 1], "surrogate", 0.5)  # one pair decides nothing
-    assert one.endswith("beats 0 of 4 rivals and loses to 0.")
+    assert one.endswith("beats 0 of 0 rivals and loses to 0.")
+    assert contest.comparisons(tests[tests.seed < 1], "test_error", "surrogate").p_holm.isna().all()
     alone = contest.sentence(tests[tests.method == "surrogate"], "surrogate", 0.5)
     assert alone.endswith("no rivals yet.")
 
@@ -122,7 +127,7 @@ def test_the_figure_describes_itself():
     figure, ax = plt.subplots()
     text = contest.forest(contest.comparisons(tests, "test_error", "surrogate"), "surrogate", ax)
     plt.close(figure)
-    assert "random-widths -2.0 [" in text and ax.get_xlabel()
+    assert "random widths (L1) -2.0 [" in text and ax.get_xlabel()
 
 
 def test_attained_errors_and_hypervolumes_by_hand():
@@ -149,12 +154,13 @@ def test_steps_compare_each_change_with_the_one_before_or_with_one():
     ]
     chain = contest.steps(tests, changes, ["test_error"])
     assert (
-        list(chain.index) == ["deeppruning", "bits-spread", "surrogate"]
+        list(chain.index) == [report.title(m) for m in ("deeppruning", "bits-spread", "surrogate")]
         and chain["test_error gain"].iloc[0] == "-"
     )
     assert chain["test_error gain"].iloc[1].startswith("-4.") or chain["test_error gain"].iloc[
         1
     ].startswith("-3.9")
+    assert chain["test_error gain"].iloc[2] == "-"  # what it would be compared with has no rows
     one = contest.steps(tests, changes[1:], ["test_error"], against="deeppruning")
     assert one["test_error gain"].iloc[1].startswith(("-10.", "-9.9"))
 
@@ -176,3 +182,8 @@ def test_rows_are_found_from_any_directory(tmp_path, monkeypatch):
     assert report.located("arena") == tmp_path / "arena" == report.located(str(tmp_path / "arena"))
     with pytest.raises(DpesError, match="^nowhere: no such folder of rows"):
         report.located("nowhere")
+
+
+def test_every_method_has_a_title_of_its_own():
+    titles = [report.TITLES[name] for name in methods.METHODS]
+    assert len(set(titles)) == len(titles)

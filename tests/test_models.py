@@ -5,6 +5,7 @@ author's network computes.
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 
 import pytest
 import torch
@@ -151,7 +152,7 @@ def publish(folder, monkeypatch, model, name="resnet20") -> None:
         if not k.endswith("num_batches_tracked")
     }
     torch.save({"state_dict": state, "best_prec1": 1.0}, folder / weights.file)
-    digest = models.hashlib.sha256((folder / weights.file).read_bytes()).hexdigest()
+    digest = hashlib.sha256((folder / weights.file).read_bytes()).hexdigest()
     monkeypatch.setitem(
         models.WEIGHTS["akamaster"], name, dataclasses.replace(weights, sha256=digest)
     )

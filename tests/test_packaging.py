@@ -104,7 +104,8 @@ def test_what_the_package_imports_is_declared():
     inside a function may be an extra's.
     """
     declared = {*DIRECT, *(canonicalize_name(r.name) for r in EXTRAS)}
-    for path in [*(ROOT / "dpes").rglob("*.py"), ROOT / "notebooks" / "execute.py"]:
+    beside = {path.stem for path in (ROOT / "notebooks").glob("*.py")}
+    for path in [*(ROOT / "dpes").rglob("*.py"), *(ROOT / "notebooks").glob("*.py")]:
         tree = ast.parse(path.read_text())
         for node in ast.walk(tree):
             if isinstance(node, ast.Import):
@@ -113,7 +114,9 @@ def test_what_the_package_imports_is_declared():
                 names = [node.module]
             else:
                 continue
-            for name in {n.split(".")[0] for n in names} - sys.stdlib_module_names - {"dpes"}:
+            for name in (
+                {n.split(".")[0] for n in names} - sys.stdlib_module_names - {"dpes", *beside}
+            ):
                 known = (
                     set(DIRECT)
                     if node in tree.body and path.parent.name not in ("report", "teaching")

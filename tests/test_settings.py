@@ -69,7 +69,7 @@ def test_runs_keep_their_names():
     names = {profile: make_settings(profile).run_id.rsplit("-", 1)[1] for profile in PROFILES}
     assert names == {
         "smoke": "60c805b8",
-        "quick": "4e524631",
+        "quick": "5f52f3ae",
         "cpu": "b1c306d3",
         "paper": "cba74c4f",
     }

@@ -99,6 +99,20 @@ def test_in_short_the_least_loss_comes_first(finished, other, rivals):
     ]
 
 
+def test_the_headline_counts_masks_and_needs_nineteen_to_speak_of_chance(finished, other, rivals):
+    knee = rivals.solution == "knee"
+    rivals = rivals.assign(error=np.where(knee, 0.11, [0.0, 0.1, 0.12, 0.115]))
+    text = verdicts.headline([finished, other], [rivals, None])
+    assert "In 2 searches on 2 networks" in text and "ahead of 2 of 2 random masks" in text
+    assert "better than chance in 0 of 1 searches, and behind uniform L1 in 1" in text
+    masks = [rivals.iloc[[2]].assign(solution=f"random {k}") for k in range(19)]
+    many = pd.concat([rivals[:2], *masks])
+    assert "better than chance in 1 of 1" in verdicts.headline([finished], [many])
+    many.iloc[-1, many.columns.get_loc("error")] = 0.1
+    assert "ahead of 18 of 19" in (text := verdicts.headline([finished], [many]))
+    assert "better than chance in 0 of 1" in text
+
+
 def test_orders_before_and_after_fine_tuning(finished, other, rivals):
     # knee, L1, two masks
     rivals = rivals.assign(error_recalibrated=[0.5, 0.4, 0.2, 0.4], error=[0.1, 0.3, 0.2, 0.2])

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import types
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -13,7 +15,7 @@ from torch.nn.utils.weight_norm import WeightNorm, remove_weight_norm
 
 from .layout import Layout, stays
 from .operations import Op
-from .watching import Watch
+from .watching import Watch, evaluating
 
 
 def slim(model: nn.Module, layout: Layout, genome: Any) -> nn.Module:
@@ -52,9 +54,8 @@ def cut(target: nn.Module, model: nn.Module, layout: Layout, keep: np.ndarray) -
 
     for owned in layout.tensors:
         module, name = owned.places[0]
-        original = (
-            originals[module]._parameters if owned.is_parameter else originals[module]._buffers
-        )[name]
+        original = table(originals[module], name)[name]
+        assert original is not None
         tensor = original.detach()
         kernels = (
             tensor.ndim > 3 and tensor.is_contiguous() and all(dim < 2 for dim, _ in owned.cuts)
@@ -71,14 +72,17 @@ def cut(target: nn.Module, model: nn.Module, layout: Layout, keep: np.ndarray) -
         if owned.is_parameter:
             tensor = nn.Parameter(tensor, requires_grad=original.requires_grad)
         for module, name in owned.places:
-            (modules[module]._parameters if owned.is_parameter else modules[module]._buffers)[
-                name
-            ] = tensor
+            table(modules[module], name)[name] = tensor
     for w in layout.widths:
         index = positions(w.bits, torch.device("cpu"))
         width = len(w.bits) if index is None else len(index)
         setattr(modules[w.module], w.attribute, width // w.divisor)
     return target
+
+
+def table(module: nn.Module, name: str) -> dict[str, Any]:
+    """Where a module holds a tensor: among its parameters or its buffers."""
+    return module._parameters if name in module._parameters else module._buffers
 
 
 def mask(model: nn.Module, layout: Layout, genome: Any) -> nn.Module:
@@ -106,11 +110,7 @@ class Masked(nn.Module):
         self.eval()
 
     def forward(self, *inputs: Tensor) -> Any:
-        with (
-            torch.inference_mode(False),
-            torch.no_grad(),
-            Silence(self.model, self.speaks, self.choices),
-        ):
+        with evaluating(self.model), Silence(self.model, self.speaks, self.choices):
             return self.model(*inputs)
 
 
@@ -121,9 +121,14 @@ class Silence(Watch):
         super().__init__(model, choices=choices)
         self.speaks = speaks
 
-    def see(self, op: Op, tensor: Tensor) -> None:
-        if op.is_view or self.constant(tensor):
-            return  # of values that are silent already, or that no image reaches
+    def see(self, op: Op) -> None:
+        if op.is_view:
+            return  # of values that are silent already
+        for tensor in op.outputs:
+            if not self.constant(tensor):  # which no image reaches
+                self.silence(tensor)
+
+    def silence(self, tensor: Tensor) -> None:
         for dim, vector in self.numbers(tensor).items():
             if (silent := ~self.speaks[vector]).any():
                 shape = [-1 if d == dim else 1 for d in range(tensor.ndim)]
@@ -143,8 +148,10 @@ def plain(model: nn.Module) -> nn.Module:
         model, "_orig_mod"
     ):
         model = getattr(model, "_orig_mod", None) or model.module  # type: ignore[assignment]
-    if any(map(computed, model.modules())):
+    if any(computed(m) or m._compiled_call_impl is not None for m in model.modules()):
         model = clone(model)
+        for module in model.modules():
+            module._compiled_call_impl = None
         for module in filter(computed, list(model.modules())):
             fix_weights(module)
     return model
@@ -177,31 +184,70 @@ def fix_weights(module: nn.Module) -> None:
             NORMS[type(hook)](module, hook.name)
 
 
-def clone(value: Any, known: dict[int, Any] | None = None) -> Any:
-    """The module tree built anew around the same tensors, which ``cut`` replaces; what is neither
-    module nor container is shared.
+def clone(model: nn.Module) -> nn.Module:
+    """The module tree built anew around the same parameters and buffers, which ``cut`` replaces.
 
-    Unlike ``copy.deepcopy`` it takes no time for weights, and no offence at locks, files and
-    whatever else cannot be copied.
+    Containers, partials, closures and bound methods that hold parts of it are built anew with it,
+    tensors that no module has registered are copied; all else is shared. Unlike ``copy.deepcopy``
+    it takes no time for weights, and no offence at locks, files and whatever else cannot be copied.
     """
-    known = {} if known is None else known
+    tables = [t for m in model.modules() for t in (m._parameters, m._buffers)]
+    return again(model, {id(t): t for table in tables for t in table.values()})
+
+
+def again(value: Any, known: dict[int, Any]) -> Any:
+    """A part of the tree built anew; known: what has been, by the identity of the original."""
     if id(value) in known:
         return known[id(value)]
-    new: Any
+
+    def several(values: Iterable[Any]) -> list[Any]:
+        return [again(v, known) for v in values]
+
+    new: Any = value
     if isinstance(value, nn.Module):
         new = known[id(value)] = object.__new__(type(value))
-        new.__dict__.update({k: clone(v, known) for k, v in vars(value).items()})
+        new.__dict__.update({k: again(v, known) for k, v in vars(value).items()})
+    elif isinstance(value, Tensor):
+        new = value.detach().clone().requires_grad_(value.requires_grad)
+        new = nn.Parameter(new, value.requires_grad) if isinstance(value, nn.Parameter) else new
     elif isinstance(value, dict):
         new = known[id(value)] = value.__class__.__new__(value.__class__)
-        new.update((k, clone(v, known)) for k, v in value.items())
-    elif type(value) in (list, set):
-        new = known[id(value)] = type(value)()
-        (new.extend if isinstance(new, list) else new.update)([clone(v, known) for v in value])
+        new.update(zip(value, several(value.values()), strict=True))
+    elif type(value) is list:
+        new = known[id(value)] = []
+        new.extend(several(value))
+    elif type(value) is set:
+        new = set(several(value))
     elif isinstance(value, tuple):
-        parts = [clone(v, known) for v in value]
-        new = value.__class__(*parts) if hasattr(value, "_fields") else value.__class__(parts)
+        kind: Any = type(value)
+        new = kind(*several(value)) if hasattr(value, "_fields") else kind(several(value))
     elif isinstance(value, types.MethodType):
-        new = types.MethodType(value.__func__, clone(value.__self__, known))
-    else:
-        return value
+        new = types.MethodType(value.__func__, again(value.__self__, known))
+    elif isinstance(value, functools.partial):
+        function, *given = several([value.func, *value.args])
+        new = functools.partial(function, *given, **again(value.keywords, known))
+    elif isinstance(value, types.FunctionType) and reaches(value):
+        cells = [types.CellType() for _ in value.__closure__ or ()]
+        new = types.FunctionType(
+            value.__code__, value.__globals__, value.__name__, None, tuple(cells) or None
+        )
+        known[id(value)] = new
+        new.__dict__.update(value.__dict__)
+        new.__defaults__ = again(value.__defaults__, known)
+        new.__kwdefaults__ = again(value.__kwdefaults__, known)
+        for cell, old in zip(cells, value.__closure__ or (), strict=True):
+            cell.cell_contents = again(old.cell_contents, known)
+    known[id(value)] = new
     return new
+
+
+def reaches(function: types.FunctionType) -> bool:
+    """Whether a function holds something in its closure or its defaults that may be a part of the
+    network."""
+    try:
+        held = [cell.cell_contents for cell in function.__closure__ or ()]
+    except ValueError:  # a cell that is still empty
+        return False
+    plain = (int, float, str, bytes, type, types.ModuleType, type(None))
+    held += [*(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).values()]
+    return not all(isinstance(h, plain) for h in held)

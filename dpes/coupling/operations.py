@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Sequence
-from functools import cached_property
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from torch import Tensor, nn
@@ -48,24 +47,47 @@ class Op:
         args = swap(list(self.args))
         return list(leaves(self.func(*args, **{k: swap(v) for k, v in self.kwargs.items()})))
 
-    @cached_property
+    @property
+    def is_out(self) -> bool:
+        """Whether it writes into tensors given as ``out=``."""
+        return any(a.is_out for a in self.func._schema.arguments)
+
+    @property
+    def creates(self) -> bool:
+        """Whether its outputs are new tensors that no input decides the values of."""
+        name = self.name.removeprefix("aten::")
+        return not self.tensors or name.startswith(("new_", "empty"))
+
+    @property
     def is_view(self) -> bool:
         """Whether the output shares its memory with an input and writes nothing."""
-        info = self.func._schema.returns[0].alias_info if self.func._schema.returns else None
-        return info is not None and not info.is_write
+        return shares(self.func)
 
 
-def leaves(value: Any) -> Iterator[Tensor]:
+def shares(func: Any) -> bool:
+    """Whether an operation's output shares its memory with an input, and it writes nothing."""
+    info = func._schema.returns[0].alias_info if func._schema.returns else None
+    return info is not None and not info.is_write
+
+
+def leaves(value: Any, seen: set[int] | None = None) -> Iterator[Tensor]:
     """All tensors within lists, tuples, dictionaries and objects, in their order."""
+    seen = set() if seen is None else seen
     if isinstance(value, Tensor):
         yield value
-    elif isinstance(value, (list, tuple, set, frozenset, deque)):
-        for item in value:
-            yield from leaves(item)
+        return
+    if id(value) in seen or isinstance(value, (type, nn.Module)):
+        return
+    parts: Iterable[Any] = ()
+    if isinstance(value, (list, tuple, set, frozenset, deque)):
+        parts = value
     elif isinstance(value, dict):
-        yield from leaves(list(value.values()))
-    elif hasattr(value, "__slots__") and not isinstance(value, type):
-        for name in value.__slots__:
-            yield from leaves(getattr(value, name, None))
-    elif hasattr(value, "__dict__") and not isinstance(value, (type, nn.Module)):
-        yield from leaves(vars(value))
+        parts = value.values()
+    elif hasattr(value, "__slots__"):
+        slots = value.__slots__
+        parts = [getattr(value, n, None) for n in ([slots] if isinstance(slots, str) else slots)]
+    elif hasattr(value, "__dict__"):
+        parts = vars(value).values()
+    seen = seen | {id(value)}  # of those around it: a cycle ends, a tensor in two places is two
+    for part in parts:
+        yield from leaves(part, seen)

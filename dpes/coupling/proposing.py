@@ -162,6 +162,7 @@ class Proposal:
             bit_of=self.bit_of,
             keep=self.keep,
             choices=tuple(self.choices.items()),
+            notes=tuple(watch.notes),
         )
 
 

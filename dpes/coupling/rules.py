@@ -46,6 +46,8 @@ def rule(*names: str) -> Callable[[Rule], Rule]:
 
 def rule_for(op: Op) -> Rule | None:
     """The rule of an operation; torch itself marks those that work element by element."""
+    if op.is_out:
+        return None
     return RULES.get(op.name) or (pointwise if torch.Tag.pointwise in op.func.tags else None)
 
 

@@ -6,7 +6,9 @@ import math
 from collections.abc import Iterable
 from dataclasses import replace
 
+import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from ..errors import suggest
 from .cutting import plain
@@ -42,6 +44,7 @@ def trace(
         raise UnsupportedModel(f"trace needs a torch.nn.Module, not {type(model).__name__}")
     if not isinstance(example, Tensor) or example.ndim < 2:
         raise UnsupportedModel("trace needs an example batch: one tensor of shape [images, ...]")
+    refuse_what_has_no_tensors(model)
     inner = plain(model)
     names = [name for name, _ in inner.named_modules()]
     if unknown := [k for k in keep if k not in names]:
@@ -55,16 +58,27 @@ def trace(
     layout = proposal.layout()
     if prove:
         layout = proved(inner, proposal, layout)
-    notes = (
-        ()
-        if inner is model
-        else ("without what is wrapped around it, and with computed weights as plain ones",)
-    )
+    notes = layout.notes
+    if inner is not model:
+        notes += ("without what is wrapped around it, and with computed weights as plain ones",)
     least = [
         min(g.size, max(g.least, min_filters, math.ceil(min_share * g.size))) for g in layout.groups
     ]
     groups = tuple(replace(g, least=n) for g, n in zip(layout.groups, least, strict=True))
     return replace(layout, groups=groups, notes=notes)
+
+
+def refuse_what_has_no_tensors(model: nn.Module) -> None:
+    """Layers whose weights no clone of them could hold in another size."""
+    for name, module in model.named_modules():
+        tensors = [*module._parameters.values(), *module._buffers.values()]
+        where = f"{name or type(model).__name__} is a {type(module).__name__}"
+        if any(t is not None and is_lazy(t) for t in tensors):
+            raise UnsupportedModel(f"{where} without weights yet: run the network once first")
+        if isinstance(module, torch.jit.ScriptModule):
+            raise UnsupportedModel(f"{where}: trace the network that it was made from")
+        if "quantized" in type(module).__module__:
+            raise UnsupportedModel(f"{where}: prune before quantisation")
 
 
 def macs(model: nn.Module, example: Tensor) -> int:

@@ -16,6 +16,7 @@ from torch.utils.flop_counter import flop_registry
 
 from . import moves  # noqa: F401 - adds its rules
 from .operations import Op
+from .reading import Reads
 from .rules import Numbers, rule_for
 
 
@@ -60,6 +61,7 @@ class Watch(TorchDispatchMode):
         self.events: list[
             tuple[str, np.ndarray]
         ] = []  # where a reading was chosen: what kind of place, which filters
+        self.notes: dict[str, int] = {}  # what else a reader of the layout should know
 
     def fresh(self, n: int) -> np.ndarray:
         """So many new numbers."""
@@ -106,6 +108,10 @@ class Watch(TorchDispatchMode):
         self.events.append((f"{op.name} in {type(self.modules[self.stack[-1]]).__name__}", vector))
         ranked = sorted(options, key=lambda option: -option[0])
         return ranked[turn][1] if turn < len(ranked) else None
+
+    def where(self, what: str) -> str:
+        """What happens, with the module whose forward is running."""
+        return f"{what} in {self.stack[-1]}" if self.stack[-1] else what
 
     def layer_of(self, weight: Tensor) -> str:
         """The name of the layer that a weight works in: the running module, else the one that holds
@@ -177,10 +183,10 @@ class Watch(TorchDispatchMode):
                     tensor,
                     {d: v for d, v in found.items() if tensor.shape[d] > 1},
                 )
-                self.see(op, tensor)
         if len(self.calls) == calls and func.overloadpacket in flop_registry:
             macs = flop_registry[func.overloadpacket](*args, **(kwargs or {}), out_val=out) // 2
             self.call(str(op), None, None, macs, 0)
+        self.see(op)
         return out
 
     def followed(self, op: Op) -> Sequence[Numbers]:
@@ -193,13 +199,14 @@ class Watch(TorchDispatchMode):
     def unknown(self, op: Op) -> Sequence[Numbers]:
         """Whatever no rule knows: all filters that go in stay, so the operation sees what it always
         saw."""
+        why = "writes into what it is given" if op.is_out else "has no rule"
         for tensor in op.tensors:
             for vector in self.numbers(tensor).values():
-                self.freeze(vector, f"{op} has no rule")
-        return []
+                self.freeze(vector, f"{op} {why}")
+        return [{}] * len(op.outputs)
 
-    def see(self, op: Op, tensor: Tensor) -> None:
-        """Called with every output that holds filters; ``mask`` silences some there."""
+    def see(self, op: Op) -> None:
+        """Called after every operation; ``mask`` silences some of its outputs there."""
 
     def left(self, *_: Any) -> None:
         """A module has run."""
@@ -217,6 +224,7 @@ class Watch(TorchDispatchMode):
         leave = register_module_forward_hook(self.left, always_call=True)
         self.exits.callback(enter.remove)
         self.exits.callback(leave.remove)
+        self.exits.enter_context(Reads(self))
         return super().__enter__()
 
     def __exit__(self, *problem: Any) -> None:
@@ -262,8 +270,14 @@ def no_autocast() -> Iterator[None]:
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
     """The model in evaluation mode without gradients; afterwards each module is in the mode that it
-    was in."""
+    was in, and its buffers hold what they held."""
     training = {m: m.training for m in model.modules()}
+    held = [
+        (module._buffers, name, buffer, buffer.clone())
+        for module in model.modules()
+        for name, buffer in module._buffers.items()
+        if buffer is not None
+    ]
     model.eval()
     try:
         # inference mode would hide what composite operations are made of, autocast lower precision
@@ -272,3 +286,8 @@ def evaluating(model: nn.Module) -> Iterator[None]:
     finally:
         for module, mode in training.items():
             module.training = mode
+        with torch.no_grad():
+            for table, name, buffer, value in held:
+                table[name] = buffer
+                if not torch.equal(buffer, value):
+                    buffer.copy_(value)

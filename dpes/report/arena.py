@@ -20,6 +20,48 @@ from .tables import data_file
 SHARES = (0.8, 0.7, 0.6, 0.5)  # of the MACs, at which attained errors are read off
 USEFUL = 0.5  # an error above it is of no use to anyone
 
+TITLES = {  # of methods, in words; widths: how many filters each group keeps, taken in some order
+    "surrogate-fpgm": "surrogate search (FPGM)",
+    "surrogate-floor": "surrogate search (L1)",
+    "surrogate": "surrogate search (L1), no floor",
+    "surrogate-bn": "surrogate search (BN), no floor",
+    "surrogate-taylor": "surrogate search (Taylor), no floor",
+    "surrogate-uniform": "surrogate search (L1), uniform start",
+    "surrogate-brief": "surrogate search (FPGM), trained 8 steps",
+    "surrogate-300": "surrogate search (L1), 300 evaluations",
+    "surrogate-blind": "surrogate search (random order)",
+    "learned": "surrogate search (order learned from four)",
+    "learned-blind": "surrogate search (order learned from none)",
+    "bits-surrogate": "surrogate search on bits",
+    "random-fpgm": "random widths (FPGM)",
+    "random-widths": "random widths (L1)",
+    "random-widths-300": "random widths (L1), 300 evaluations",
+    "random-blind": "random widths (random order)",
+    "random-bits": "random masks",
+    "deeppruning": "the paper's way",
+    "widths": "the paper's way on widths (L1)",
+    "bits-spread": "the paper's way, spread start",
+    "bits-archive": "evolution on bits",
+    "bits-archive-unpruned": "evolution on bits, unpruned start",
+    "archive": "evolution on widths (L1)",
+    "archive-blind": "evolution on widths (random order)",
+    "nsga2-widths": "NSGA-II on widths (L1)",
+    "nsga2-fpgm": "NSGA-II on widths (FPGM)",
+    "nsga2-bits": "NSGA-II on bits",
+} | {
+    f"{kind}-{key}": f"{kind} {word}"
+    for kind in ("uniform", "global")
+    for key, word in {
+        "l1": "L1", "l2": "L2", "bn": "BN", "taylor": "Taylor", "fpgm": "FPGM", "group": "group L2",
+        "random": "random",
+    }.items()
+}  # fmt: skip
+
+
+def title(name: str) -> str:
+    """A method in words, for pages."""
+    return TITLES.get(name, name)
+
 
 def located(folder: str) -> Path:
     """The rows of a tournament: a folder, or its name in one of the data folders.

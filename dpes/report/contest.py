@@ -4,19 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
 from ..study import fidelity
 from . import judgement
-from .arena import by_seed, tuned_entries
+from .arena import by_seed, title, tuned_entries
 from .judgement import Estimate
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 
 def comparisons(frame: pd.DataFrame, column: str, ours: str) -> pd.DataFrame:
-    """Ours against every other method, paired by seed: difference [interval], Holm's p, probability
-    of improvement.
+    """Ours against every other method, paired by seed: difference [interval], Holm's p (NaN for a
+    single pair, which decides nothing), probability of improvement.
 
     Below zero ours is better. Seeds that one of the two lacks are left out; a method that found no
     network is no rival there.
@@ -29,7 +33,8 @@ def comparisons(frame: pd.DataFrame, column: str, ours: str) -> pd.DataFrame:
         if method == ours or not both.any():
             continue
         a, b = mine[both], theirs[both]
-        p[method] = judgement.p_value(a, b)
+        if len(a) > 1:
+            p[method] = judgement.p_value(a, b)
         rows.append(
             {
                 "method": method,
@@ -39,7 +44,7 @@ def comparisons(frame: pd.DataFrame, column: str, ours: str) -> pd.DataFrame:
         )
     corrected = judgement.holm(p)
     table = pd.DataFrame(
-        [row | {"p_holm": corrected[row["method"]]} for row in rows],
+        [row | {"p_holm": corrected.get(row["method"], np.nan)} for row in rows],
         columns=["method", "difference", "improvement", "p_holm"],
     )
     return table.sort_values(
@@ -61,16 +66,18 @@ def sentence(tests: pd.DataFrame, ours: str, share: float, named: Sequence[str] 
     """
     here = tests[(tests.share == share) & tests.test_error.notna()]
     if ours not in set(here.method):
-        return f"No network of {ours} was fine-tuned at {100 * share:.0f} % of the MACs yet."
+        return f"No network of {title(ours)} was fine-tuned at {100 * share:.0f} % of the MACs yet."
     mine: Estimate = judgement.estimate(here[here.method == ours].groupby("seed").test_error.mean())
     table = comparisons(here, "test_error", ours)
-    text = f"At {100 * share:.0f} % of the MACs, after the same short fine-tuning, {ours} errs on "
-    text += f"{mine.text(100)} % of the test images"
+    text = (
+        f"At {100 * share:.0f} % of the MACs, after the same short fine-tuning, the {title(ours)} "
+    )
+    text += f"errs on {mine.text(100)} % of the test images"
     if not len(table):
         return text + "; it has no rivals yet."
     nearest = table.method.iloc[-1]
     gains = [
-        f"{row.difference.text(100)} points against {row.method}"
+        f"{row.difference.text(100)} points against {title(row.method)}"
         + (", the nearest" if row.method == nearest else "")
         for row in table[::-1].itertuples()
         if row.method == nearest or row.method in named
@@ -78,11 +85,12 @@ def sentence(tests: pd.DataFrame, ours: str, share: float, named: Sequence[str] 
     decided = table[table.p_holm < 1 - judgement.LEVEL]
     better = sum(d.value < 0 for d in decided.difference)
     worse = len(decided) - better
+    tested = int(table.p_holm.notna().sum())
     text += f": {'; '.join(gains)}. Corrected for so many comparisons, it beats {better} of "
-    return text + f"{len(table)} rivals and loses to {worse}."
+    return text + f"{tested} rivals and loses to {worse}."
 
 
-def forest(table: pd.DataFrame, ours: str, ax, title: str = "") -> str:
+def forest(table: pd.DataFrame, ours: str, ax: Axes, heading: str = "") -> str:
     """Draw the differences of ``comparisons`` in points with their intervals on matplotlib's
     ``ax``; returns the alt text.
     """
@@ -94,12 +102,12 @@ def forest(table: pd.DataFrame, ours: str, ax, title: str = "") -> str:
         ax.plot([100 * d.low, 100 * d.high], [y, y], color=colour, lw=2)
         ax.plot(100 * d.value, y, "o", color=colour)
     ax.axvline(0, color="black", lw=0.8)
-    ax.set_yticks(range(len(rows)), [row.method for row in rows])
-    ax.set_xlabel(f"test error of {ours} minus theirs, points (left: {ours} is better)")
-    ax.set_title(title)
-    parts = [f"{row.method} {row.difference.text(100)}" for row in reversed(rows)]
+    ax.set_yticks(range(len(rows)), [title(row.method) for row in rows])
+    ax.set_xlabel("points of test error (left: the leader is better)")
+    ax.set_title(heading)
+    parts = [f"{title(row.method)} {row.difference.text(100)}" for row in reversed(rows)]
     return (
-        f"Forest plot: {ours} minus each rival, points of test error with 95 % intervals: "
+        f"Forest plot: {title(ours)} minus each rival, points of test error with 95 % intervals: "
         + "; ".join(parts)
         + "."
     )
@@ -114,15 +122,17 @@ def steps(
     """What each change is worth: a row for each (method, what changed), paired by seed, points of
     error, below zero = it helps.
 
-    against: one method for all rows; else each row is compared with the one before it, the first
-    with none. Methods without rows yet are left out.
+    against: one method for all rows; else each row is compared with the one before it in
+    ``changes``, the first with none. Methods without rows yet are left out.
     """
-    rows, before = [], against
+    rows, last = [], None
     for method, change in changes:
         seeds = sorted(frame[frame.method == method].seed.unique())
+        before, last = against or last, method
         if not seeds:
             continue
-        row: dict[str, object] = {"method": method, "what changed": change, "seeds": len(seeds)}
+        row: dict[str, object] = {"method": title(method), "what changed": change}
+        row["seeds"] = len(seeds)
         for column in columns:
             mine = by_seed(frame, column, method, seeds)
             row[column] = f"{100 * judgement.iqm(mine):.1f}"
@@ -134,7 +144,6 @@ def steps(
                 judgement.paired(mine[both], theirs[both]).text(100) if both.any() else "-"
             )
         rows.append(row)
-        before = against or method
     return pd.DataFrame(rows, columns=list(rows[0]) if rows else ["method"]).set_index("method")
 
 

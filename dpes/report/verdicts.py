@@ -26,6 +26,32 @@ def in_short(runs: list[Run], rivals: list[pd.DataFrame | None]) -> str:
     return "\n".join(lines)
 
 
+def headline(runs: list[Run], rivals: list[pd.DataFrame | None]) -> str:
+    """What the knees of all runs lose, and against how much chance and L1 they stand, in a
+    sentence.
+    """
+    lost, left, masks, ahead, better, l1, compared = [], [], 0, 0, 0, 0, 0
+    for run, frame in zip(runs, rivals, strict=True):
+        whole, knee = run.result["baseline"], run.result["knee"]
+        lost.append(100 * (knee["error"] - whole["error"]))
+        left.append(100 * knee["macs"] / whole["macs"])
+        if frame is None:
+            continue
+        errors = frame.set_index("solution").error
+        chance = errors[errors.index.str.startswith("random")]
+        compared, masks = compared + 1, masks + len(chance)
+        ahead += (won := int((errors["knee"] < chance).sum()))
+        better += won == len(chance) >= 19  # luck does it in one of twenty cases, or less often
+        l1 += errors["l1"] < errors["knee"]
+    return (
+        f"In {len(runs)} searches on {len({r.settings.model for r in runs})} networks the "
+        f"fine-tuned knee loses {min(lost):.1f} to {max(lost):.1f} points at {min(left):.0f} to "
+        f"{max(left):.0f} % of the MACs. It is ahead of {ahead} of {masks} random masks of its "
+        f"MACs, shown to be better than chance in {better} of {compared} searches, and behind "
+        f"uniform L1 in {l1}."
+    )
+
+
 def rank_correlations(runs: list[Run], rivals: list[pd.DataFrame | None]) -> str:
     """A line for each run with rivals: rank correlation of errors before and after fine-tuning."""
     lines = []

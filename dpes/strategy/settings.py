@@ -78,6 +78,13 @@ class Search(Checked):
         "ours",
         choices=("bfloat16",),
     )
+    shape: str | None = setting(
+        None,
+        "full: candidates keep their shape, removed filters zero, so that a GPU runs all by one "
+        "CUDA graph; cut when unset",
+        "ours",
+        choices=("full",),
+    )
     error_ceiling: float | None = setting(
         None,
         "a candidate above this error is dominated by each one below it",

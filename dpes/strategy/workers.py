@@ -11,6 +11,7 @@ import ctypes
 import multiprocessing
 import os
 import signal
+import tempfile
 import threading
 import warnings
 from collections.abc import Callable, Iterable, Iterator
@@ -18,6 +19,7 @@ from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import ExitStack, contextmanager
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -105,11 +107,11 @@ def pool(
     """A function from jobs to their results, in order, None for a job that is lost; each process
     calls ``build(*arguments)`` once.
     """
-    with ExitStack() as pools:
+    with parcel(build, arguments) as sent, ExitStack() as pools:
 
         def renewed() -> ProcessPoolExecutor:
             pools.close()
-            return pools.enter_context(workers_of(workers, _start, (build, arguments)))
+            return pools.enter_context(workers_of(workers, _start, (sent,)))
 
         executor = renewed()
 
@@ -132,6 +134,19 @@ def pool(
                     alone = not alone
 
         yield compute
+
+
+@contextmanager
+def parcel(build: Build, arguments: tuple) -> Iterator[Path]:
+    """A file of all that workers build their function from, written once.
+
+    Each maps it into its memory, where the system keeps one copy for all. Pickled for a process,
+    tensors would go through /dev/shm, which has 64 MB in a container.
+    """
+    with tempfile.TemporaryDirectory(prefix="dpes-", ignore_cleanup_errors=True) as folder:
+        path = Path(folder) / "parcel"
+        torch.save((build, arguments), path)
+        yield path
 
 
 @contextmanager
@@ -199,9 +214,11 @@ def undisturbed() -> Iterator[None]:
             signal.raise_signal(number)
 
 
-def _start(build: Build, arguments: tuple) -> None:
+def _start(sent: Path) -> None:
     global _job
     behave_as_worker()
+    # our own file: it may hold any object
+    build, arguments = torch.load(sent, map_location="cpu", mmap=True, weights_only=False)
     _job = build(*arguments)
 
 

@@ -15,6 +15,7 @@ import hashlib
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +72,14 @@ class Dataset:
     @property
     def n_classes(self) -> int:
         return len(self.classes)
+
+    @cached_property
+    def scales(self) -> Tensor:
+        """255 x mean and 255 x deviation of each channel, float32 [2, 1, channels, 1, 1], where the
+        images are.
+        """
+        scales = torch.tensor((self.mean, self.std), device=self.train.x.device)
+        return 255 * scales.view(2, 1, -1, 1, 1)
 
     def to(self, device: str | torch.device) -> Dataset:
         splits = {name: getattr(self, name).to(device) for name in ("train", "search", "test")}
@@ -246,10 +255,8 @@ def train_and_search(split: Split) -> tuple[Split, Split]:
 
 def normalise(x: Tensor, dataset: Dataset, dtype: torch.dtype = torch.float32) -> Tensor:
     """Pixels 0..255 to mean 0 and deviation 1 a channel, channels-last in memory."""
-    scales = torch.tensor((dataset.mean, dataset.std), dtype=torch.float32, device=x.device)
-    mean, std = scales.view(2, 1, -1, 1, 1)
-    y = x.to(torch.float32, memory_format=torch.channels_last)
-    return y.sub_(255 * mean).div_(255 * std).to(dtype)
+    mean, std = dataset.scales
+    return x.to(torch.float32, memory_format=torch.channels_last).sub_(mean).div_(std).to(dtype)
 
 
 def augment(x: Tensor, generator: torch.Generator, flip: bool = True, pad: int = 4) -> Tensor:

@@ -24,6 +24,7 @@ from ..strategy.es import ROLES
 from ..strategy.workers import pool
 from . import data, train
 from .baseline import load_baseline
+from .devices import of_worker
 from .environment import Progress
 from .fitness import Fitness, genome_seed
 from .settings import Settings
@@ -122,8 +123,7 @@ class Work:
 
     def mistakes(self, network: nn.Module) -> Tensor:
         """Which test images a network gets wrong: bool [n]."""
-        batch_size = self.settings.search.batch_size
-        return train.mistakes(network, self.dataset.test, self.dataset, batch_size)
+        return train.mistakes(network, self.dataset.test, self.dataset, self.fitness.at_once)
 
     def costs(self, genome: np.ndarray) -> dict[str, int]:
         return {name: one(self.layout, genome) for name, one in cost.COSTS.items()}
@@ -133,4 +133,4 @@ def build_finetuning(
     settings: Settings, path: Path, device: str, progress: bool
 ) -> Callable[..., dict[str, Any]]:
     """The function that fine-tunes a network in a process of its own."""
-    return prepare(settings, path, device, progress).finetuned
+    return prepare(settings, path, of_worker(device), progress).finetuned

@@ -15,10 +15,11 @@ from torch import Tensor, nn
 from ..coupling.cutting import cut
 from ..coupling.layout import Layout
 from ..coupling.tracing import trace
+from ..coupling.zeroing import FullShape, check
 from ..strategy import judging
 from ..strategy.settings import Search
 from ..strategy.workers import keep_freed_memory
-from . import data, train
+from . import data, devices, train
 from .settings import Training
 
 
@@ -39,7 +40,7 @@ class Fitness:
     search: Search
     seed: int = 0
     device: str | torch.device = "cpu"
-    scratch: nn.Module = field(init=False)  # the module tree that every candidate is cut into
+    scratch: nn.Module = field(init=False)  # the module tree that every candidate becomes
     # uint8, augmented once: the same images for all candidates make fair comparisons
     calibration: Tensor = field(init=False)
 
@@ -49,7 +50,6 @@ class Fitness:
         # which is faster to cut
         self.model = self.model.to(self.device).to(memory_format=torch.contiguous_format).eval()
         self.dataset = self.dataset.to(self.device)
-        self.scratch = copy.deepcopy(self.model)
         generator = torch.Generator().manual_seed(self.seed)
         images = self.dataset.train.x
         chosen = images[
@@ -60,12 +60,17 @@ class Fitness:
         # batch norm saw augmented images in training: statistics of plain ones cost an intact
         # ResNet-56 1.5 points
         self.calibration = data.augment(chosen, generator, flip=self.dataset.flip)
+        everything = np.ones(self.layout.n_bits, dtype=bool)
+        values, usual = self.layout.activations(everything), self.search.batch_size
+        self.at_once = devices.images_at_once(self.device, values, usual)
+        self.whole = self.at_full_shape() if self.search.shape == "full" else None
+        self.scratch = self.whole.target if self.whole else copy.deepcopy(self.model)
         pool = self.dataset.search if self.search.error_on == "search" else self.dataset.train
         self.judged = pool.first(self.search.search_images)
 
     def __call__(self, genome: np.ndarray) -> float:
         """Error in [0, 1] of one genome, bool [n_bits]."""
-        network = cut(self.scratch, self.model, self.layout, self.layout.checked(genome))
+        network = self.network(self.layout.checked(genome))
         if "partial" in self.search.fitness:
             train.fit(network, self.dataset, self.partial_recipe(), genome_seed(self.seed, genome))
         # only around passes whose weights stay as they are: autocast remembers the weights it has
@@ -79,7 +84,28 @@ class Fitness:
             # the full network
             if "recalibrate" in self.search.fitness:
                 judging.recalibrate(network, self.calibration_batches())
-            return train.error_rate(network, self.judged, self.dataset, self.search.batch_size)
+            return train.error_rate(network, self.judged, self.dataset, self.at_once)
+
+    def network(self, keep: np.ndarray) -> nn.Module:
+        """The candidate of a checked genome, as the original weights have it, in ``scratch``."""
+        if self.whole is not None:
+            return self.whole(keep)
+        network = cut(self.scratch, self.model, self.layout, keep)
+        # on the CPU the images alone decide; a GPU would turn the weights round in every pass
+        on_gpu = torch.device(self.device).type == "cuda"
+        return network.to(memory_format=torch.channels_last) if on_gpu else network
+
+    def at_full_shape(self) -> FullShape:
+        """What writes candidates into one copy of the network, whose training step is recorded
+        once; refuses networks that would compute something else.
+        """
+        check(self.model, self.layout)
+        whole = FullShape(self.model, self.layout)
+        if "partial" in self.search.fitness:
+            images = self.dataset.train.x[: self.partial_recipe().batch_size]
+            batch = data.normalise(images, self.dataset)
+            devices.capture(whole.target, batch, self.search.precision)
+        return whole
 
     def parts(self) -> tuple[Any, ...]:
         """All that another process needs to ``build`` the same function, without test images."""
@@ -120,6 +146,7 @@ def build(
     """The function from a genome to its error in a process of its own, from ``Fitness.parts``; the
     network is traced there.
     """
+    device = devices.of_worker(device)
     layout = trace(model.to(device), torch.zeros(1, *example, device=device), prove=False)
     return Fitness(model, layout, dataset, search, seed, device)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ..errors import SettingsError, suggest
-from .settings import NESTED, Settings, flat_fields
+from .settings import NESTED, Settings, Training, flat_fields
 
 PROFILES: dict[str, dict[str, Any]] = {
     "smoke": {
@@ -16,8 +16,8 @@ PROFILES: dict[str, dict[str, Any]] = {
         "finetune": {"epochs": 1, "lr": 0.02, "batch_size": 32},
     },
     "quick": {
-        "model": "resnet20", "dataset": "digits",
-        "search": {"population": 12, "generations": 8, "p_mutation": 0.1,
+        "model": "resnet20", "dataset": "digits", "weights": "digits",
+        "search": {"population": 12, "generations": 6, "p_mutation": 0.1,
                    "calibration_images": 256, "search_images": 300},
         "baseline": {"epochs": 8, "lr": 0.1, "batch_size": 32},
         "finetune": {"epochs": 1, "lr": 0.02, "batch_size": 32},
@@ -52,6 +52,9 @@ CPU_MODELS: dict[str, dict[str, Any]] = {
     },
 }  # fmt: skip
 
+# networks beside a profile's own that its weights exist for
+ALSO: dict[str, tuple[str, ...]] = {"quick": ("vgg-narrow", "densenet16")}
+
 
 def make_settings(profile: str = "quick", **overrides: Any) -> Settings:
     """The settings of a profile with single values replaced by their flat names (see
@@ -63,16 +66,19 @@ def make_settings(profile: str = "quick", **overrides: Any) -> Settings:
         raise SettingsError(f"unknown profile {profile!r}: {suggest(profile, PROFILES)}")
     flat, preset = flat_fields(), PROFILES[profile]
     top = {k: v for k, v in preset.items() if k not in NESTED} | {"profile": profile}
-    if (
-        overrides.get("model", top["model"]) != top["model"]
-        or overrides.get("dataset", top["dataset"]) != top["dataset"]
-    ):
-        top.pop("weights", None)  # a profile's weights are those of its own network
-    special = CPU_MODELS.get(overrides.get("model", top["model"]), {}) if profile == "cpu" else {}
+    model = overrides.get("model", top["model"])
+    special = CPU_MODELS.get(model, {}) if profile == "cpu" else {}
     parts = {part: preset.get(part, {}) | special.get(part, {}) for part in NESTED}
+    recipe = dict(parts["baseline"])
     for name, value in overrides.items():
         if name not in flat:
             raise SettingsError(f"unknown setting {name!r}: {suggest(name, flat)}")
         part, f = flat[name]
         (parts[part] if part else top)[f.name] = value
+    own = model in (preset["model"], *ALSO.get(profile, ()))
+    own &= top["dataset"] == preset["dataset"] and Training(**recipe) == Training(
+        **parts["baseline"]
+    )
+    if not own and "weights" not in overrides:
+        top.pop("weights", None)  # a profile's weights are of its own networks, by its own recipe
     return Settings(**top, **{part: cls(**parts[part]) for part, cls in NESTED.items()})

@@ -19,6 +19,7 @@ from ..errors import CandidateFailed, DpesError, SettingsError
 from ..fields import fingerprint, to_dict
 from ..strategy.judging import missed
 from .data import Dataset, Split, augment, batches, normalise
+from .devices import draws
 from .settings import Training
 
 Progress = Callable[[int, float, float], None]  # called with epoch, loss and seconds
@@ -59,7 +60,7 @@ def fit(
     model.to(memory_format=torch.channels_last)
     if recipe.small_epochs:
         check_small(model, normalise(dataset.train.x[:1], dataset))
-    generator = torch.Generator().manual_seed(seed)
+    generator = draws(seed, dataset.train.y.device)
     course = Course(model, dataset, recipe, seed, sgd(model, recipe), generator)
     log = course.resume(checkpoint) if checkpoint and checkpoint.exists() else []
     for epoch in range(len(log), recipe.epochs):
@@ -99,8 +100,9 @@ class Course:
 
     @property
     def identity(self) -> str:
-        parts = to_dict(self.recipe), self.seed, self.dataset.name, self.images
-        return fingerprint(parts)
+        parts = [to_dict(self.recipe), self.seed, self.dataset.name, self.images]
+        device = self.generator.device.type  # another one draws otherwise
+        return fingerprint(tuple(parts if device == "cpu" else [*parts, device]))
 
     def epoch(self, epoch: int) -> tuple[float, float]:
         """One pass over the images; the mean loss and the share of misclassified ones."""
@@ -218,8 +220,10 @@ def sgd(model: nn.Module, recipe: Training) -> torch.optim.SGD:
         {"params": [p for p in parameters if p.dim() > 1], "weight_decay": recipe.weight_decay},
         {"params": [p for p in parameters if p.dim() <= 1], "weight_decay": 0.0},
     ]
-    momentum = recipe.momentum
-    return torch.optim.SGD(groups, lr=recipe.lr, momentum=momentum, nesterov=momentum > 0)
+    momentum, fused = recipe.momentum, True if all(p.is_cuda for p in parameters) else None
+    return torch.optim.SGD(
+        groups, lr=recipe.lr, momentum=momentum, nesterov=momentum > 0, fused=fused
+    )
 
 
 def mistakes(model: nn.Module, split: Split, dataset: Dataset, batch_size: int = 250) -> Tensor:

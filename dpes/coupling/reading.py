@@ -1,0 +1,119 @@
+"""What Python code reads of tensors and layers while a network runs, which no operation shows."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+if TYPE_CHECKING:
+    from .layout import Layout
+    from .watching import Watch
+
+
+class Spied(int):
+    """A number that notices when Python compares it; ``strict``: or computes with it.
+
+    What is computed from it is spied as well. Two such numbers may be compared, since those of
+    coupled filters change together.
+    """
+
+    __hash__ = int.__hash__
+    notices: tuple[Callable[[], object], ...]
+    strict: bool
+
+
+def spied(value: int, *notices: Callable[[], object], strict: bool = False) -> Spied:
+    number = Spied(value)
+    number.notices, number.strict = notices, strict
+    return number
+
+
+def by_torch() -> bool:
+    """Whether torch's own code asks, such as a layer that checks what it is given."""
+    return str(sys._getframe(2).f_globals.get("__name__")).split(".")[0] == "torch"
+
+
+def _method(name: str, asks: bool) -> Callable[..., Any]:
+    def method(self: Spied, *others: Any) -> Any:
+        alike = asks and any(isinstance(o, Spied) for o in others) and not self.strict
+        if (self.strict or asks) and not alike and not by_torch():
+            for notice in self.notices:
+                notice()
+        value = getattr(int, name)(self, *others)
+        if asks or self.strict or type(value) is not int:
+            return value
+        return spied(value, *self.notices, *(n for o in others for n in getattr(o, "notices", ())))
+
+    return method
+
+
+for _name in "eq ne lt le gt ge bool".split():
+    setattr(Spied, f"__{_name}__", _method(f"__{_name}__", asks=True))
+for (
+    _name
+) in "add sub mul floordiv radd rsub rmul rfloordiv truediv mod pow divmod neg float".split():
+    setattr(Spied, f"__{_name}__", _method(f"__{_name}__", asks=False))
+
+ELEMENTS = ("tolist", "numpy", "__array__", "data_ptr", "__iter__", "__reversed__")
+VALUES = ("item", "__bool__", "__int__", "__float__", "__index__", *ELEMENTS[:3])
+
+
+class Reads(TorchFunctionMode):
+    """Hands out spied sizes of dimensions along which filters lie; what Python reads elements of
+    stays whole."""
+
+    def __init__(self, watch: Watch):
+        super().__init__()
+        self.watch = watch
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None
+    ) -> Any:
+        out, name = func(*args, **(kwargs or {})), getattr(func, "__name__", "")
+        if isinstance(out, torch.Size) and args and isinstance(args[0], Tensor):
+            return torch.Size(self.size(args[0], dim, n) for dim, n in enumerate(out))
+        if name == "size" and isinstance(out, int):
+            dim = args[1] if len(args) > 1 else (kwargs or {})["dim"]
+            return self.size(args[0], dim % args[0].ndim, out)
+        where = self.watch.where(name.strip("_"))
+        if name in ELEMENTS:
+            for vector in self.watch.numbers(args[0]).values():
+                self.watch.freeze(vector, f"{where} reads elements")
+        if name in VALUES and not self.watch.constant(args[0]):
+            self.watch.notes[f"{where} reads values: what forward does at others is not proved"] = 1
+        return out
+
+    def size(self, tensor: Tensor, dim: int, n: int) -> int:
+        """The size of a dimension, spied where filters lie along it."""
+        vector = self.watch.numbers(tensor).get(dim)
+        if vector is None:
+            return n
+        why = f"forward compares its number with another{self.watch.where('')}"
+        return spied(n, lambda: self.watch.freeze(vector, why))
+
+
+def computed_with(model: nn.Module, run: Callable[[], object], layout: Layout) -> dict[int, str]:
+    """Bits of widths that forward itself computes with, or branches on, and why they must stay.
+
+    A branch may differ at a single width, which no genome that is tried need have.
+    """
+    noticed: dict[int, str] = {}
+    modules = dict(model.named_modules(remove_duplicate=False))
+    values = [getattr(modules[w.module], w.attribute) for w in layout.widths]
+    for w, value in zip(layout.widths, values, strict=True):
+        why = f"forward computes with {w.module}.{w.attribute}"
+        bits = dict.fromkeys((b for b in w.bits.tolist() if b >= 0), why)
+        width = spied(value, partial(noticed.update, bits), strict=True)
+        setattr(modules[w.module], w.attribute, width)
+    try:
+        run()
+    finally:
+        for w, value in zip(layout.widths, values, strict=True):
+            setattr(modules[w.module], w.attribute, value)
+    return noticed

@@ -1,0 +1,238 @@
+"""What a GPU wants otherwise, found out without one: copies counted on pretended CUDA tensors,
+launches with a pretended graph, spread of processes by their names.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import multiprocessing
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from dpes import make_settings
+from dpes.coupling.tracing import trace
+from dpes.coupling.zeroing import NotAtFullShape
+from dpes.strategy import es, judging
+from dpes.study import data, devices, models, train
+from dpes.study.fitness import Fitness
+from dpes.study.settings import Training
+
+
+@pytest.fixture(scope="module")
+def digits():
+    return data.load("digits")
+
+
+class Counted(TorchDispatchMode):
+    """Counts operations that launch something, and those that bring numbers from the host."""
+
+    def __init__(self):
+        super().__init__()
+        self.launches, self.from_host = [], []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **(kwargs or {}))
+        tensors = [t for t in tree_leaves((args, kwargs, out)) if isinstance(t, torch.Tensor)]
+        if len({t.device.type for t in tensors}) > 1 or "lift_fresh" in str(func):
+            self.from_host.append(str(func))
+        idle = func.is_view or "detach" in str(func) or "empty" in str(func)
+        if tensors and not idle:
+            self.launches.append(str(func))
+        return out
+
+
+def on_pretended_gpu(network, digits):
+    """The network and a data set whose tensors say that they are on a GPU; inside FakeTensorMode."""
+    for module in network.modules():
+        for table in (module._parameters, module._buffers):
+            for name, value in table.items():
+                if value is not None:
+                    there = torch.empty(value.shape, dtype=value.dtype, device="cuda")
+                    table[name] = nn.Parameter(there) if table is module._parameters else there
+    x = torch.empty(256, 1, 32, 32, dtype=torch.uint8, device="cuda")
+    split = data.Split(x, torch.empty(256, dtype=torch.int64, device="cuda"))
+    return network, dataclasses.replace(digits, train=split, search=split, test=split)
+
+
+@pytest.mark.parametrize("flip", [False, True])
+def test_no_batch_brings_anything_from_the_host(digits, flip):
+    """A pretended GPU has no generator: that of the CPU draws in its place, where it is told to."""
+    recipe, network = Training(batch_size=64), models.build("resnet8", 10, 1)
+    with FakeTensorMode(allow_non_fake_inputs=True), torch.no_grad():
+        network, there = on_pretended_gpu(network, dataclasses.replace(digits, flip=flip))
+        generator = Pretended()
+        course = train.Course(
+            network, there, recipe, 0, train.sgd(models.build("resnet8"), recipe), generator
+        )
+        steps = course.prepared(0)
+        next(steps)  # the order of an epoch and the scales of the pixels are there now
+        with Counted() as counted:
+            for x, y in steps:
+                F.cross_entropy(network.train()(x), y)
+            train.mistakes(network, there.search, there)
+            judging.recalibrate(network, [x])
+        assert counted.from_host == [] and len(counted.launches) > 100
+
+
+class Pretended(torch.Generator):
+    """A generator that says it draws on the GPU."""
+
+    device = torch.device("cuda")
+
+
+def test_copies_are_seen():
+    with FakeTensorMode(), Counted() as counted:
+        x = torch.empty(3, device="cuda")
+        x + torch.empty(3).to("cuda")
+        torch.tensor([1.0], device="cuda")
+    assert len(counted.from_host) >= 2
+
+
+def test_draws_on_the_cpu_are_those_that_were_published():
+    assert torch.equal(
+        torch.rand(5, generator=devices.draws(3, "cpu")),
+        torch.rand(5, generator=torch.Generator().manual_seed(3)),
+    )
+    assert devices.draws(3, torch.device("cpu")).device.type == "cpu"
+
+
+def test_scales_are_those_of_the_pixels(digits):
+    x = digits.train.x[:50]
+    mean, std = (torch.tensor(v).view(1, -1, 1, 1) for v in (digits.mean, digits.std))
+    assert torch.equal(data.normalise(x, digits), (x.float() - 255 * mean) / (255 * std))
+    assert digits.scales is digits.scales and digits.to("cpu").scales.shape == (2, 1, 1, 1, 1)
+
+
+# ---- batches -------------------------------------------------------------------------------------
+def test_evaluation_batches_fill_a_gpu_and_stay_as_they_are_on_a_cpu(monkeypatch):
+    assert devices.images_at_once("cpu", 10**6, 250) == 250
+    sizes = {}
+    for gib in (1, 8, 80):
+        monkeypatch.setattr(devices, "memory", lambda device, gib=gib: gib * 2**30)
+        sizes[gib] = devices.images_at_once("cuda:1", 600_000, 250)
+    assert sizes[1] == 250 < sizes[8] < sizes[80] <= devices.AT_MOST
+    assert sizes[8] * 600_000 * 4 <= 8 * 2**30 / 8
+
+
+# ---- several GPUs --------------------------------------------------------------------------------
+@pytest.mark.parametrize(
+    ("process", "device", "gpus", "chosen"),
+    [
+        ("SpawnProcess-1", "cuda", 4, "cuda:0"),
+        ("SpawnProcess-4", "cuda", 4, "cuda:3"),
+        ("SpawnProcess-6", "cuda", 4, "cuda:1"),
+        ("SpawnProcess-3", "cuda", 1, "cuda:0"),
+        ("SpawnProcess-3", "cuda:2", 4, "cuda:2"),
+        ("SpawnProcess-3", "cpu", 0, "cpu"),
+        ("Dask Worker process (from Nanny)", "cuda", 4, "cuda"),
+    ],
+)
+def test_processes_take_the_gpus_in_turn(monkeypatch, process, device, gpus, chosen):
+    taken = []
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
+    monkeypatch.setattr(torch.cuda, "set_device", taken.append)
+    monkeypatch.setattr(multiprocessing, "current_process", lambda: SimpleNamespace(name=process))
+    monkeypatch.setattr(multiprocessing, "parent_process", lambda: None)
+    assert devices.of_worker(device) == device  # the process that was started by hand
+    monkeypatch.setattr(multiprocessing, "parent_process", lambda: process)
+    assert devices.of_worker(device) == chosen
+    assert taken == ([chosen] if chosen != device else [])
+
+
+# ---- full shape ----------------------------------------------------------------------------------
+@pytest.fixture(scope="module")
+def setting(digits):
+    network = models.build("resnet8", channels=1)
+    train.fit(network, digits, make_settings("smoke").baseline, 0)
+    return network, trace(network, torch.zeros(1, 1, 32, 32)), digits
+
+
+def genomes(layout, n):
+    rng = np.random.default_rng(0)
+    return es.repair(rng.random((n, layout.n_bits)) < 0.8, layout.group_of_bit)
+
+
+@pytest.mark.parametrize("kind", ["recalibrate", "partial", "partial-recalibrate", "none"])
+def test_candidates_at_full_shape_have_the_errors_of_those_that_are_cut(kind, setting):
+    changes = {"fitness": kind, "partial_epochs": 1, "partial_images": 128}
+    cut, full = (
+        Fitness(*setting, make_settings("smoke", shape=shape, **changes).search)
+        for shape in (None, "full")
+    )
+    errors = [(cut(g), full(g)) for g in genomes(setting[1], 4)]
+    assert all(abs(a - b) <= 0.01 for a, b in errors)  # of 100 images one may be tipped by rounding
+    assert len({a for a, _ in errors}) > 1
+    assert [full(g) for g in genomes(setting[1], 4)] == [b for _, b in errors]
+
+
+def test_a_network_that_computes_something_else_so_is_refused(digits):
+    network = nn.Sequential(
+        nn.Conv2d(1, 8, 3), nn.Sigmoid(), nn.Conv2d(8, 8, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 10)
+    )  # fmt: skip
+    layout = trace(network, torch.zeros(1, 1, 32, 32))
+    with pytest.raises(NotAtFullShape, match="sigmoid in 1 makes something of zero"):
+        Fitness(network, layout, digits, make_settings("smoke", shape="full").search)
+
+
+def step(network, batch, digits):
+    """Launches of one step of partial training."""
+    assert digits.scales.ndim == 5  # made once for a data set
+    recipe = Training(batch_size=batch, images=batch, epochs=1)
+    optimizer = train.sgd(network, recipe)
+    course = train.Course(network, digits, recipe, 0, optimizer, devices.draws(0, "cpu"))
+    course.optimizer.step = lambda: None  # fused on a GPU: a few launches for all weights
+    with Counted() as counted:
+        course.epoch(0)
+    assert counted.from_host == []
+    return counted.launches
+
+
+class Replayed(torch.autograd.Function):
+    """Two launches in place of a network's: what a pair of CUDA graphs is."""
+
+    @staticmethod
+    def forward(ctx, x, *parameters):
+        ctx.save_for_backward(*parameters)
+        return x.new_zeros(len(x), 10)
+
+    @staticmethod
+    def backward(ctx, gradient):
+        return None, *(p.detach() for p in ctx.saved_tensors)
+
+
+def test_a_recorded_step_launches_a_tenth(digits, monkeypatch):
+    network = models.build("resnet56", 10, 1)
+    plain = step(network, 16, digits)
+
+    def record(module, sample):
+        assert module.training and sample[0].shape == (16, 1, 32, 32)
+        with torch.no_grad():
+            module.bn1.running_mean.fill_(9)  # recording runs it
+        module.forward = lambda x: Replayed.apply(x, *module.parameters())
+        return module
+
+    monkeypatch.setattr(torch.cuda, "make_graphed_callables", record)
+    monkeypatch.setattr(torch.Tensor, "is_cuda", property(lambda self: self.ndim == 4))
+    network.eval()
+    devices.capture(network, data.normalise(digits.train.x[:16], digits), None)
+    monkeypatch.undo()
+    assert not network.training and not (network.bn1.running_mean == 9).any()
+    recorded = step(network, 16, digits)
+    assert len(plain) > 450 and len(recorded) < 40
+    # batches of another size, and evaluation by fewer images, compute as before
+    assert network.eval()(torch.zeros(3, 1, 32, 32)).abs().max() > 0
+
+
+def test_without_a_gpu_nothing_is_recorded():
+    network = models.build("resnet8", 10, 1)
+    forward = network.forward
+    devices.capture(network, torch.zeros(4, 1, 32, 32), None)
+    assert network.forward == forward
