@@ -1,7 +1,7 @@
 # Two commands on a fresh machine: `make book` and `make test`. Everything else is a part of them or a convenience.
 SHELL := bash
 .DEFAULT_GOAL := help
-.PHONY: help book strict pdf test lint study paper gpu bench zoo lock clean
+.PHONY: help book strict pdf test lint study paper gpu bench zoo lock sums clean
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -65,6 +65,9 @@ zoo: $(ENV) ## trace, prove and cut the classifiers of torchvision and timm that
 lock: ## renew requirements.lock from pyproject.toml (UV_FLAGS=--upgrade moves all versions)
 	@$(BIN)/uv pip compile pyproject.toml --universal --all-extras --python-version 3.11 --fork-strategy fewest \
 	  --annotation-style line --custom-compile-command "make lock" -q -o requirements.lock $(UV_FLAGS)
+
+sums: ## renew data/SHA256SUMS, the checksums of published results
+	@cd data && git ls-files runs baselines arena published.csv | grep -v timing.jsonl | LC_ALL=C sort | xargs sha256sum > SHA256SUMS
 
 clean: ## remove what was built; the environment, data and runs stay
 	@rm -rf _build build .pytest_cache .ruff_cache .mypy_cache .hypothesis dpes.egg-info
