@@ -14,9 +14,7 @@ import dpes
 from dpes.teaching import check, exercises, lessons
 
 NOTEBOOKS = Path(__file__).parents[1] / "notebooks"
-CHAPTERS = (
-    "why cut coupling masks filters criteria sensitivity knees strategy explore claims".split()
-)
+CHAPTERS = "why cut coupling masks filters criteria sensitivity knees strategy explore own tasks claims".split()
 
 
 def cells(name: str) -> list[dict]:
