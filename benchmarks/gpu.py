@@ -64,7 +64,12 @@ def on_digits(name: str, device: str, **changes: Any) -> Fitness:
 
 def agreement(name: str, device: str, n: int) -> dict[str, Any]:
     """Errors of the same genomes on the CPU and on the device, cut and at full shape, and twice."""
-    training = {"fitness": "partial-recalibrate", "partial_epochs": 1, "partial_images": 250, "partial_lr": 0.01}
+    training = {
+        "fitness": "partial-recalibrate",
+        "partial_epochs": 1,
+        "partial_images": 250,
+        "partial_lr": 0.01,
+    }
     ways = {
         "cpu": ("cpu", {}), "cut": (device, {}), "again": (device, {}), "full": (device, {"shape": "full"}),
         "bfloat16": (device, {"precision": "bfloat16"}),
