@@ -1,11 +1,12 @@
 # Two commands on a fresh machine: `make book` and `make test`. Everything else is a part of them or a convenience.
 SHELL := bash
 .DEFAULT_GOAL := help
-.PHONY: help book strict pdf test lint study paper gpu bench zoo lock clean
+.PHONY: help book strict pdf test lint study paper gpu bench zoo lock sums clean
 
 PYTHON ?= python3
 VENV ?= .venv
 PIP_FLAGS ?=
+TORCH_INDEX ?=
 SETS ?= learn-* quick-*
 SPHINX ?=
 MODELS ?= resnet56 densenet22 vgg16
@@ -63,8 +64,11 @@ zoo: $(ENV) ## trace, prove and cut the classifiers of torchvision and timm that
 	@$(BIN)/python benchmarks/zoo.py --workers 2
 
 lock: ## renew requirements.lock from pyproject.toml (UV_FLAGS=--upgrade moves all versions)
-	@$(BIN)/uv pip compile pyproject.toml --universal --all-extras --python-version 3.11 --fork-strategy fewest \
+	@$(BIN)/uv pip compile pyproject.toml --universal --all-extras --python-version 3.11 --fork-strategy fewest --generate-hashes \
 	  --annotation-style line --custom-compile-command "make lock" -q -o requirements.lock $(UV_FLAGS)
+
+sums: ## renew data/SHA256SUMS, the checksums of published results
+	@cd data && git ls-files runs baselines arena published.csv | grep -v timing.jsonl | LC_ALL=C sort | xargs sha256sum > SHA256SUMS
 
 clean: ## remove what was built; the environment, data and runs stay
 	@rm -rf _build build .pytest_cache .ruff_cache .mypy_cache .hypothesis dpes.egg-info
@@ -74,6 +78,10 @@ $(ENV): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; v = sys.version_info; v >= (3, 11) or sys.exit("dpes needs Python 3.11 or newer, $(PYTHON) is %d.%d: name another, as in make book PYTHON=python3.12" % v[:2])'
 	@test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); echo "$(PYTHON) cannot make environments: install its venv package (Debian, Ubuntu: python3-venv)"; exit 1; }
 	@echo "installing the locked versions into $(VENV) (with CUDA several GB; see README for a smaller PyTorch)"
-	@set -o pipefail; $(BIN)/python -m pip install $(PIP_FLAGS) -r requirements.lock -e . \
+	@# from an index of other builds PyTorch comes first and by its version alone; the lock then leaves it and CUDA out
+	@mkdir -p build && awk '/^[a-z0-9]/ {drop = "$(TORCH_INDEX)" && /^(torch==|torchvision==|triton==|nvidia-|cuda-)/} !drop' requirements.lock > build/requirements.txt
+	@test -z "$(TORCH_INDEX)" || $(BIN)/python -m pip install $(PIP_FLAGS) --index-url "$(TORCH_INDEX)" $$(grep -oE '^torch(vision)?==[^ ]+' requirements.lock)
+	@set -o pipefail; $(BIN)/python -m pip install $(PIP_FLAGS) --no-deps --require-hashes -r build/requirements.txt \
 	  | awk '/Downloading .*[MG]B\)/ || /^Installing collected/ {print "  " substr($$0, 1, 100); fflush()}'
+	@$(BIN)/python -m pip install $(PIP_FLAGS) -q --no-deps -e .
 	@touch $@

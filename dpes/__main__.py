@@ -71,11 +71,9 @@ def settings_of(arguments: argparse.Namespace) -> Settings:
 
 
 def located(arguments: argparse.Namespace) -> Any:
-    """A run named by its directory, or by its name in the folder of runs."""
-    from .study.finished import open_run, runs_folder
+    from .study import finished
 
-    path = Path(arguments.run)
-    return open_run(path if path.exists() else runs_folder(arguments.folder) / path)
+    return finished.located(arguments.run, arguments.folder)
 
 
 # ---- commands ------------------------------------------------------------------------------------

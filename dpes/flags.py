@@ -42,7 +42,9 @@ def parser() -> Parser:
 
 
 def add_folder(command: Parser) -> None:
-    about = "folder of run directories (default: $DPES_RUNS, else data/runs)"
+    about = (
+        "folder of run directories (default: $DPES_RUNS, else data/runs here or in the repository)"
+    )
     command.add_argument("--folder", help=about)
 
 

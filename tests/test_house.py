@@ -12,8 +12,8 @@ import pytest
 HOUSE = Path(__file__).parents[1] / "dpes"
 ORDER = [  # of all files; models/ is one
     *("errors", "fields", "disk"),
-    *("coupling.layout", "coupling.genome", "coupling.operations", "coupling.rules", "coupling.moves", "coupling.reading"),
-    *("coupling.watching", "coupling.cutting", "coupling.cost", "coupling.importance"),
+    *("coupling.layout", "coupling.genome", "coupling.operations", "coupling.rules", "coupling.moves", "coupling.reading", "coupling.uniting"),
+    *("coupling.watching", "coupling.cloning", "coupling.cutting", "coupling.cost", "coupling.importance"),
     *("coupling.proposing", "coupling.subject", "coupling.lockstep"),
     *("coupling.proof", "coupling.tracing", "coupling.zeroing"),
     *("coupling.slimfile", "coupling.__init__"),
@@ -23,7 +23,7 @@ ORDER = [  # of all files; models/ is one
     *("strategy.learned", "strategy.variants", "strategy.__init__"),
     *("study.settings", "study.profiles", "study.data", "study.devices", "study.models", "study.train", "study.fitness"),
     *("study.environment", "study.baseline", "study.finetune", "study.finished", "study.runs"),
-    *("study.budgets", "study.rivals", "study.exporting", "study.criteria", "study.families"),
+    *("study.budgets", "study.rivals", "study.parameters", "study.exporting", "study.criteria", "study.families"),
     *("study.nsga2", "study.methods", "study.arena", "study.rows", "study.tuning", "study.fidelity"),
     *("study.tournament", "study.__init__"),
     *("report.judgement", "report.tables", "report.verdicts", "report.figures", "report.arena"),

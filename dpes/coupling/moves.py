@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from .operations import Op
 from .rules import Numbers, Rule, rule
@@ -16,21 +17,9 @@ if TYPE_CHECKING:
 
 
 @rule(
-    "sum",
-    "mean",
-    "amax",
-    "amin",
-    "max",
-    "min",
-    "var",
-    "std",
-    "var_mean",
-    "std_mean",
-    "prod",
-    "norm",
-    "linalg_vector_norm",
+    "sum mean amax amin max min var std var_mean std_mean prod norm linalg_vector_norm logsumexp "
+    "any all argmax argmin median nansum nanmean aminmax"
 )
-@rule("logsumexp", "any", "all", "argmax", "argmin", "median", "nansum", "nanmean", "aminmax")
 def reduced(watch: Watch, op: Op) -> list[Numbers]:
     """Dimensions that are no longer there; a removed filter is a zero to a sum, but not to a mean
     or a maximum."""
@@ -40,8 +29,8 @@ def reduced(watch: Watch, op: Op) -> list[Numbers]:
         range(x.ndim) if dims in (None, []) else dims if isinstance(dims, (list, tuple)) else [dims]
     )
     gone, found = {d % x.ndim for d in dims}, {}
-    zeros_do_nothing = op.name in ("aten::sum", "aten::linalg_vector_norm") and not watch.constant(
-        x
+    zeros_do_nothing = not watch.constant(x) and (
+        op.name == "aten::sum" or op.name == "aten::linalg_vector_norm" and op.argument("ord") >= 0
     )
     for dim, vector in watch.numbers(x).items():
         if dim not in gone:
@@ -51,7 +40,7 @@ def reduced(watch: Watch, op: Op) -> list[Numbers]:
     return [found] * len(op.outputs)
 
 
-@rule("_softmax", "_log_softmax", "cumsum", "sort", "logcumsumexp", "cumprod", "cummax")
+@rule("_softmax _log_softmax cumsum sort logcumsumexp cumprod cummax")
 def along(watch: Watch, op: Op) -> list[Numbers]:
     """Positions along one dimension depend on each other, so filters may lie along others only."""
     x = op.tensors[0]
@@ -112,38 +101,9 @@ def padded(watch: Watch, op: Op) -> Numbers:
 
 # ---- moves: the same operation is applied to the numbers ----------------------------------
 @rule(
-    "view",
-    "_unsafe_view",
-    "_reshape_alias",
-    "reshape",
-    "permute",
-    "transpose",
-    "t",
-    "expand",
-    "slice",
-    "select",
-    "split",
-)
-@rule(
-    "split_with_sizes",
-    "chunk",
-    "unbind",
-    "cat",
-    "stack",
-    "squeeze",
-    "unsqueeze",
-    "repeat",
-    "unfold",
-    "narrow",
-    "diagonal",
-)
-@rule(
-    "pixel_shuffle",
-    "pixel_unshuffle",
-    "channel_shuffle",
-    "native_channel_shuffle",
-    "movedim",
-    "tile",
+    "view _unsafe_view _reshape_alias reshape permute transpose t expand slice select split "
+    "split_with_sizes chunk unbind cat stack squeeze unsqueeze repeat unfold narrow diagonal "
+    "pixel_shuffle pixel_unshuffle channel_shuffle native_channel_shuffle movedim tile"
 )
 def moved(watch: Watch, op: Op) -> Sequence[Numbers]:
     """Positions that move take their numbers along; what a new shape cannot hold apart leaves
@@ -153,16 +113,11 @@ def moved(watch: Watch, op: Op) -> Sequence[Numbers]:
         return watch.unknown(op)
     for dim in sorted({d for t in op.tensors for d in watch.numbers(t)}):
         vectors = [watch.numbers(t).get(dim) for t in op.tensors]
-        images = [
-            torch.from_numpy(np.zeros(1, int) if v is None else v)
-            .view([-1 if d == dim else 1 for d in range(t.ndim)])
-            .expand(t.shape)
-            for t, v in zip(op.tensors, vectors, strict=True)
-        ]
-        for layers, image in zip(found, op.again(images), strict=True):
-            landed = watch.settle(op, image.numpy())
+        images = [spread(t, dim, v) for t, v in zip(op.tensors, vectors, strict=True)]
+        for layers, image in zip(found, map(distinct, op.again(images)), strict=True):
+            landed = watch.settle(op, image)
             for vector in vectors:
-                whole_or_chunks(watch, op, vector, image.numpy())
+                whole_or_chunks(watch, op, vector, image)
             for where, vector in landed.items():
                 if where in layers:
                     watch.freeze(
@@ -171,6 +126,19 @@ def moved(watch: Watch, op: Op) -> Sequence[Numbers]:
                     )
                 layers[where] = vector
     return found
+
+
+def spread(tensor: Tensor, dim: int, vector: np.ndarray | None) -> Tensor:
+    """The number of each element of a tensor along whose dimension these filters lie."""
+    numbers = torch.from_numpy(np.zeros(1, int) if vector is None else vector)
+    return numbers.view([-1 if d == dim else 1 for d in range(tensor.ndim)]).expand(tensor.shape)
+
+
+def distinct(image: Tensor) -> np.ndarray:
+    """Without the repetition along dimensions that were never written out, which have no stride."""
+    for dim, stride in enumerate(image.stride()):
+        image = image.narrow(dim, 0, 1) if stride == 0 and image.shape[dim] else image
+    return image.numpy()
 
 
 def whole_or_chunks(watch: Watch, op: Op, vector: np.ndarray | None, image: np.ndarray) -> None:
@@ -190,22 +158,34 @@ def whole_or_chunks(watch: Watch, op: Op, vector: np.ndarray | None, image: np.n
         watch.freeze(vector, f"{op} takes some of the channels")
 
 
-@rule("index", "index_select", "gather", "roll", "flip", "take_along_dim")
+@rule("index index_select roll flip")
 def picked(watch: Watch, op: Op) -> Numbers:
     """Positions picked by number: right along other dimensions than those of filters."""
-    x = op.tensors[0]
+    x, *places = op.tensors
     found: Numbers = {}
+    for vector in (v for t in places for v in watch.numbers(t).values()):
+        watch.freeze(vector, f"{op} picks by what filters say")
     for dim, vector in watch.numbers(x).items():
-        image = (
-            torch.from_numpy(vector)
-            .view([-1 if d == dim else 1 for d in range(x.ndim)])
-            .expand(x.shape)
-        )
-        landed = watch.settle(op, op.again([image, *op.tensors[1:]])[0].numpy())
+        landed = watch.settle(op, distinct(op.again([spread(x, dim, vector), *places])[0]))
         if len(landed) == 1 and np.array_equal(next(iter(landed.values())), vector):
             found |= landed
         else:
             watch.freeze(vector, f"{op} picks channels by their number")
+    return found
+
+
+@rule("gather")
+def gathered(watch: Watch, op: Op) -> Numbers:
+    """Each filter's own positions of another dimension."""
+    x, index = op.tensors
+    found: Numbers = {}
+    for dim in watch.numbers(x).keys() | watch.numbers(index).keys():
+        vector, other = watch.numbers(x).get(dim), watch.numbers(index).get(dim)
+        if dim == op.argument("dim") % x.ndim or x.shape[dim] != index.shape[dim]:
+            watch.freeze(vector, f"{op} picks channels by their number")
+            watch.freeze(other, f"{op} picks channels by their number")
+        elif (met := watch.meet(vector, other, op)) is not None:
+            found[dim] = met
     return found
 
 

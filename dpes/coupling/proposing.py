@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from ..errors import DpesError
 from .layout import KEPT, Call, Group, Layout, Owned, Width
 from .operations import leaves
-from .watching import Watch, components, evaluating
+from .uniting import components
+from .watching import Watch, evaluating
 
 
 class UnsupportedModel(DpesError):

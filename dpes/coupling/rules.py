@@ -28,17 +28,16 @@ RULES: dict[str, Rule] = {}
 
 
 def rule(*names: str) -> Callable[[Rule], Rule]:
-    """Registers a rule for operations by their names, such as ``aten::convolution`` or
-    ``mylib::gate``; the last one counts.
+    """Registers a rule for operations by their names, such as
+    ``aten::convolution`` or ``mylib::gate``; the last one counts.
 
     The rule is called as ``rule(watch, op)``; ``op.args``, ``op.argument("dim")``, ``op.out`` are
     those of the call, and ``watch.numbers(tensor)`` what is known of a tensor. Source: ours.
     """
 
     def register(function: Rule) -> Rule:
-        RULES.update(
-            dict.fromkeys((name if "::" in name else f"aten::{name}" for name in names), function)
-        )
+        for name in " ".join(names).split():
+            RULES[name if "::" in name else f"aten::{name}"] = function
         return function
 
     return register
@@ -52,15 +51,9 @@ def rule_for(op: Op) -> Rule | None:
 
 
 # ---- element by element -------------------------------------------------------------------
-@rule("copy_", "fill_", "zero_", "masked_fill", "masked_fill_", "rsub", "dropout", "native_dropout")
 @rule(
-    "_prelu_kernel",
-    "hardswish",
-    "hardswish_",
-    "gelu_",
-    "mish_",
-    "threshold_",
-    "log_sigmoid_forward",
+    "copy_ fill_ zero_ masked_fill masked_fill_ rsub dropout native_dropout _prelu_kernel "
+    "hardswish hardswish_ gelu_ mish_ threshold_ log_sigmoid_forward"
 )
 def pointwise(watch: Watch, op: Op) -> Numbers:
     """Filters that meet at one position leave together; a value shared by all of them stays."""
@@ -79,43 +72,30 @@ def pointwise(watch: Watch, op: Op) -> Numbers:
     return found
 
 
-@rule("new_zeros", "new_ones", "new_empty", "new_full", "new_empty_strided")
+@rule("new_zeros new_ones new_empty new_full new_empty_strided")
 def new(watch: Watch, op: Op) -> Numbers:
     """A tensor of its own, whose size is written down somewhere."""
     return {}
 
 
 @rule(
-    "clone",
-    "alias",
-    "detach",
-    "_to_copy",
-    "lift_fresh",
-    "contiguous",
-    "zeros_like",
-    "ones_like",
-    "empty_like",
-    "full_like",
+    "clone alias detach _to_copy lift_fresh contiguous zeros_like ones_like empty_like full_like "
+    "rand_like randn_like bernoulli"
 )
-@rule("rand_like", "randn_like", "bernoulli")
 def same(watch: Watch, op: Op) -> Numbers:
     """Every position stays where it is."""
     return watch.numbers(op.tensors[0])
 
 
-@rule("as_strided", "as_strided_")
+@rule("as_strided as_strided_")
 def strided(watch: Watch, op: Op) -> Numbers | Sequence[Numbers]:
     """Known where there are no pixels, so that only strides of size 1 can differ: a pool of
     channels-last images writes such."""
-    size = op.args[1]
-    for dim, vector in watch.numbers(op.args[0]).items():
-        if (
-            len(size) <= dim
-            or size[dim] != len(vector)
-            or any(n > 1 for d, n in enumerate(size) if d not in (0, dim))
-        ):
-            return watch.unknown(op)
-    return watch.numbers(op.args[0])
+    found, size = watch.numbers(op.args[0]), op.args[1]
+    pixels = [n for d, n in enumerate(size) if n > 1 and d > 0 and d not in found]
+    if pixels or any(size[d : d + 1] != [len(v)] for d, v in found.items()):
+        return watch.unknown(op)
+    return found
 
 
 # ---- layers: they produce filters and read those before them ------------------------------
@@ -123,18 +103,16 @@ def strided(watch: Watch, op: Op) -> Numbers | Sequence[Numbers]:
 def convolution(watch: Watch, op: Op) -> Numbers:
     """Inputs leave with the weight's reading dimension, outputs with its producing one."""
     x, weight, bias, *_, transposed, _, groups = op.args
-    name, read, produced = watch.layer_of(weight), int(not transposed), int(transposed)
-    w, ins = watch.numbers(weight), watch.numbers(x).get(1)
-    macs, positions = (
-        (x if transposed else op.out).numel() * weight[0].numel(),
-        op.out[0, 0].numel(),
-    )
+    for t, along in ((x, {1}), (weight, {0, 1})):
+        for dim in watch.numbers(t).keys() - along:
+            watch.freeze(watch.numbers(t)[dim], f"{op} mixes positions")
+    name, w, ins = watch.layer_of(weight), watch.numbers(weight), watch.numbers(x).get(1)
     if groups == 1:
-        ins, outs = watch.meet(w.get(read), ins, op), w.get(produced)
-        watch.call(name, outs, ins, macs, positions)
+        ins, outs = watch.meet(w.get(int(not transposed)), ins, op), w.get(int(transposed))
+        watch.call(op, name, outs, ins)
     else:
-        outs, inside = grouped(watch, op, ins, w, groups, name)
-        watch.call(name, outs, inside, macs, positions)
+        outs, inside = grouped(watch, op, ins, w, name)
+        watch.call(op, name, outs, inside)
     if isinstance(bias, Tensor):
         outs = watch.meet(outs, watch.numbers(bias).get(0), op)
     if outs is None:
@@ -144,7 +122,7 @@ def convolution(watch: Watch, op: Op) -> Numbers:
 
 
 def grouped(
-    watch: Watch, op: Op, ins: np.ndarray | None, w: Numbers, groups: int, name: str
+    watch: Watch, op: Op, ins: np.ndarray | None, w: Numbers, name: str
 ) -> tuple[np.ndarray | None, np.ndarray | None]:
     """Numbers of the outputs of a grouped convolution, and those that the MACs of each output grow
     with.
@@ -153,12 +131,10 @@ def grouped(
     groups lose the same of their channels; whichever leaves more to choose from, unless the proof
     found it wrong.
     """
-    transposed = op.args[6]
+    transposed, groups = op.args[6], op.args[8]
     per_in, per_out = op.args[0].shape[1] // groups, op.out.shape[1] // groups
-    first, second = (
-        w.get(0),
-        w.get(1),
-    )  # outputs and inputs of a group; transposed: inputs and outputs of a group
+    # outputs and inputs of a group; transposed: inputs and outputs
+    first, second = w.get(0), w.get(1)
     if ins is None or first is None:
         for vector in (ins, first, second):
             watch.freeze(vector, f"{op} has channel groups that begin at the input")
@@ -167,30 +143,26 @@ def grouped(
     options = [(groups, "whole"), (min(per_in, per_out), "inside")]
     if transposed or min(per_in, per_out) == 1:
         options.pop()
-    match watch.choose(op, np.concatenate([ins, first]), options):
-        case "whole":
-            for block_in, block_out in zip(
-                np.split(ins, groups), np.split(outs, groups), strict=True
-            ):
-                watch.unite(block_in[:1], block_in)
-                watch.unite(block_in[:1], block_out)
-            if transposed:
-                watch.unite(ins, first)
-            watch.freeze(second, f"inside a channel group of {name}")
-            watch.count("groups", ins, per_in)
-            watch.count("in_channels", ins)
-            return outs, None
-        case "inside":
-            watch.unite(np.tile(ins[:per_in], groups), ins)
-            watch.unite(np.tile(outs[:per_out], groups), outs)
-            watch.count("in_channels", ins)
-            return outs, watch.meet(second, ins[:per_in], op)
-    for vector in (ins, first, second):
-        watch.freeze(vector, f"channel groups of {name}")
+    way = watch.choose(op, np.concatenate([ins, first]), options)
+    if way is None:
+        for vector in (ins, first, second):
+            watch.freeze(vector, f"channel groups of {name}")
+        return outs, None
+    watch.count("in_channels", ins)
+    if way == "inside":
+        watch.unite(np.tile(ins[:per_in], groups), ins)
+        watch.unite(np.tile(outs[:per_out], groups), outs)
+        return outs, watch.meet(second, ins[:per_in], op)
+    for vector, size in ((ins, per_in), (outs, per_out)):
+        watch.unite(np.repeat(ins[::per_in], size), vector)
+    if transposed:
+        watch.unite(ins, first)
+    watch.freeze(second, f"inside a channel group of {name}")
+    watch.count("groups", ins, per_in)
     return outs, None
 
 
-@rule("mm", "bmm", "addmm", "baddbmm")
+@rule("mm bmm addmm baddbmm")
 def product(watch: Watch, op: Op) -> Numbers:
     """Matrix products; linear layers are some.
 
@@ -200,31 +172,21 @@ def product(watch: Watch, op: Op) -> Numbers:
     na, nb, last = watch.numbers(a), watch.numbers(b), op.out.ndim - 1
     for batch in [n[0] for n in (na, nb) if last == 2 and 0 in n]:
         watch.freeze(batch, f"{op} works on each by itself")
-    inner, rows, columns = (
-        watch.meet(na.get(last), nb.get(last - 1), op),
-        na.get(last - 1),
-        nb.get(last),
-    )
+    inner = watch.meet(na.get(last), nb.get(last - 1), op)
+    found = {last - 1: na.get(last - 1), last: nb.get(last)}
     for t in shift:
         for dim, vector in watch.numbers(t).items():
-            met = watch.meet(columns if dim == t.ndim - 1 else rows, vector, op)
-            rows, columns = (rows, met) if dim == t.ndim - 1 else (met, columns)
-    weight, outs = (a, rows) if watch.constant(a) and not watch.constant(b) else (b, columns)
+            dim += op.out.ndim - t.ndim
+            found[dim] = watch.meet(found.get(dim), vector, op)
+    side = last - 1 if watch.constant(a) and not watch.constant(b) else last
+    weight, outs, others = a if side < last else b, found[side], found[2 * last - 1 - side]
+    if inner is not None and outs is not None and others is not None:
+        watch.freeze(found[last - 1], f"{op} has filters in all of its dimensions")
     name = watch.layer_of(weight)
-    if rows is not None and columns is not None and inner is not None:
-        watch.freeze(rows, f"{op} has filters in all of its dimensions")
-    other = inner if inner is not None else rows if outs is columns else columns
-    macs = op.out.numel() * a.shape[-1]
-    watch.call(
-        name,
-        outs,
-        other,
-        macs,
-        op.out.numel() // (1 if outs is None else len(outs)) // watch.images,
-    )
+    watch.call(op, name, outs, others if inner is None else inner)
     if outs is not None and watch.constant(weight):
         watch.produce(name, outs, inner)
-    return {dim: v for dim, v in ((last - 1, rows), (last, columns)) if v is not None}
+    return {dim: v for dim, v in found.items() if v is not None}
 
 
 @rule("embedding")
@@ -238,19 +200,12 @@ def embedding(watch: Watch, op: Op) -> Numbers:
 
 # ---- norms --------------------------------------------------------------------------------
 @rule(
-    "native_batch_norm",
-    "_native_batch_norm_legit",
-    "_native_batch_norm_legit_no_training",
-    "_batch_norm_no_update",
+    "native_batch_norm _native_batch_norm_legit _native_batch_norm_legit_no_training "
+    "_batch_norm_no_update cudnn_batch_norm miopen_batch_norm _batch_norm_with_update"
 )
-@rule("cudnn_batch_norm", "miopen_batch_norm", "_batch_norm_with_update")
 def batch_norm(watch: Watch, op: Op) -> Numbers:
     """Each channel by itself, with parameters of its own."""
-    found = dict(watch.numbers(op.args[0]))
-    for t in op.args[1:5]:
-        if isinstance(t, Tensor):
-            channels = watch.meet(found.get(1), watch.numbers(t).get(0), op)
-            found |= {} if channels is None else {1: channels}
+    found = normed(watch, op, op.args[1:5], op.argument("training"))
     watch.count("num_features", found.get(1))
     return found
 
@@ -258,21 +213,31 @@ def batch_norm(watch: Watch, op: Op) -> Numbers:
 @rule("native_group_norm")
 def group_norm(watch: Watch, op: Op) -> Numbers:
     """Statistics run over a group of channels, so it leaves as a whole."""
-    x, weight, bias, _, channels, _, groups, _ = op.args
-    found = dict(watch.numbers(x))
-    vector, size = found.get(1), channels // groups
+    found, groups = normed(watch, op, op.args[1:3], True), op.argument("group")
+    vector = found.get(1)
     if vector is not None and groups == 1:
         watch.freeze(vector, f"{op} takes statistics over all channels")
     elif vector is not None:
+        size = len(vector) // groups
         watch.unite(np.repeat(vector[::size], size), vector)
         watch.count("num_groups", vector, size)
-    for t in (weight, bias):
-        if isinstance(t, Tensor):
-            watch.meet(vector, watch.numbers(t).get(0), op)
     return found
 
 
-@rule("native_layer_norm", "_fused_rms_norm")
+def normed(watch: Watch, op: Op, affine: Sequence[Tensor | None], mixes: bool) -> Numbers:
+    """Channels leave with their parameters; those that lie among pixels stay, where statistics mix
+    these."""
+    found = dict(watch.numbers(op.args[0]))
+    for dim in found.keys() - {1} if mixes else ():
+        watch.freeze(found[dim], f"{op} takes statistics over all of them")
+    for t in affine:
+        if t is not None:
+            channels = watch.meet(found.get(1), watch.numbers(t).get(0), op)
+            found |= {} if channels is None else {1: channels}
+    return found
+
+
+@rule("native_layer_norm _fused_rms_norm")
 def layer_norm(watch: Watch, op: Op) -> Numbers:
     """Statistics run over the last dimensions, whose mean would change if a part of them left."""
     outside = op.args[0].ndim - len(op.args[1])

@@ -28,7 +28,7 @@ class Subject:
     @classmethod
     def of(cls, model: nn.Module, example: Tensor) -> Subject:
         """In float64 if the network runs in it, else in its own precision."""
-        problem = "its outputs are not finite"
+        problem = "its outputs are no numbers"
         for dtype in (torch.float64, None):
             twin, x = randomised(model, dtype), example
             pair = torch.cat([x, x])[:2] if len(x) == 1 else x
@@ -38,7 +38,7 @@ class Subject:
                 pair = torch.randn(pair.shape, generator=generator).to(x.device, x.dtype)
             try:
                 calm(twin, x)
-                if any(t.isfinite().any() for t in outputs(twin, x)):
+                if not all(t.isnan().all() for t in outputs(twin, x)):
                     return cls(twin, x, pair if outputs(twin, pair) else x, trains(twin, x))
             except Exception as error:
                 problem = first_line(error)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from threading import get_ident
 from typing import Any
@@ -18,6 +18,7 @@ from . import moves  # noqa: F401 - adds its rules
 from .operations import Op
 from .reading import Reads
 from .rules import Numbers, rule_for
+from .uniting import classes
 
 
 class Watch(TorchDispatchMode):
@@ -33,34 +34,27 @@ class Watch(TorchDispatchMode):
         self.model, self.images, self.choices = model, images, choices or {}
         self.modules = dict(model.named_modules(remove_duplicate=False))
         self.names = {id(m): name for name, m in reversed(self.modules.items())}
-        self.stack: list[str] = [""]
+        self.stack: list[str] = [""]  # the modules that are running
         self.places: dict[int, tuple[Tensor, list[tuple[str, str]]]] = {}
         for name, module in self.modules.items():
-            for table in (module._parameters, module._buffers):
-                for key, tensor in table.items():
-                    if tensor is not None:
-                        self.places.setdefault(id(tensor), (tensor, []))[1].append((name, key))
-        self.constants = {
-            key: key for key in self.places
-        }  # of weights and what is computed from them alone: the (first) weight
-        self.known: dict[
-            int, tuple[Tensor, Numbers]
-        ] = {}  # holds the tensors, so that ids stay theirs
+            for key, tensor in [*module._parameters.items(), *module._buffers.items()]:
+                if tensor is not None:
+                    self.places.setdefault(id(tensor), (tensor, []))[1].append((name, key))
+        # of weights and what is computed from them alone: the (first) weight
+        self.constants = {key: key for key in self.places}
+        # with the tensors, so that their ids stay theirs
+        self.known: dict[int, tuple[Tensor, Numbers]] = {}
         self.count_numbers = 1
-        for tensor, _ in self.places.values():
-            self.known[id(tensor)] = (
-                tensor,
-                {d: self.fresh(n) for d, n in enumerate(tensor.shape) if n > 1},
-            )
+        for key, (tensor, _) in self.places.items():
+            vectors = {d: self.fresh(n) for d, n in enumerate(tensor.shape) if n > 1}
+            self.known[key] = (tensor, vectors)
         self.pairs: list[tuple[np.ndarray, np.ndarray]] = []  # filters that leave together
         self.frozen: list[tuple[np.ndarray, str]] = []  # filters that stay, and why
         self.producers: list[tuple[str, np.ndarray]] = []  # in the order of the run
         self.readers: list[tuple[str, np.ndarray]] = []
         self.calls: list[tuple[str, np.ndarray | None, np.ndarray | None, int, int]] = []
         self.counts: dict[tuple[str, str], tuple[np.ndarray, int]] = {}
-        self.events: list[
-            tuple[str, np.ndarray]
-        ] = []  # where a reading was chosen: what kind of place, which filters
+        self.events: list[tuple[str, np.ndarray]] = []  # kind of place where a reading was chosen
         self.notes: dict[str, int] = {}  # what else a reader of the layout should know
 
     def fresh(self, n: int) -> np.ndarray:
@@ -129,10 +123,12 @@ class Watch(TorchDispatchMode):
             self.readers.append((name, ins))
 
     def call(
-        self, name: str, outs: np.ndarray | None, ins: np.ndarray | None, macs: int, positions: int
+        self, op: Op, name: str, outs: np.ndarray | None = None, ins: np.ndarray | None = None
     ) -> None:
-        """So many MACs, which grow with the kept ones of ``outs`` and of ``ins``."""
-        self.calls.append((name, outs, ins, macs, positions))
+        """The MACs of a product, which grow with the kept ones of ``outs`` and of ``ins``."""
+        each = op.out.numel() // (1 if outs is None else len(outs)) // self.images
+        macs = flop_registry[op.func.overloadpacket](*op.args, **op.kwargs, out_val=op.out) // 2
+        self.calls.append((name, outs, ins, macs, each))
 
     def count(self, attribute: str, vector: np.ndarray | None, divisor: int = 1) -> None:
         """An attribute of the running module counts these filters."""
@@ -147,25 +143,22 @@ class Watch(TorchDispatchMode):
         Where they vary along several dimensions, one is left to choose from and what lies across it
         leaves together.
         """
-        varying = [
-            d for d, n in enumerate(image.shape) if n > 1 and (image != image.take([0], d)).any()
-        ]
+        sizes = enumerate(image.shape)
+        varying = [d for d, n in sizes if n > 1 and (image != image.take([0], d)).any()]
+        image = image[tuple(slice(None if d in varying else 1) for d in range(image.ndim))]
+        rows = {d: np.moveaxis(image, d, 0).reshape(image.shape[d], -1) for d in varying}
         if not varying:
             self.freeze(np.unique(image), f"{op} repeats a single filter")
             return {}
-        small = image[tuple(slice(None) if d in varying else 0 for d in range(image.ndim))]
-        rows = {
-            d: np.moveaxis(small, k, 0).reshape(small.shape[k], -1) for k, d in enumerate(varying)
-        }
+        dim = varying[0]
         if len(varying) > 1:
-            options = [(classes(r), d) for d, r in reversed(rows.items())]
+            options = [(classes(rows[d]), d) for d in reversed(varying)]
             dim = self.choose(op, np.unique(image), options)
             if dim is None:
                 self.freeze(np.unique(image), f"{op} gives channels a fixed shape")
                 return {}
             self.unite(rows[dim][:, :1], rows[dim])
-            return {dim: rows[dim][:, 0]}
-        return {varying[0]: rows[varying[0]][:, 0]}
+        return {dim: rows[dim][:, 0]}
 
     # ---- the run ---------------------------------------------------------------------------
     def __torch_dispatch__(
@@ -184,8 +177,7 @@ class Watch(TorchDispatchMode):
                     {d: v for d, v in found.items() if tensor.shape[d] > 1},
                 )
         if len(self.calls) == calls and func.overloadpacket in flop_registry:
-            macs = flop_registry[func.overloadpacket](*args, **(kwargs or {}), out_val=out) // 2
-            self.call(str(op), None, None, macs, 0)
+            self.call(op, str(op))
         self.see(op)
         return out
 
@@ -199,7 +191,7 @@ class Watch(TorchDispatchMode):
     def unknown(self, op: Op) -> Sequence[Numbers]:
         """Whatever no rule knows: all filters that go in stay, so the operation sees what it always
         saw."""
-        why = "writes into what it is given" if op.is_out else "has no rule"
+        why = "has no rule" + ", as it writes into what it is given" * op.func._schema.is_mutable
         for tensor in op.tensors:
             for vector in self.numbers(tensor).values():
                 self.freeze(vector, f"{op} {why}")
@@ -232,56 +224,18 @@ class Watch(TorchDispatchMode):
         self.exits.close()
 
 
-def classes(rows: np.ndarray) -> int:
-    """How many filters are left to choose from when those of a row leave together."""
-    _, number = np.unique(rows, return_inverse=True)
-    number = number.reshape(rows.shape)
-    root = components(number.max() + 1, [(number[:, :1], number)])
-    return len(np.unique(root[number[:, 0]]))
-
-
-def components(n: int, pairs: Iterable[tuple[np.ndarray, np.ndarray]]) -> np.ndarray:
-    """Int [n]: the least number that each number is connected with through the pairs."""
-    root, pairs = np.arange(n), list(pairs)
-    if not pairs:
-        return root
-    a, b = (
-        np.concatenate([np.ravel(side) for side in sides])
-        for sides in zip(*(np.broadcast_arrays(*p) for p in pairs), strict=True)
-    )
-    while True:
-        ra, rb = root[a], root[b]
-        if (ra == rb).all():
-            return root
-        least = np.minimum(ra, rb)
-        np.minimum.at(root, ra, least)
-        np.minimum.at(root, rb, least)
-        while (root[root] != root).any():
-            root = root[root]
-
-
-@contextmanager
-def no_autocast() -> Iterator[None]:
-    """Every number in the precision that it has."""
-    with torch.autocast("cpu", enabled=False), torch.autocast("cuda", enabled=False):
-        yield
-
-
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
     """The model in evaluation mode without gradients; afterwards each module is in the mode that it
     was in, and its buffers hold what they held."""
     training = {m: m.training for m in model.modules()}
-    held = [
-        (module._buffers, name, buffer, buffer.clone())
-        for module in model.modules()
-        for name, buffer in module._buffers.items()
-        if buffer is not None
-    ]
+    tables = [m._buffers for m in training]
+    held = [(t, k, b, b.clone()) for t in tables for k, b in t.items() if b is not None]
     model.eval()
+    autocast = [torch.autocast(device, enabled=False) for device in ("cpu", "cuda")]
     try:
         # inference mode would hide what composite operations are made of, autocast lower precision
-        with torch.inference_mode(False), torch.no_grad(), no_autocast():
+        with torch.inference_mode(False), torch.no_grad(), autocast[0], autocast[1]:
             yield
     finally:
         for module, mode in training.items():

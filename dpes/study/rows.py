@@ -51,8 +51,7 @@ def read_row(path: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """(header, candidates in order) of a row; a line that was cut off while it was written is left
     out. Raises ``RunError``.
     """
-    raw = path.read_bytes()
-    verify(path, raw)
+    verify(path, raw := path.read_bytes())
     text = raw.decode(errors="replace")
     lines = text.splitlines()
     whole = lines if text.endswith("\n") else lines[:-1]
