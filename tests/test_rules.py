@@ -43,7 +43,9 @@ def test_a_rule_is_right_without_the_proof(mid, leaves):
     for share in (0.8, 0.3):
         genome = repair(rng.random(layout.n_bits) < share, layout.group_of_bit)
         with torch.no_grad():
-            torch.testing.assert_close(slim(model, layout, genome)(x), mask(model, layout, genome)(x))
+            torch.testing.assert_close(
+                slim(model, layout, genome)(x), mask(model, layout, genome)(x)
+            )
 
 
 def test_each_fault_is_found_where_it_is_and_the_search_ends():
