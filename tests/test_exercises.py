@@ -144,7 +144,15 @@ MISTAKES = {
     "sign-test": [
         (lambda a, b: binomtest(a, a + b, alternative="less").pvalue, "That is one side")
     ],
-    "best-of-n": [(lambda errors, n: min(errors), "best of 1 ")],
+    "best-of-n": [
+        (lambda errors, n: min(errors), "nothing is chosen"),
+        (lambda errors, n: errors.mean(), "best of 3 "),
+    ],
+    "tolerance": [
+        (lambda s, e, limit: [s[0]] * 3, "limit 0.12, layer 0: a share below 1 is within it"),
+        (lambda s, e, limit: [s[-1]] * 3, "limit 0.12, layer 0: at 0.2 the error is above it"),
+        (lambda s, e, limit: s[0], "one share for each"),
+    ],
     "mutate": [(lambda P, n, p, r: np.zeros((n, P.shape[1]), bool), "of a child's bits differ")],
 }
 
