@@ -5,6 +5,7 @@ export | arena``.
 from __future__ import annotations
 
 import argparse
+import io
 import os
 import signal
 import sys
@@ -25,6 +26,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns 0, or 2 after one line that names a mistake and its cure."""
     arguments = parser().parse_args(argv)
     warnings.showwarning = lambda message, *_: print(f"warning: {message}", file=sys.stderr)
+    for stream in (sys.stdout, sys.stderr):  # a terminal that knows no other letters than ASCII
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     # a cluster's or a system's stop is as orderly as Ctrl-C
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
