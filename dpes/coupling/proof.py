@@ -7,8 +7,8 @@ whose number has bit k, so each group is cut without each other one in some roun
 prune all groups, down to a single filter. What fails is searched for by bisection and kept whole,
 with the reason; then all is proved again.
 
-What it does not see: faults before an output that saturates, and branches that other images, more
-of them, other resolutions or values read by Python would take.
+What it does not see: branches that other images, more of them, other resolutions or values read by
+Python would take.
 """
 
 from __future__ import annotations
