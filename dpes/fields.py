@@ -29,16 +29,21 @@ class Checked:
     def __post_init__(self) -> None:
         for f in fields(self):  # type: ignore[arg-type]
             value, m = getattr(self, f.name), f.metadata
-            if value is None or dataclasses.is_dataclass(value):
+            kind, _, unset = f.type.partition(" | ")
+            if kind not in TYPES:
+                if type(value).__name__ != kind:
+                    found = f"is of type {type(value).__name__}, not {kind}"
+                    raise SettingsError(f"{f.name} {found}: use dpes.make_settings")
                 continue
-            kind = f.type.split(" | ")[0]
+            if value is None and unset:
+                continue
             if plain := isinstance(value, int) and not isinstance(value, bool):
                 value = float(value) if kind == "float" else value
             elif plain := getattr(value, "ndim", None) == 0:  # a number of numpy or torch
                 value = value.item()
             if plain:
                 object.__setattr__(self, f.name, value)
-            if kind in TYPES and type(value) is not TYPES[kind]:
+            if type(value) is not TYPES[kind]:
                 raise SettingsError(f"{f.name} = {value!r}: must be {ARTICLES[kind]}")
             if "choices" in m and value not in m["choices"]:
                 raise SettingsError(f"{f.name} = {value!r}: {suggest(str(value), m['choices'])}")

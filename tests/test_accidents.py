@@ -148,3 +148,45 @@ def test_nobody_is_told_to_delete_a_folder_of_their_own(name, tmp_path):
     with pytest.raises(RunError, match="use another folder"):
         prune(folder=tmp_path)
     assert [p.name for p in tmp_path.iterdir()] == [name]
+
+
+def refuses(function, words):
+    with pytest.raises(DpesError) as caught:
+        function()
+    assert words in str(caught.value) and "\n" not in str(caught.value), str(caught.value)
+
+
+SETTINGS = {
+    "no population": (lambda: dpes.Search(population=None), "population = None: must be a whole"),
+    "no knee": (lambda: dpes.make_settings(knee=None), "knee = None: must be a text"),
+    "no seed": (lambda: dpes.make_settings(seed=None), "seed = None: must be a whole number"),
+    "no model": (lambda: dpes.make_settings(model=None), "model = None: must be a text"),
+    "no weights": (lambda: dpes.make_settings(weights=None), "weights = None: must be a text"),
+    "no profile": (lambda: dpes.make_settings(None), "unknown profile None"),
+    "profiles": (lambda: dpes.make_settings(["quick"]), "unknown profile ['quick']"),
+    "infinite rate": (lambda: dpes.make_settings(finetune_lr=float("inf")), "lr = inf: must be above 0"),
+    "no float of torch": (lambda: dpes.make_settings(finetune_lr=1e300), "lr = 1e+300: must be above 0"),
+    "search as names": (lambda: dpes.Settings(search={"population": 4}), "search is of type dict"),
+    "search of training": (lambda: dpes.Settings(search=dpes.Training()), "not Search"),
+    "a run of nothing": (lambda: dpes.run(None), "settings is of type NoneType, not Settings"),
+    "a run of names": (lambda: dpes.run({"profile": "smoke"}), "give dpes.make_settings('quick')"),
+    "no workers": (lambda: dpes.run(dpes.make_settings("smoke"), workers=0), "workers = 0: must be"),
+    "workers in words": (lambda: dpes.run(dpes.make_settings("smoke"), workers="2"), "workers = '2'"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", SETTINGS)
+def test_settings_that_nobody_can_mean_are_refused_where_they_are_made(case):
+    refuses(*SETTINGS[case])
+
+
+def test_numbers_that_would_never_end_are_refused(finished):
+    from dpes.study import rivals, tournament
+
+    refuses(lambda: tournament.chosen("", "0-99999999999", False), "are more than 1000")
+    refuses(lambda: rivals.check_asked(finished.settings, 10**8, False), "masks = 100000000: must")
+
+
+def test_solutions_have_three_names(finished):
+    refuses(lambda: finished.network("kne"), "unknown solution 'kne': did you mean 'knee'?")
+    refuses(lambda: finished.genome("baseline"), "unknown solution 'baseline'")

@@ -67,7 +67,7 @@ class Search(Checked):
         None, "training images of a partial epoch; all when unset", "paper", low=2
     )
     partial_lr: float = setting(
-        1e-3, "constant learning rate of partial training", "authors", above=0
+        1e-3, "constant learning rate of partial training", "authors", above=0, high=1e6
     )
     batch_size: int = setting(
         250, "images per batch in evaluation; partial training uses half", "ours", low=2

@@ -92,10 +92,10 @@ MOST = 1024  # processes to start on one machine
 
 def check_workers(workers: int) -> None:
     """Raises ``SettingsError`` for a number of processes that cannot be meant."""
-    if not 1 <= workers <= MOST:
+    if type(workers) is not int or not 1 <= workers <= MOST:
         limits = f"must be at least 1 and at most {MOST}"
         raise SettingsError(
-            f"workers = {workers}: {limits}; one for each core is enough, {os.cpu_count()} here"
+            f"workers = {workers!r}: {limits}; one for each core is enough, {os.cpu_count()} here"
         )
 
 

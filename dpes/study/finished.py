@@ -48,6 +48,9 @@ def located(name: str, folder: str | Path | None = None) -> Run:
 
 def where(settings: Settings, folder: str | Path | None = None) -> Path:
     """The directory of a run; asking starts nothing. ``DpesError`` for names that do not exist."""
+    if not isinstance(settings, Settings):
+        kind, cure = type(settings).__name__, "give dpes.make_settings('quick'), for example"
+        raise SettingsError(f"settings is of type {kind}, not Settings: {cure}")
     if settings.model not in models.MODELS:
         known = suggest(settings.model, models.MODELS)
         raise models.ModelError(f"unknown model {settings.model!r}: {known}")
@@ -100,6 +103,7 @@ class Run:
 
     def genome(self, role: str) -> np.ndarray:
         """bool [n_bits] of heavy, knee or light."""
+        check_role(role)
         return from_hex(self.result[role]["genome"], self.result["n_bits"])
 
     @cached_property
@@ -115,10 +119,16 @@ class Run:
 
     def network(self, role: str) -> nn.Module:
         """The fine-tuned slim network of a role, in eval mode; ``RunError`` without its weights."""
+        check_role(role)
         if not (weights := self.path / f"{role}.safetensors").exists():
             cure = f"train them again: python -m dpes restore {self.path}"
             raise RunError(f"{weights}: not here (large weights are not published); {cure}")
         return load(weights, self.full)
+
+
+def check_role(role: str) -> None:
+    if role not in es.ROLES:
+        raise SettingsError(f"unknown solution {role!r}: {suggest(str(role), es.ROLES)}")
 
 
 def relative(frame: pd.DataFrame, whole: dict[str, Any]) -> pd.DataFrame:

@@ -65,8 +65,8 @@ def make_settings(profile: str = "quick", **overrides: Any) -> Settings:
 
     Raises ``SettingsError`` for an unknown profile or name and for a value outside its limits.
     """
-    if profile not in PROFILES:
-        raise SettingsError(f"unknown profile {profile!r}: {suggest(profile, PROFILES)}")
+    if not isinstance(profile, str) or profile not in PROFILES:
+        raise SettingsError(f"unknown profile {profile!r}: {suggest(str(profile), PROFILES)}")
     flat, preset = flat_fields(), PROFILES[profile]
     top = {k: v for k, v in preset.items() if k not in NESTED} | {"profile": profile}
     model = overrides.get("model", top["model"])

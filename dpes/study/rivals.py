@@ -64,10 +64,13 @@ def train_rivals(
     return frame(run, stored(file))
 
 
+MOST = 1000  # random masks, each trained
+
+
 def check_asked(settings: Settings, masks: int, widths: bool) -> None:
     """Raises ``SettingsError`` for rivals that there cannot be."""
-    if masks < 0:
-        raise SettingsError(f"masks = {masks}: must be at least 0")
+    if not 0 <= masks < MOST:
+        raise SettingsError(f"masks = {masks}: must be at least 0 and less than {MOST}")
     if widths and settings.search.encoding == "widths":
         problem = "the run searches widths itself, its knee is what that finds"
         raise SettingsError(f"widths: {problem}; leave them out")

@@ -17,7 +17,7 @@ from ..fields import to_dict
 from ..strategy import cluster, es
 from ..strategy.folder import Folder
 from ..strategy.loop import Evaluate, Task, rank_for, search
-from ..strategy.workers import processes, serial
+from ..strategy.workers import check_workers, processes, serial
 from . import data, train
 from .baseline import checksum
 from .environment import Stopwatch, check_device
@@ -42,6 +42,7 @@ def run(
     Raises ``RunError`` where the directory is damaged, of other settings, or in use. Source: ours.
     """
     path = where(settings, folder)
+    check_workers(workers)
     if scheduler is not None and workers > 1:
         given = f"workers = {workers} and scheduler = {scheduler!r}"
         raise SettingsError(f"{given}: give one of them; a cluster has workers of its own")

@@ -22,7 +22,7 @@ class Training(Checked):
     """How a network is trained: the baseline before the search, the three solutions after it."""
 
     epochs: int = setting(8, "passes over the training images", "ours", low=0)
-    lr: float = setting(0.05, "peak learning rate", "ours", above=0)
+    lr: float = setting(0.05, "peak learning rate", "ours", above=0, high=1e6)
     schedule: str = setting(
         "one-cycle",
         "course of the learning rate",
@@ -32,7 +32,7 @@ class Training(Checked):
     batch_size: int = setting(128, "images per step", "ours", low=2)
     momentum: float = setting(0.9, "Nesterov momentum", "authors", low=0, high=0.999)
     weight_decay: float = setting(
-        5e-4, "weight decay of convolution and linear weights", "ours", low=0
+        5e-4, "weight decay of convolution and linear weights", "ours", low=0, high=1e6
     )
     label_smoothing: float = setting(0.0, "label smoothing", "ours", low=0, high=0.9)
     images: int | None = setting(None, "training images per epoch; all when unset", "ours", low=2)

@@ -137,6 +137,9 @@ def waiting(tasks: list[Task], folder: Path) -> Iterator[Task]:
     return (task for task in tasks if not task.done(folder))
 
 
+MOST = 1000  # seeds of one command
+
+
 def chosen(only: str, seeds: str, searches: bool) -> list[Task]:
     """The tasks of the command's options; raises ``SettingsError`` for seeds that are no numbers,
     ``MethodError`` for unknown names.
@@ -146,9 +149,10 @@ def chosen(only: str, seeds: str, searches: bool) -> list[Task]:
         method(name)
     low, _, high = seeds.partition("-")
     if not low.isdigit() or not (high or low).isdigit() or int(high or low) < int(low):
-        raise SettingsError(
-            f"seeds = {seeds!r}: must be a number such as 3, or a range such as 0-4"
-        )
+        limits = "must be a number such as 3, or a range such as 0-4"
+        raise SettingsError(f"seeds = {seeds!r}: {limits}")
+    if int(high or low) - int(low) >= MOST:
+        raise SettingsError(f"seeds = {seeds!r}: are more than {MOST}")
     return [
         task
         for task in plan(list(range(int(low), int(high or low) + 1)), names)
