@@ -28,7 +28,8 @@ def path_of(value: Any, name: str) -> Path:
     try:
         return Path(value).expanduser()
     except (TypeError, RuntimeError):  # RuntimeError: a home that is not known
-        raise SettingsError(f"{name} = {value!r}: must be a path") from None
+        said = (repr(value).splitlines() or [""])[0]
+        raise SettingsError(f"{name} = {said:.60}: must be a path") from None
 
 
 def write_bytes(path: Path, value: bytes) -> None:

@@ -187,6 +187,22 @@ def test_numbers_that_would_never_end_are_refused(finished):
     refuses(lambda: rivals.check_asked(finished.settings, 10**8, False), "masks = 100000000: must")
 
 
+def test_a_network_is_not_saved_with_the_genome_of_another(tmp_path):
+    """It could never be loaded again."""
+    net = model()
+    layout = dpes.trace(net, X[:1])
+    genome = np.arange(layout.n_bits) % 3 > 0
+    small, file = dpes.slim(net, layout, genome), tmp_path / "small.safetensors"
+    for other in (net, nn.Linear(3, 4)):
+        refuses(lambda other=other: dpes.save(file, other, layout, genome), "cut by")
+    ones = np.ones(layout.n_bits, dtype=bool)
+    refuses(lambda: dpes.save(file, small, layout, ones), "body.0.weight has 5 places in dim")
+    refuses(lambda: dpes.load(net, file), "path = Own(: must be a path")
+    assert not list(tmp_path.iterdir())
+    dpes.save(file, small, layout, genome)
+    assert dpes.load(file, net).body[0].out_channels == 5
+
+
 def test_solutions_have_three_names(finished):
     refuses(lambda: finished.network("kne"), "unknown solution 'kne': did you mean 'knee'?")
     refuses(lambda: finished.genome("baseline"), "unknown solution 'baseline'")

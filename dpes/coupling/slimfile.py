@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import nn
@@ -38,10 +39,11 @@ def save(
     """Write a slim network as safetensors with a JSON header: class or name, genome, coupled
     groups, metrics.
 
-    No pickle.
+    No pickle. Raises ``FileError`` for a network that was not cut by this genome.
     model: a name to remember it by (its class path when empty). metrics: numbers to keep with it,
     such as ``error=0.08``.
     """
+    check_fit(small := plain(small), layout, genome)
     header: dict[str, Any] = {
         "format": FORMAT,
         "model": model or f"{type(small).__module__}.{type(small).__qualname__}",
@@ -57,10 +59,25 @@ def save(
         header["integers"] = True
     if layout.keep:
         header["keep"] = list(layout.keep)
-    small = plain(small)
     tensors = {place: t for t, (place, *_) in _tensors(small, layout)}
     header["sha256"] = digest(tensors, json.dumps(header))
     write_tensors(path_of(path, "path"), tensors, {"dpes": json.dumps(header)})
+
+
+def check_fit(small: nn.Module, layout: Layout, genome: Any) -> None:
+    """Refuses to write what could not be loaded: a network of other widths than the genome's."""
+    kept = np.append(layout.checked(genome), True)  # KEPT = -1 is the appended last one
+    modules = dict(small.named_modules(remove_duplicate=False))
+    for owned in layout.tensors:
+        module, name = owned.places[0]
+        place = f"{module}.{name}".lstrip(".")
+        tensor = getattr(modules.get(module), name, None)
+        for dim, bits in owned.cuts:
+            here = None if tensor is None or tensor.ndim <= dim else tensor.shape[dim]
+            if here != (wanted := int(kept[bits].sum())):
+                found = f"{place} has {here} places in dimension {dim}, the genome keeps {wanted}"
+                cure = "give the genome that this network was cut by"
+                raise FileError(f"nothing is written: {found}; {cure}")
 
 
 def read_header(path: str | Path) -> dict[str, Any]:
