@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import types
+import weakref
 from collections.abc import Iterable
 from typing import Any
 
@@ -11,14 +12,22 @@ from torch import Tensor, nn
 
 
 def clone(model: nn.Module) -> nn.Module:
-    """The module tree built anew around the same parameters and buffers, which ``cut`` replaces.
+    """The module tree built anew, with parameters and buffers of its own that share their memory
+    with the model's until ``cut`` puts other values into them.
 
-    Containers, partials, closures and bound methods that hold parts of it are built anew with it,
-    tensors that no module has registered are copied; all else is shared. Unlike ``copy.deepcopy``
-    it takes no time for weights, and no offence at locks, files and whatever else cannot be copied.
+    Containers, partials, closures, bound methods and objects that hold parts of it are built anew
+    with it, tensors that no module has registered are copied; all else is shared. Unlike
+    ``copy.deepcopy`` it takes no time for weights, and no offence at locks, files and whatever else
+    cannot be copied.
     """
-    tables = [t for m in model.modules() for t in (m._parameters, m._buffers)]
-    return again(model, {id(t): t for table in tables for t in table.values()})
+    known: dict[int, Any] = {}
+    for module in model.modules():
+        for t in [*module._parameters.values(), *module._buffers.values()]:
+            if t is not None:
+                alias = t.detach()
+                is_parameter = isinstance(t, nn.Parameter)
+                known[id(t)] = nn.Parameter(alias, t.requires_grad) if is_parameter else alias
+    return again(model, known)
 
 
 def again(value: Any, known: dict[int, Any]) -> Any:
@@ -30,7 +39,7 @@ def again(value: Any, known: dict[int, Any]) -> Any:
         return [again(v, known) for v in values]
 
     new: Any = value
-    if isinstance(value, nn.Module):
+    if isinstance(value, nn.Module) or holds_layers(value):
         new = known[id(value)] = object.__new__(type(value))
         new.__dict__.update({k: again(v, known) for k, v in vars(value).items()})
     elif isinstance(value, Tensor):
@@ -48,6 +57,8 @@ def again(value: Any, known: dict[int, Any]) -> Any:
         new = getattr(value, "_make", type(value))(several(value))
     elif isinstance(value, types.MethodType):
         new = types.MethodType(value.__func__, again(value.__self__, known))
+    elif isinstance(value, weakref.ref) and isinstance(value(), nn.Module):
+        new = weakref.ref(again(value(), known))
     elif isinstance(value, functools.partial):
         function, *arguments = several([value.func, *value.args])
         new = functools.partial(function, *arguments, **again(value.keywords, known))
@@ -64,6 +75,14 @@ def again(value: Any, known: dict[int, Any]) -> Any:
             cell.cell_contents = again(old.cell_contents, known)
     known[id(value)] = new
     return new
+
+
+def holds_layers(value: Any) -> bool:
+    """Whether an object of a class of one's own has layers, or their methods, as attributes."""
+    if isinstance(value, (type, types.ModuleType, types.FunctionType, Tensor)):
+        return False
+    held = getattr(value, "__dict__", {}).values()
+    return any(isinstance(getattr(h, "__self__", h), nn.Module) for h in held)
 
 
 def reaches(function: types.FunctionType) -> bool:

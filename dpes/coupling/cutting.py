@@ -67,10 +67,8 @@ def cut(target: nn.Module, model: nn.Module, layout: Layout, keep: np.ndarray) -
             tensor = tensor.unflatten(2, original.shape[2:])
         if tensor.data_ptr() == original.data_ptr():
             tensor = tensor.clone()
-        if owned.is_parameter:
-            tensor = nn.Parameter(tensor, requires_grad=original.requires_grad)
-        for module, name in owned.places:
-            table(modules[module], name)[name] = tensor
+        cut_one = table(modules[module], name)[name]  # the same under every name that it has
+        cut_one.grad, cut_one.data = None, tensor
     for w in layout.widths:
         index = positions(w.bits, torch.device("cpu"))
         width = len(w.bits) if index is None else len(index)

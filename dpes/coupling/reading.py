@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Callable
 from functools import partial
@@ -23,7 +24,6 @@ class Spied(int):
     coupled filters change together.
     """
 
-    __hash__ = int.__hash__
     notices: tuple[Callable[[], object], ...]
     strict: bool
 
@@ -53,11 +53,9 @@ def _method(name: str, asks: bool) -> Callable[..., Any]:
     return method
 
 
-for _name in "eq ne lt le gt ge bool".split():
+for _name in "eq ne lt le gt ge bool hash str repr format int float".split():
     setattr(Spied, f"__{_name}__", _method(f"__{_name}__", asks=True))
-for (
-    _name
-) in "add sub mul floordiv radd rsub rmul rfloordiv truediv mod pow divmod neg float".split():
+for _name in "add sub mul floordiv radd rsub rmul rfloordiv truediv mod pow divmod neg".split():
     setattr(Spied, f"__{_name}__", _method(f"__{_name}__", asks=False))
 
 ELEMENTS = ("tolist", "numpy", "__array__", "data_ptr", "__iter__", "__reversed__")
@@ -81,6 +79,10 @@ class Reads(TorchFunctionMode):
         if name == "size" and isinstance(out, int):
             dim = args[1] if len(args) > 1 else (kwargs or {})["dim"]
             return self.size(args[0], dim % args[0].ndim, out)
+        if name in ("numel", "nelement", "__len__"):
+            dims = range(1 if name == "__len__" else args[0].ndim)
+            number = math.prod(self.size(args[0], dim, args[0].shape[dim]) for dim in dims)
+            return number if name != "__len__" else int(number)  # which asks
         where = self.watch.where(name.strip("_"))
         if name in ELEMENTS:
             for vector in self.watch.numbers(args[0]).values():

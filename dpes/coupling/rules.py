@@ -61,6 +61,7 @@ def pointwise(watch: Watch, op: Op) -> Numbers:
     for dim, size in enumerate(op.outputs[0].shape):
         back = dim - op.outputs[0].ndim  # shapes are aligned from the right
         here = [t for t in op.tensors if t.ndim >= -back and t.shape[back] == size > 1]
+        here = [t for t in here if t.stride(back) or t.layout != torch.strided]  # not repeated
         vectors = [watch.numbers(t).get(back + t.ndim) for t in here]
         known = [v for v in vectors if v is not None]
         for vector in known[1:]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -110,28 +109,22 @@ def randomised(model: nn.Module, dtype: torch.dtype | None) -> nn.Module:
     """A clone with random weights, of the size that keeps signals alive; other buffers than
     statistics stay as they are."""
     twin, generator = clone(model), torch.Generator().manual_seed(0)
-    new: dict[int, Any] = {}
+    done: set[int] = set()
     for module in twin.modules():
-        tables: list[dict[str, Any]] = [module._parameters, module._buffers]
-        for table in tables:
-            for name, tensor in table.items():
-                if tensor is None or id(tensor) in new:
-                    continue
-                value = tensor.detach().clone()
-                if value.is_floating_point():
-                    drawn = torch.rand(value.shape, generator=generator, dtype=torch.float64)
-                    if table is module._parameters and value.ndim > 1:
-                        drawn = (2 * drawn - 1) * math.sqrt(6 / max(1, value[0].numel()))
-                    elif name == "running_var" or table is module._parameters:
-                        drawn = drawn + 0.5
-                    if table is module._parameters or name in ("running_mean", "running_var"):
-                        value = drawn.to(value.device, value.dtype)
-                    value = value.to(dtype) if dtype else value
-                new[id(tensor)] = (
-                    nn.Parameter(value, tensor.requires_grad)
-                    if isinstance(tensor, nn.Parameter)
-                    else value
-                )
-            for name, tensor in table.items():
-                table[name] = None if tensor is None else new[id(tensor)]
+        for name, tensor in [*module._parameters.items(), *module._buffers.items()]:
+            if tensor is None or id(tensor) in done:
+                continue
+            done.add(id(tensor))
+            value = tensor.detach().clone()
+            if value.is_floating_point():
+                is_parameter = name in module._parameters
+                drawn = torch.rand(value.shape, generator=generator, dtype=torch.float64)
+                if is_parameter and value.ndim > 1:
+                    drawn = (2 * drawn - 1) * math.sqrt(6 / max(1, value[0].numel()))
+                elif name == "running_var" or is_parameter:
+                    drawn = drawn + 0.5
+                if is_parameter or name in ("running_mean", "running_var"):
+                    value = drawn.to(value.device, value.dtype)
+                value = value.to(dtype) if dtype else value
+            tensor.data = value
     return twin.eval()

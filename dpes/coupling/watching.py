@@ -227,10 +227,12 @@ class Watch(TorchDispatchMode):
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
     """The model in evaluation mode without gradients; afterwards each module is in the mode that it
-    was in, and its buffers hold what they held."""
-    training = {m: m.training for m in model.modules()}
-    tables = [m._buffers for m in training]
+    was in, and its attributes and buffers hold what they held."""
+    attributes = {m: dict(vars(m)) for m in model.modules()}
+    tables = [m._buffers for m in attributes]
     held = [(t, k, b, b.clone()) for t in tables for k, b in t.items() if b is not None]
+    fast = torch.backends.mha.get_fastpath_enabled()  # one operation, of which torch counts nothing
+    torch.backends.mha.set_fastpath_enabled(False)
     model.eval()
     autocast = [torch.autocast(device, enabled=False) for device in ("cpu", "cuda")]
     try:
@@ -238,8 +240,10 @@ def evaluating(model: nn.Module) -> Iterator[None]:
         with torch.inference_mode(False), torch.no_grad(), autocast[0], autocast[1]:
             yield
     finally:
-        for module, mode in training.items():
-            module.training = mode
+        torch.backends.mha.set_fastpath_enabled(fast)
+        for module, before in attributes.items():
+            vars(module).clear()
+            vars(module).update(before)
         with torch.no_grad():
             for table, name, buffer, value in held:
                 table[name] = buffer
