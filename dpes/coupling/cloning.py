@@ -10,6 +10,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
+ATOMS = {type(None), bool, int, float, str, bytes, type}  # which hold no part of a network
+
 
 def clone(model: nn.Module) -> nn.Module:
     """The module tree built anew, with parameters and buffers of its own that share their memory
@@ -32,6 +34,8 @@ def clone(model: nn.Module) -> nn.Module:
 
 def again(value: Any, known: dict[int, Any]) -> Any:
     """A part of the tree built anew; known: what has been, by the identity of the original."""
+    if type(value) in ATOMS:
+        return value
     if id(value) in known:
         return known[id(value)]
 
@@ -39,7 +43,7 @@ def again(value: Any, known: dict[int, Any]) -> Any:
         return [again(v, known) for v in values]
 
     new: Any = value
-    if isinstance(value, nn.Module) or holds_layers(value):
+    if isinstance(value, nn.Module):
         new = known[id(value)] = object.__new__(type(value))
         new.__dict__.update({k: again(v, known) for k, v in vars(value).items()})
     elif isinstance(value, Tensor):
@@ -73,13 +77,16 @@ def again(value: Any, known: dict[int, Any]) -> Any:
         new.__kwdefaults__ = again(value.__kwdefaults__, known)
         for cell, old in zip(cells, value.__closure__ or (), strict=True):
             cell.cell_contents = again(old.cell_contents, known)
+    elif holds_layers(value):
+        new = known[id(value)] = object.__new__(type(value))
+        new.__dict__.update({k: again(v, known) for k, v in vars(value).items()})
     known[id(value)] = new
     return new
 
 
 def holds_layers(value: Any) -> bool:
     """Whether an object of a class of one's own has layers, or their methods, as attributes."""
-    if isinstance(value, (type, types.ModuleType, types.FunctionType, Tensor)):
+    if isinstance(value, (type, types.ModuleType, types.FunctionType)):
         return False
     held = getattr(value, "__dict__", {}).values()
     return any(isinstance(getattr(h, "__self__", h), nn.Module) for h in held)
@@ -92,6 +99,5 @@ def reaches(function: types.FunctionType) -> bool:
         held = [cell.cell_contents for cell in function.__closure__ or ()]
     except ValueError:  # a cell that is still empty
         return False
-    plain = (int, float, str, bytes, type, types.ModuleType, type(None))
     held += [*(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).values()]
-    return not all(isinstance(h, plain) for h in held)
+    return not all(type(h) in ATOMS or isinstance(h, (type, types.ModuleType)) for h in held)
