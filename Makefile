@@ -1,14 +1,18 @@
 # Two commands on a fresh machine: `make book` and `make test`. Everything else is a part of them or a convenience.
 SHELL := bash
 .DEFAULT_GOAL := help
-.PHONY: help book strict pdf test lint study bench zoo lock clean
+.PHONY: help book strict pdf test lint study paper gpu bench zoo lock sums clean
 
 PYTHON ?= python3
 VENV ?= .venv
 PIP_FLAGS ?=
+TORCH_INDEX ?=
 SETS ?= learn-* quick-*
 SPHINX ?=
 MODELS ?= resnet56 densenet22 vgg16
+DEVICE ?= cuda
+WORKERS ?= 1
+MINUTES ?= 10
 ARGS ?=
 BIN := $(VENV)/bin
 ENV := $(VENV)/.installed
@@ -29,10 +33,10 @@ strict: ## the same, every page anew, a warning is an error
 pdf: book ## the book as one PDF, printed by Chromium
 	@$(BIN)/python book/pdf.py
 
-test: $(ENV) ## all tests, then every notebook by nbval (ARGS="-m 'not slow'" for pytest)
+test: $(ENV) ## all tests (ARGS="-m 'not slow'" for pytest), then every notebook: those of the book that changed, drafts of the others
 	@$(BIN)/python -m pytest $(ARGS)
-	@echo "the notebooks by nbval: a first time trains the quick study, which the book then shares"
-	@DPES_DATA="$${DPES_DATA:-$(CURDIR)/data}" DPES_RUNS="$(CURDIR)/data/runs" $(BIN)/python -m pytest --nbval-lax --nbval-current-env -v notebooks
+	@$(BIN)/python notebooks/execute.py $(foreach set,$(SETS),'$(set)')
+	@$(BIN)/python notebooks/execute.py --draft cpu-results cpu-arena cpu-parts
 
 lint: $(ENV) ## ruff, its format, and types
 	@$(BIN)/ruff check .
@@ -47,6 +51,12 @@ study: $(ENV) ## the runs of the profile cpu on CIFAR-10 and their rivals, two a
 	    $$([ $$model != resnet56 ] || echo --widths --masks 9) --threads 1 --workers 2 || exit; \
 	done
 
+paper: $(ENV) ## the paper's seven networks on CIFAR-10 and CIFAR-100, in pieces of ten minutes that continue: DEVICE=cuda WORKERS=4
+	@until $(BIN)/python benchmarks/paper.py --device $(DEVICE) --workers $(WORKERS) --minutes $(MINUTES) $(ARGS); do [ $$? = 3 ] || exit; done
+
+gpu: $(ENV) ## ten minutes on a GPU: whether it computes what the CPU does, and how fast; writes benchmarks/gpu.json
+	@$(BIN)/python benchmarks/gpu.py $(ARGS)
+
 bench: $(ENV) ## measure what a search costs beside its forward passes, and write the page (ARGS="build half" for some rows)
 	@$(BIN)/python benchmarks/speed.py $(ARGS)
 
@@ -54,8 +64,11 @@ zoo: $(ENV) ## trace, prove and cut the classifiers of torchvision and timm that
 	@$(BIN)/python benchmarks/zoo.py --workers 2
 
 lock: ## renew requirements.lock from pyproject.toml (UV_FLAGS=--upgrade moves all versions)
-	@$(BIN)/uv pip compile pyproject.toml --universal --all-extras --python-version 3.11 --fork-strategy fewest \
+	@$(BIN)/uv pip compile pyproject.toml --universal --all-extras --python-version 3.11 --fork-strategy fewest --generate-hashes \
 	  --annotation-style line --custom-compile-command "make lock" -q -o requirements.lock $(UV_FLAGS)
+
+sums: ## renew data/SHA256SUMS, the checksums of published results
+	@cd data && git ls-files runs baselines arena published.csv | grep -v timing.jsonl | LC_ALL=C sort | xargs sha256sum > SHA256SUMS
 
 clean: ## remove what was built; the environment, data and runs stay
 	@rm -rf _build build .pytest_cache .ruff_cache .mypy_cache .hypothesis dpes.egg-info
@@ -65,6 +78,10 @@ $(ENV): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; v = sys.version_info; v >= (3, 11) or sys.exit("dpes needs Python 3.11 or newer, $(PYTHON) is %d.%d: name another, as in make book PYTHON=python3.12" % v[:2])'
 	@test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); echo "$(PYTHON) cannot make environments: install its venv package (Debian, Ubuntu: python3-venv)"; exit 1; }
 	@echo "installing the locked versions into $(VENV) (with CUDA several GB; see README for a smaller PyTorch)"
-	@set -o pipefail; $(BIN)/python -m pip install $(PIP_FLAGS) -r requirements.lock -e . \
+	@# from an index of other builds PyTorch comes first and by its version alone; the lock then leaves it and CUDA out
+	@mkdir -p build && awk '/^[a-z0-9]/ {drop = "$(TORCH_INDEX)" && /^(torch==|torchvision==|triton==|nvidia-|cuda-)/} !drop' requirements.lock > build/requirements.txt
+	@test -z "$(TORCH_INDEX)" || $(BIN)/python -m pip install $(PIP_FLAGS) --index-url "$(TORCH_INDEX)" $$(grep -oE '^torch(vision)?==[^ ]+' requirements.lock)
+	@set -o pipefail; $(BIN)/python -m pip install $(PIP_FLAGS) --no-deps --require-hashes -r build/requirements.txt \
 	  | awk '/Downloading .*[MG]B\)/ || /^Installing collected/ {print "  " substr($$0, 1, 100); fflush()}'
+	@$(BIN)/python -m pip install $(PIP_FLAGS) -q --no-deps -e .
 	@touch $@

@@ -346,6 +346,25 @@ def memory() -> list[dict]:
     return [measure("peak memory, ResNet-56 on CIFAR-10", [peak], "GiB", at_most=1.5)]
 
 
+def commands(rounds: int = 5) -> list[dict]:
+    """What a command takes that computes nothing, against importing torch; seconds of processors."""
+    python = [sys.executable, "-m", "dpes"]
+    named = {f"dpes {name}": [*python, name] for name in ("--help", "where", "show")}
+    ways = {"import torch": [sys.executable, "-c", "import torch"]} | named
+
+    def started(command: list[str]) -> Callable[[int], Any]:
+        return lambda turn: subprocess.run(command, check=True, capture_output=True)
+
+    def clock() -> float:
+        times = os.times()
+        return times.children_user + times.children_system
+
+    seconds, _ = alternate({name: started(c) for name, c in ways.items()}, rounds, clock)
+    least = seconds["import torch"]
+    found = {f"{name} / import torch": ratios(seconds[name], least) for name in named}
+    return [measure(name, values, "x", at_most=1.5) for name, values in found.items()]
+
+
 ROWS: dict[str, Callable[[], list[dict]]] = {
     "coupling": coupling,
     "build": build,
@@ -355,6 +374,7 @@ ROWS: dict[str, Callable[[], list[dict]]] = {
     "strategy": strategy,
     "workers": two_processes,
     "memory": memory,
+    "commands": commands,
 }
 
 

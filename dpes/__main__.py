@@ -5,6 +5,7 @@ export | arena``.
 from __future__ import annotations
 
 import argparse
+import io
 import os
 import signal
 import sys
@@ -13,6 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from .disk import path_of
 from .errors import DpesError, SettingsError, require
 from .flags import parser
 from .strategy import es
@@ -25,6 +27,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns 0, or 2 after one line that names a mistake and its cure."""
     arguments = parser().parse_args(argv)
     warnings.showwarning = lambda message, *_: print(f"warning: {message}", file=sys.stderr)
+    for stream in (sys.stdout, sys.stderr):  # a terminal that knows no other letters than ASCII
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     # a cluster's or a system's stop is as orderly as Ctrl-C
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
@@ -71,11 +76,9 @@ def settings_of(arguments: argparse.Namespace) -> Settings:
 
 
 def located(arguments: argparse.Namespace) -> Any:
-    """A run named by its directory, or by its name in the folder of runs."""
-    from .study.finished import open_run, runs_folder
+    from .study import finished
 
-    path = Path(arguments.run)
-    return open_run(path if path.exists() else runs_folder(arguments.folder) / path)
+    return finished.located(arguments.run, arguments.folder)
 
 
 # ---- commands ------------------------------------------------------------------------------------
@@ -134,6 +137,7 @@ def front(arguments: argparse.Namespace) -> None:
         from .report import figures
 
         figures.check_ending(arguments.plot)
+        arguments.plot = path_of(arguments.plot, "plot")
     finished = located(arguments)
     print(table(finished.solutions))
     print("archive (candidates that none other dominates):")
@@ -187,7 +191,7 @@ def export(arguments: argparse.Namespace) -> None:
     solutions = {role: finished.network(role) for role in es.ROLES}
     dataset = data.load(finished.settings.dataset)
     images = data.normalise(dataset.test.x[:64], dataset)
-    out = Path(arguments.out or Path("build") / "onnx" / finished.path.name)
+    out = path_of(arguments.out or Path("build") / "onnx" / finished.path.name, "out")
     out.mkdir(parents=True, exist_ok=True)
     networks = {"baseline": load_baseline(finished.settings, dataset)} | solutions
     paths = {

@@ -34,8 +34,12 @@ def path_of(value: Any, name: str) -> Path:
 def write_bytes(path: Path, value: bytes) -> None:
     """Write a file whole or not at all."""
     partial = path.with_name(path.name + ".part")
-    partial.write_bytes(value)
-    os.replace(partial, path)
+    try:
+        partial.write_bytes(value)
+        os.replace(partial, path)
+    except OSError:
+        partial.unlink(missing_ok=True)
+        raise
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -161,6 +165,12 @@ def locked(path: Path) -> Iterator[None]:
         raise RunError(f"{path}: {problem}; name another one, or put that right") from None
     try:
         yield
+    except BrokenPipeError:  # of whoever reads what is printed
+        raise
+    except OSError as error:
+        place = f" ({error.filename})" if error.filename else ""
+        cure = "once that is put right, the same command continues"
+        raise RunError(f"{path}: {error.strerror or error}{place}; {cure}") from error
     finally:
         for leftover in (owner, path / "lock"):
             leftover.unlink(missing_ok=True)

@@ -31,7 +31,8 @@ class Worker:
 
     def begin(self, chapter: Chapter) -> None:
         self.chapter, self.since = chapter, time.monotonic()
-        self.connection.send(chapter)
+        with suppress(BrokenPipeError):  # it died; ``end`` says so
+            self.connection.send(chapter)
 
     def end(self) -> Result:
         chapter, self.chapter = self.chapter, None

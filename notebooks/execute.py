@@ -111,7 +111,7 @@ def main(argv: Sequence[str] | None = None, root: Path = ROOT) -> int:
 
 def run(arguments: argparse.Namespace, root: Path) -> int:
     extra = {name: value(text) for name, text in arguments.p}
-    publish = arguments.publish or not extra
+    publish = not arguments.draft and (arguments.publish or not extra)
     chosen = choose(chapters(root), arguments.names)
     chosen = [replace(c, parameters=c.parameters | extra) for c in chosen]
     if arguments.list:
@@ -145,6 +145,7 @@ def parser() -> argparse.ArgumentParser:
     )
     about = "sets of runs.yml, or patterns such as 'quick-*'; all when none is given"
     parser.add_argument("names", nargs="*", metavar="set", help=about)
+    where = parser.add_mutually_exclusive_group()
     which = parser.add_mutually_exclusive_group()
     about = "only chapters whose notebook, parameters or package changed (default)"
     which.add_argument("--only-stale", action="store_true", help=about)
@@ -154,7 +155,9 @@ def parser() -> argparse.ArgumentParser:
     names = ("NAME", "VALUE")
     parser.add_argument("-p", nargs=2, action="append", default=[], metavar=names, help=about)
     about = "with -p: write to book/chapters/, not to build/notebooks/"
-    parser.add_argument("--publish", action="store_true", help=about)
+    where.add_argument("--publish", action="store_true", help=about)
+    about = "write to build/notebooks/, whether the pages are up to date or not"
+    where.add_argument("--draft", action="store_true", help=about)
     about = "list the sets and their state, execute nothing"
     parser.add_argument("--list", action="store_true", help=about)
     about = "chapters to execute at a time (default: 2, on one core 1)"

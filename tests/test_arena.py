@@ -15,6 +15,7 @@ from dpes import trace
 from dpes.coupling import importance
 from dpes.coupling.genome import from_hex, to_hex
 from dpes.errors import RunError
+from dpes.report import arena as report
 from dpes.strategy.space import Evaluated
 from dpes.study import arena, criteria, data, fidelity, models, rows, tournament, tuning
 from dpes.study.methods import METHODS, TOP, seeded
@@ -136,6 +137,29 @@ def test_a_network_is_brought_to_equal_macs_trained_once_and_written(bench, shor
     assert tuning.same_network(tmp_path, "00", entry) is None
 
 
+def test_the_unpruned_network_and_one_with_new_weights_are_trained_alike(
+    bench, tmp_path, monkeypatch
+):
+    unpruned = tuning.tune(bench, tmp_path, "unpruned", 1, 1.0, 1, {})
+    assert unpruned["macs"] == bench.whole and "found_error" not in unpruned
+    with pytest.raises(RunError, match="fine-tune surrogate-fpgm before its network from scratch"):
+        tuning.tune(bench, tmp_path, "scratch", 1, 0.5, 1, {})
+    rows.run_row(bench, tmp_path, "uniform-l1", 0, known := {})
+    entry = tuning.tune(bench, tmp_path, "uniform-l1", 0, 0.5, 1, known)
+    path = tuning.tuned_path(tmp_path, "surrogate-fpgm", 1, 0.5, 1)
+    path.write_text(json.dumps(entry | {"method": "surrogate-fpgm", "seed": 1}))
+    scratch = tuning.tune(bench, tmp_path, "scratch", 1, 0.5, 1, known)
+    assert scratch["genome"] == entry["genome"] and scratch["anew"] == "surrogate-fpgm"
+    drawn = [bench.drawn(seed).conv1.weight for seed in (1, 1, 2)]
+    assert torch.equal(drawn[0], drawn[1]) and not torch.equal(drawn[0], drawn[2])
+    genome = tuning.target(bench, tmp_path, "scratch", 1, 0.5, 1)[0]
+    monkeypatch.setattr(bench, "drawn", lambda seed: bench.model)  # nothing drawn: fine-tuned
+    found = tuning.trained(bench, genome, 1, anew=True)
+    assert found["test_error"] == entry["test_error"]
+    table = report.test_table(report.tuned(tmp_path))
+    assert "100 % of the MACs" in table and {"scratch", "unpruned"} <= set(table.index)
+
+
 def test_fine_tuned_networks_are_judged_by_other_kinds_of_fitness(bench, short, tmp_path):
     from dpes.report import contest
 
@@ -169,7 +193,11 @@ def test_the_plan_takes_main_methods_first_and_each_task_once():
     assert [t.seed for t in searches if t.name == "uniform-l1"] == [0]
     for task in tasks:
         if task.share:  # fine-tuned only after its search, by the search's seed or the family's
-            assert tasks.index(tournament.Task(task.name, task.seed)) < tasks.index(task)
+            before = tournament.Task(task.name, task.seed)
+            if task.name == "scratch":  # what is trained anew is fine-tuned first
+                before = replace(task, name=METHODS["scratch"].of)
+            assert task.name == "unpruned" or tasks.index(before) < tasks.index(task)
+            assert (task.share == 1) == (task.name == "unpruned")
             assert task.training % tuning.SECOND == task.seed or not seeded(task.name)
     trained = {t.training for t in tasks if t.name == "uniform-l1" and t.share == 0.5}
     assert trained == {0, 1, 2, 3, 4, 100, 101, 102, 103, 104}

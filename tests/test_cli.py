@@ -264,6 +264,26 @@ def test_a_run_that_is_stopped_stops_its_workers_and_counts_its_seconds(number, 
     assert json.loads((run / "env.json").read_text())["seconds"]["search"] > before
 
 
+def test_a_terminal_of_other_letters_gets_all_that_it_can_show(tmp_path):
+    command = [*DPES, "where", "--profile", "smoke", "--folder", str(tmp_path / "läufe")]
+    env = os.environ | {"PYTHONIOENCODING": "ascii"}
+    done = subprocess.run(command, capture_output=True, text=True, env=env, check=True)
+    assert "l\\xe4ufe" in done.stdout and not done.stderr
+    command[-1] = str(tmp_path / "läufe" / "nichts")
+    command[command.index("where")] = "front"
+    done = subprocess.run([*DPES, "front", command[-1]], capture_output=True, text=True, env=env)
+    assert done.returncode == 2 and done.stderr.count("\n") == 1
+
+
+def test_a_search_draws_its_bar_once_a_second(monkeypatch, capsys, tmp_path):
+    """A notebook keeps each one that is drawn."""
+    from dpes.strategy import loop
+
+    assert loop.BAR["mininterval"] >= 1
+    code, _, error = call(capsys, "run", *SMOKE[:2], "--folder", tmp_path)
+    assert code == 0 and 1 <= error.count("search:") < 8
+
+
 def test_where_starts_nothing(capsys, tmp_path):
     code, out, _ = call(capsys, "where", "--profile", "smoke", "--folder", tmp_path / "runs")
     assert code == 0 and out.strip() == str(where(make_settings("smoke"), tmp_path / "runs"))

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import dataclasses
 import multiprocessing
+from contextlib import nullcontext
 from types import SimpleNamespace
 
 import numpy as np
@@ -220,6 +221,7 @@ def test_a_recorded_step_launches_a_tenth(digits, monkeypatch):
         return module
 
     monkeypatch.setattr(torch.cuda, "make_graphed_callables", record)
+    monkeypatch.setattr(torch.cuda, "device", lambda device: nullcontext())
     monkeypatch.setattr(torch.Tensor, "is_cuda", property(lambda self: self.ndim == 4))
     network.eval()
     devices.capture(network, data.normalise(digits.train.x[:16], digits), None)

@@ -280,6 +280,14 @@ def test_overrides_do_not_touch_the_book(root):
     assert not page(root, "good").exists()
 
 
+def test_drafts_do_not_touch_the_book_either(root):
+    assert execute.main(["good"], root) == 0
+    before = page(root, "good").read_bytes()
+    assert execute.main(["good", "--draft"], root) == 0
+    assert (root / "build" / "notebooks" / "good.ipynb").read_bytes() == before
+    assert page(root, "good").read_bytes() == before
+
+
 def test_patterns_choose_in_the_order_of_the_file(root):
     known = chapters.chapters(root)
     assert [c.name for c in chapters.choose(known, ["*o*"])] == ["good", "typo"]

@@ -15,8 +15,9 @@ from dpes.teaching import check, exercises, lessons
 
 NOTEBOOKS = Path(__file__).parents[1] / "notebooks"
 CHAPTERS = (
-    "why cut coupling masks filters criteria sensitivity knees strategy explore claims".split()
-)
+    "why cut coupling watching masks filters criteria sensitivity knees strategy explore claims"
+).split()
+OWN = "own", "tasks"  # pages on a network of one's own, with an exercise each
 
 
 def cells(name: str) -> list[dict]:
@@ -56,13 +57,13 @@ def test_every_check_has_a_starter_and_a_solution():
 
 def test_every_exercise_of_the_chapters_is_answered_on_another_page():
     asked, answered = (
-        labels("exercise", *CHAPTERS),
+        labels("exercise", *CHAPTERS, *OWN),
         labels("solution", "solutions/part1", "solutions/part2"),
     )
     assert sorted(asked) == sorted(answered) and len(set(asked)) == len(asked) >= 20
     assert {f"exercise-{name}" for name in STARTERS} <= set(asked)
     for name in CHAPTERS:
-        assert 2 <= len(labels("exercise", name)) <= 5
+        assert 1 <= len(labels("exercise", name)) <= 5
         assert "{solution}" not in json.dumps(cells(name))
 
 
@@ -117,6 +118,10 @@ MISTAKES = {
             "[5] bits",
         )
     ],
+    "watch-flip": [
+        (lambda watch, op: {1: watch.numbers(op.args[0])[1]}, "The values have moved"),
+        (lambda watch, op: watch.numbers(op.args[0])[1], "Return a dictionary"),
+    ],
     "silent-value": [(lambda g, b, m, s: b - g * m / s, "ReLU comes after")],
     "chance-overlap": [(lambda k: k**2, "Divide by")],
     "keep-by-l1": [
@@ -140,7 +145,15 @@ MISTAKES = {
     "sign-test": [
         (lambda a, b: binomtest(a, a + b, alternative="less").pvalue, "That is one side")
     ],
-    "best-of-n": [(lambda errors, n: min(errors), "best of 1 ")],
+    "best-of-n": [
+        (lambda errors, n: min(errors), "nothing is chosen"),
+        (lambda errors, n: errors.mean(), "best of 3 "),
+    ],
+    "tolerance": [
+        (lambda s, e, limit: [s[0]] * 3, "limit 0.12, layer 0: a share below 1 is within it"),
+        (lambda s, e, limit: [s[-1]] * 3, "limit 0.12, layer 0: at 0.2 the error is above it"),
+        (lambda s, e, limit: s[0], "one share for each"),
+    ],
     "mutate": [(lambda P, n, p, r: np.zeros((n, P.shape[1]), bool), "of a child's bits differ")],
 }
 

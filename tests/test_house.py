@@ -23,7 +23,7 @@ ORDER = [  # of all files; models/ is one
     *("strategy.learned", "strategy.variants", "strategy.__init__"),
     *("study.settings", "study.profiles", "study.data", "study.devices", "study.models", "study.train", "study.fitness"),
     *("study.environment", "study.baseline", "study.finetune", "study.finished", "study.runs"),
-    *("study.budgets", "study.rivals", "study.exporting", "study.criteria", "study.families"),
+    *("study.budgets", "study.rivals", "study.parameters", "study.exporting", "study.criteria", "study.families"),
     *("study.nsga2", "study.methods", "study.arena", "study.rows", "study.tuning", "study.fidelity"),
     *("study.tournament", "study.__init__"),
     *("report.judgement", "report.tables", "report.verdicts", "report.figures", "report.arena"),

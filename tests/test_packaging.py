@@ -31,10 +31,11 @@ EXTRAS = [
     for r in map(Requirement, extra)
     if r.name != "dpes"
 ]
-LOCK_LINES = [
-    line.split("#")[0].strip() for line in (ROOT / "requirements.lock").read_text().splitlines()
-]
-LOCK = [Requirement(line) for line in LOCK_LINES if line]
+LOCK_TEXT = "\n".join(
+    line.split("#")[0].rstrip() for line in (ROOT / "requirements.lock").read_text().splitlines()
+)
+LOCK_LINES = [line.split(" --hash=") for line in LOCK_TEXT.replace("\\\n   ", "").splitlines()]
+LOCK = [Requirement(line[0]) for line in LOCK_LINES if line[0]]
 README = (ROOT / "README.md").read_text()
 IMPORT_NAMES = {
     "sklearn": "scikit-learn",
@@ -64,7 +65,7 @@ def test_the_engine_needs_little_and_the_extras_bring_the_rest():
         "jupyter-book",
         "papermill",
     } <= extras["book"]
-    assert {"pytest", "nbval"} <= extras["test"] and extras["cluster"] == {"dask"}
+    assert {"pytest", "hypothesis"} <= extras["test"] and extras["cluster"] == {"dask"}
 
 
 @pytest.mark.parametrize("requirement", [*DIRECT.values(), *EXTRAS], ids=str)
@@ -74,11 +75,28 @@ def test_every_range_admits_the_locked_version(requirement):
     assert requirement.specifier.contains(versions[0], prereleases=True)
 
 
-def test_the_lock_is_exact_and_names_no_address():
-    for line in filter(None, LOCK_LINES):
+def test_the_lock_is_exact_has_hashes_and_names_no_address():
+    for line, *hashes in filter(lambda parts: parts[0], LOCK_LINES):
         assert "://" not in line and " @ " not in line and not line.startswith("-")
         specifiers = list(Requirement(line).specifier)
         assert [s.operator for s in specifiers] == ["=="] and "*" not in specifiers[0].version
+        assert hashes and all(re.fullmatch("sha256:[0-9a-f]{64}", h.strip()) for h in hashes)
+
+
+def test_another_build_of_torch_takes_its_place():
+    """With an index of its own, the lock is installed without PyTorch and CUDA."""
+    recipe = (ROOT / "Makefile").read_text()
+    command = re.search(r"awk '(/\^\[a-z0-9\]/.*?)' requirements.lock", recipe)[1]
+    for index, kept in (("", True), ("https://index", False)):
+        program = command.replace("$(TORCH_INDEX)", index)
+        done = subprocess.run(
+            ["awk", program, ROOT / "requirements.lock"], capture_output=True, text=True, check=True
+        )
+        names = {m.split("==")[0] for m in re.findall(r"^[a-z0-9][^ ]*", done.stdout, re.M)}
+        cuda = {n for n in names if n.startswith(("nvidia-", "cuda-"))}
+        assert ({"torch", "torchvision", "triton"} <= names) == kept == bool(cuda)
+        assert {"numpy", "torch-pruning"} <= names
+        assert done.stdout.count("--hash") > 1000
 
 
 def test_the_lock_holds_for_every_python_that_the_project_admits():
@@ -96,7 +114,7 @@ def test_conda_installs_the_lock_and_no_version_of_its_own():
     assert Requirement(PROJECT["name"] + PROJECT["requires-python"]).specifier.contains(
         python.removeprefix("python=")
     )
-    assert pip == "pip" and inner == {"pip": ["-r requirements.lock", "-e ."]}
+    assert pip == "pip" and inner == {"pip": ["-r requirements.lock"]}
 
 
 def test_what_the_package_imports_is_declared():

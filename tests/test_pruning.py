@@ -188,6 +188,10 @@ def _odd():
             "precision needs the images of a study",
         ),
         (
+            {"evaluate": lambda n: 0.1, "settings": dpes.Search(shape="full")},
+            "shape = 'full' is for a study on a GPU",
+        ),
+        (
             {"evaluate": lambda n: 0.1, "calibration": torch.zeros(4, 1, 16, 16), "cost": "flops"},
             "unknown cost 'flops'",
         ),

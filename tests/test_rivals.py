@@ -263,7 +263,7 @@ def test_what_a_search_on_widths_finds_is_a_rival_of_equal_cost(tmp_path):
     assert np.array_equal(from_hex(table.genome["widths"], layout.n_bits), expected)
     # the search inside is no run of its own
     assert load_runs(tmp_path).run.unique().tolist() == [run.path.name]
-    with pytest.raises(SettingsError, match=f"widths: {run.path.name} has searched widths itself"):
+    with pytest.raises(SettingsError, match="widths: the run searches widths itself"):
         searched = replace(run.settings, search=replace(run.settings.search, encoding="widths"))
         rivals.train_rivals(replace(run, settings=searched), widths=True)
     before = {p: p.read_bytes() for p in folder.iterdir()}

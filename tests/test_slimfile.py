@@ -18,6 +18,7 @@ from safetensors.torch import load_file, save_file
 from dpes import load, save, slim, trace
 from dpes.coupling.genome import from_hex, to_hex
 from dpes.coupling.slimfile import FileError, read_header
+from dpes.disk import digest
 from dpes.study import models
 
 X = torch.randn(2, 1, 32, 32, generator=torch.Generator().manual_seed(0))
@@ -122,6 +123,72 @@ def test_damaged_headers_are_refused(change, words, saved):
         metadata={"dpes": header if isinstance(header, str) else json.dumps(header)},
     )
     assert words in refused(path, models.build("resnet8", channels=1))
+
+
+HOSTILE = {
+    "input": [
+        [1, 20000, 20000],
+        [],
+        [0, 4, 4],
+        [-1, 4, 4],
+        [1.5, 2, 2],
+        "32",
+        None,
+        [[1]],
+        {},
+        [1] * 40,
+    ],
+    "genome": [5, None, ["ff"], {}],
+    "groups": [5, None, [[1, 2]], [["a", "b"]], [["a"]], {"a": 1}, "a"],
+    "model": [5, {}],
+    "metrics": [5, [1], "x"],
+    "keep": [5, "conv1", [1], {}],
+    "integers": [1, "yes"],
+    "format": [5, [], {}],
+}
+
+
+@pytest.mark.parametrize("entry", HOSTILE)
+@pytest.mark.parametrize("sealed", [True, False])
+def test_hostile_headers_are_refused_in_one_line(entry, sealed, saved):
+    """Also with a checksum that fits: whoever makes the file can make that, too."""
+    path, _ = saved
+    whole, tensors = read_header(path), load_file(path)
+    for value in HOSTILE[entry]:
+        header = whole | {entry: value}
+        if sealed:
+            header["sha256"] = digest(tensors, json.dumps(header))
+        save_file(tensors, path, metadata={"dpes": json.dumps(header)})
+        refused(path, models.build("resnet8", channels=1))
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, '{"a":' * 50_000, "1" * 5000, "\x00", "nan"])
+def test_headers_that_are_no_headers_are_refused(text, saved):
+    path, _ = saved
+    save_file(load_file(path), path, metadata={"dpes": text})
+    refused(path, models.build("resnet8", channels=1))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_other_precisions_are_saved_and_loaded(dtype, saved, tmp_path):
+    model = shake(models.build("resnet8", channels=1)).to(dtype)
+    layout = trace(model, X[:1].to(dtype))
+    genome = random_genome(layout, np.random.default_rng(0))
+    small = slim(model, layout, genome)
+    save(tmp_path / "s.safetensors", small, layout, genome)
+    again = load(tmp_path / "s.safetensors", models.build("resnet8", channels=1).to(dtype))
+    assert all(map(torch.equal, small.state_dict().values(), again.state_dict().values()))
+
+
+def test_wrappers_are_taken_off(saved, tmp_path):
+    _, small = saved
+    model = models.build("resnet8", channels=1)
+    layout = trace(model, X[:1])
+    genome = from_hex(read_header(saved[0])["genome"], layout.n_bits)
+    for wrap in (torch.nn.DataParallel, torch.compile):
+        save(tmp_path / "s.safetensors", wrap(small), layout, genome)
+        again = load(tmp_path / "s.safetensors", wrap(model))
+        assert all(map(torch.equal, small.state_dict().values(), again.state_dict().values()))
 
 
 def test_a_missing_tensor_is_named(saved):

@@ -16,7 +16,7 @@ from dpes.strategy import es, history, loop, parents, starts, surrogate
 from dpes.strategy.settings import Search
 from dpes.strategy.space import Evaluated, Space, order_of, ranking
 from dpes.study import families
-from dpes.study.methods import METHODS, MethodError, is_family, method, seeded
+from dpes.study.methods import METHODS, REFERENCES, MethodError, is_search, method, seeded
 
 SIZES = np.array([16, 20, 32, 24, 16, 32, 8, 16])
 PRICE = np.array(
@@ -58,7 +58,7 @@ def run(
     return history
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", [n for n in METHODS if n not in REFERENCES])
 def test_valid_deterministic_and_resumed_from_the_history_alone(name):
     one, n = METHODS[name], 60
     history = run(one, 5, n)
@@ -78,7 +78,7 @@ ELSEWHERE = (
 )  # begin at other networks
 
 
-@pytest.mark.parametrize("name", [n for n in METHODS if n not in ELSEWHERE and not is_family(n)])
+@pytest.mark.parametrize("name", [n for n in METHODS if n not in ELSEWHERE and is_search(n)])
 def test_searches_from_a_spread_start_begin_at_the_same_widths(name):
     first = METHODS[name](SPACE, Evaluated.empty(SPACE.n_bits), 2)[:15]
     assert (SPACE.widths(first) == starts.spread_widths(SPACE, 2, 0, 15)).all()
@@ -225,7 +225,7 @@ def test_nsga2_competes_from_the_spread_sample_and_improves_on_it():
         assert at[1][at[1][:, 1] <= 0.7, 0].min() < at[0][at[0][:, 1] <= 0.7, 0].min()
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", [n for n in METHODS if n not in REFERENCES])
 def test_no_group_goes_below_its_least(name):
     space = replace(SPACE, least=np.array([5, 1, 9, 2, 1, 32, 3, 40]))
     history = run(METHODS[name], 1, 46, space=space)

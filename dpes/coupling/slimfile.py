@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
+import reprlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -67,7 +70,32 @@ def read_header(path: str | Path) -> dict[str, Any]:
     return read(path_of(path, "path"))[0]
 
 
-ENTRIES = {"format", "model", "genome", "groups", "input", "metrics", "integers", "keep"}
+MOST = 2**24  # values of an input: a network is run on one of that size when its file is read
+
+
+def all_of(kind: type, value: Any) -> bool:
+    return isinstance(value, list) and all(type(v) is kind for v in value)
+
+
+# entry of a header -> what it must be, in words
+ENTRIES: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "format": (lambda v: isinstance(v, str), "a text"),
+    "model": (lambda v: isinstance(v, str), "a text"),
+    "genome": (lambda v: isinstance(v, str), "a text"),
+    "groups": (
+        lambda v: isinstance(v, list) and all(
+            isinstance(g, list) and [type(e) for e in g] == [str, int] for g in v
+        ),
+        "names with numbers",
+    ),
+    "input": (
+        lambda v: all_of(int, v) and 0 < len(v) < 9 and min(v) > 0 and math.prod(v) <= MOST,
+        f"a shape of at most {MOST} values",
+    ),
+    "metrics": (lambda v: isinstance(v, dict), "names with numbers"),
+    "integers": (lambda v: type(v) is bool, "true or false"),
+    "keep": (lambda v: all_of(str, v), "names"),
+}  # fmt: skip
 
 
 def read(path: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
@@ -98,6 +126,10 @@ def read(path: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
         raise FileError(
             f"{path}: damaged (no {min(missing)!r} in its header); write it again with dpes.save"
         )
+    for name, (fits, words) in ENTRIES.items():
+        if name in header and not fits(header[name]):
+            found = reprlib.repr(header[name])
+            raise FileError(f"{path}: damaged ({name} is {found}, not {words}); do not trust it")
     check_sum(path, header, tensors)
     return header, tensors
 
@@ -107,7 +139,7 @@ def check_sum(path: Path, header: dict[str, Any], tensors: dict[str, torch.Tenso
     finite.
     """
     wanted = header.pop("sha256", None)
-    if wanted is None and set(header) <= ENTRIES:
+    if wanted is None and header.keys() <= ENTRIES.keys():
         verify(path, path.read_bytes())
     elif wanted != digest(tensors, json.dumps(header)):
         raise FileError(f"{path}: damaged (its checksum differs); write it again with dpes.save")

@@ -11,7 +11,7 @@ import pandas as pd
 from ..coupling.genome import from_hex
 from ..errors import DpesError
 from ..strategy import pareto
-from ..study.methods import METHODS, seeded
+from ..study.methods import METHODS, REFERENCES, seeded
 from ..study.rows import read_row, total
 from ..study.tuning import SECOND, read_tuned
 from . import judgement
@@ -48,6 +48,8 @@ TITLES = {  # of methods, in words; widths: how many filters each group keeps, t
     "nsga2-widths": "NSGA-II on widths (L1)",
     "nsga2-fpgm": "NSGA-II on widths (FPGM)",
     "nsga2-bits": "NSGA-II on bits",
+    "scratch": "the leader's network from scratch",
+    "unpruned": "unpruned",
 } | {
     f"{kind}-{key}": f"{kind} {word}"
     for kind in ("uniform", "global")
@@ -151,6 +153,11 @@ def tuned_entries(folder: Path | str) -> pd.DataFrame:
     return frame.assign(seed=frame.seed.where(own, frame.training % SECOND))
 
 
+def cut(tests: pd.DataFrame) -> pd.DataFrame:
+    """The rows of networks that were cut and fine-tuned, without those they are measured by."""
+    return tests[~tests.method.isin(list(REFERENCES))]
+
+
 def by_seed(frame: pd.DataFrame, column: str, method: str, seeds: Sequence[int]) -> np.ndarray:
     """float [len(seeds)]: a method's value for each search seed, the mean over its training seeds;
     NaN where there is none.
@@ -194,7 +201,7 @@ def test_table(tests: pd.DataFrame) -> pd.DataFrame:
     if not parts:
         return pd.DataFrame()
     missing = tests[tests.test_error.isna()].groupby("method").size()
-    table = pd.DataFrame(parts)
+    table = pd.DataFrame(parts).fillna("–")
     table["knowledge"] = ["yes" if METHODS[m].knowledge else "no" for m in table.index]
     table["seeds"] = tests.groupby("method").seed.nunique()
     table["networks not found"] = missing.reindex(table.index, fill_value=0)

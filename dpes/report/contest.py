@@ -11,7 +11,7 @@ import pandas as pd
 
 from ..study import fidelity
 from . import judgement
-from .arena import by_seed, title, tuned_entries
+from .arena import by_seed, cut, title, tuned_entries
 from .judgement import Estimate
 
 if TYPE_CHECKING:
@@ -154,7 +154,7 @@ def fidelities(folder: Path | str, resamples: int = 1000) -> pd.DataFrame:
     A row for each share of the MACs and kind, with the networks and the median seconds of a
     candidate. Interval: bootstrap over the networks. Test errors are means over training seeds.
     """
-    tests = tuned_entries(folder)
+    tests = cut(tuned_entries(folder))
     rows = []
     for share, at in tests.groupby("share"):
         true = at.groupby("genome").test_error.mean()

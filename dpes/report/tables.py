@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from pandas.io.formats.style import Styler
 
-from ..disk import read_json
+from ..disk import read_json, verify
 from ..errors import DpesError
 from ..study.data import folders
 from ..study.environment import sitting
@@ -185,6 +185,7 @@ def published() -> pd.DataFrame:
     if (file := data_file("published.csv")) is None:
         places = ", ".join(map(str, folders()))
         raise DpesError(f"published.csv is in none of {places}: restore it from the repository")
+    verify(file, file.read_bytes())
     return pd.read_csv(file)
 
 

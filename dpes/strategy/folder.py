@@ -26,7 +26,7 @@ class Folder:
         """Write the settings into a new directory; ``RunError`` for a directory of others."""
         file = self.path / "settings.json"
         if not file.exists():
-            if any(self.path.glob("*.json*")):
+            if any(f for f in self.path.glob("*.json*") if f.suffix != ".part"):  # of a kill
                 raise RunError(
                     f"{self.path}: has results but no settings.json; delete it and run again"
                 )

@@ -106,7 +106,7 @@ def read_history(path: Path, mend: bool = True) -> list[Candidate]:
             # older files have none, up to the line where a later version went on
             expected = checksums.get(place, None if checksums.keys() & candidates.keys() else -1)
             if expected not in (-1, zlib.crc32(line + b"\n")):
-                raise ValueError("its checksum differs")
+                raise ValueError(f"its checksum in {TIMING} differs")
             digits = digits or len(candidate.genome)
             if place in candidates:
                 raise ValueError(

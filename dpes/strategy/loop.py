@@ -98,12 +98,12 @@ def evaluated(
 ) -> Iterator[Objectives]:
     """The objectives of a generation; each candidate is written down once they are known.
 
-    One that failed is written down with the next one that does not: where all fail, something else
-    than a network is broken.
+    One that failed is written down after one that did not: where all that are new fail, something
+    else than a network is broken.
     """
     errors, closed_form = task.evaluate(history.new(genomes)), cost.COSTS[task.settings.cost]
-    failed: list[tuple[Candidate, float]] = []
-    alive = False
+    waiting: list[tuple[Candidate, float]] = []
+    alive, lost = False, 0
     for index, (genome, parent) in enumerate(zip(genomes, parents, strict=True)):
         start, text = time.perf_counter(), to_hex(genome)
         if twin := history.known.get(text):
@@ -112,14 +112,18 @@ def evaluated(
             error, measured = next(errors), task.measure(genome) if task.measure else None
         sizes = task.layout.macs(genome), task.layout.params(genome)
         candidate = Candidate(generation, index, parent, text, error, *sizes, measured)
-        failed.append((history.checked(candidate, OTHER), time.perf_counter() - start))
-        if alive := alive or math.isfinite(error):
-            while failed:
-                history.add(*failed.pop(0))
+        waiting.append((history.checked(candidate, OTHER), time.perf_counter() - start))
+        new = not twin or (generation, index) in history.places
+        alive = alive or (new and math.isfinite(error))
+        lost += new and not math.isfinite(error)
+        while alive and waiting:
+            history.add(*waiting.pop(0))
         yield error, closed_form(task.layout, genome) if measured is None else measured
-    if not alive:
+    if not alive and lost > (generation > 0):
         who = f"all of generation {generation}" if generation else "the unpruned network"
         raise RunError(f"{who} failed, see above; nothing of it is kept, the same call continues")
+    for row in waiting:
+        history.add(*row)
 
 
 def rank_for(settings: Search, model: nn.Module, layout: Layout) -> np.ndarray | None:

@@ -153,6 +153,8 @@ def check_arguments(settings: Any, evaluate: Any, data: Any, seed: Any) -> tuple
     if settings.precision is not None:
         cure = "leave it unset, and do likewise inside your evaluate= function"
         raise SettingsError(f"precision needs the images of a study: {cure}")
+    if settings.shape is not None:
+        raise SettingsError(f"shape = {settings.shape!r} is for a study on a GPU: leave it unset")
     if "partial" in settings.fitness:
         cure = "train inside your evaluate= function and set fitness='none'"
         raise SettingsError(f"fitness {settings.fitness!r} trains on data of the study; {cure}")

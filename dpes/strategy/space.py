@@ -41,6 +41,10 @@ class Space:
         """int [n_groups]: how many filters each group has."""
         return np.bincount(self.groups)
 
+    def share(self, genome: np.ndarray) -> float:
+        """Of the MACs, that one genome has left."""
+        return float(self.cost(genome[None])[0])
+
     def widths(self, genomes: np.ndarray) -> np.ndarray:
         """int [..., n_groups]: how many filters of each group are kept."""
         return np.add.reduceat(genomes, self.starts, axis=-1, dtype=int)

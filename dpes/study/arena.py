@@ -23,7 +23,7 @@ from ..coupling.layout import Layout
 from ..coupling.tracing import trace
 from ..strategy.settings import Search
 from ..strategy.space import Space, ranking
-from . import criteria, data
+from . import criteria, data, models
 from .baseline import load_baseline
 from .fitness import Fitness
 from .settings import Settings, Training
@@ -109,6 +109,11 @@ class Bench:
         """Another kind of fitness, by its name in ``Arena.kinds``."""
         search = self.arena.kinds()[kind]
         return Fitness(self.model, self.layout, self.dataset, search, seed=0)
+
+    def drawn(self, seed: int) -> nn.Module:
+        """The network with weights drawn from ``seed``, as before any training."""
+        shape = self.dataset.n_classes, self.dataset.channels
+        return models.build(self.arena.model, *shape, seed=seed, source=self.arena.weights)
 
     @cached_property
     def whole(self) -> int:

@@ -9,14 +9,13 @@ import numpy as np
 from ..coupling import importance
 from ..coupling.genome import repair
 from ..coupling.layout import Layout
-
-GOLDEN = (5**0.5 - 1) / 2
+from ..strategy.starts import GOLDEN
 
 
 def random_mask(layout: Layout, macs: float, seed: int) -> np.ndarray:
     """Keeps each filter with the same probability; bool [n_bits], at most ``macs`` (ours)."""
     draws = np.random.default_rng(seed).random(layout.n_bits)
-    return nearest(layout, macs, lambda share: repair(draws < share, layout.group_of_bit))
+    return largest(layout.macs, macs, lambda share: repair(draws < share, layout.group_of_bit))
 
 
 def uniform(layout: Layout, macs: float, scores: np.ndarray) -> np.ndarray:
@@ -50,19 +49,20 @@ def in_proportion(
         kept = shares ** ((1 - size) / max(size, 1e-9))
         return rank < np.maximum(1, np.floor(kept * sizes + rounding))[layout.group_of_bit]
 
-    return nearest(layout, macs, genome_of)
+    return largest(layout.macs, macs, genome_of)
 
 
-def nearest(layout: Layout, macs: float, genome_of: Callable[[float], np.ndarray]) -> np.ndarray:
-    """The largest genome of a family that costs at most ``macs``, or its smallest; by bisection.
+def largest(
+    cost: Callable[[np.ndarray], float], limit: float, genome_of: Callable[[float], np.ndarray]
+) -> np.ndarray:
+    """The largest genome of a family that costs at most ``limit``, or its smallest; by bisection.
 
-    genome_of: share of kept filters in [0, 1] -> genome, which must not shrink as the share grows.
+    genome_of: size in [0, 1] -> genome, which must not shrink as the size grows.
     """
     low, high = 0.0, 1.0
-    if layout.macs(genome_of(high)) <= macs:
+    if cost(genome_of(high)) <= limit:
         return genome_of(high)
     for _ in range(40):
         middle = (low + high) / 2
-        fits = layout.macs(genome_of(middle)) <= macs
-        low, high = (middle, high) if fits else (low, middle)
+        low, high = (middle, high) if cost(genome_of(middle)) <= limit else (low, middle)
     return genome_of(low)

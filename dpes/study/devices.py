@@ -60,7 +60,8 @@ def capture(network: nn.Module, x: Tensor, precision: str | None) -> None:
         return
     plain, training = network.forward, network.training
     statistics = {key: value.clone() for key, value in network.state_dict().items()}
-    with torch.autocast("cuda", torch.bfloat16, precision == "bfloat16", cache_enabled=False):
+    half = torch.autocast("cuda", torch.bfloat16, precision == "bfloat16", cache_enabled=False)
+    with torch.cuda.device(x.device), half:
         torch.cuda.make_graphed_callables(network.train(), (x,))
     network.forward = for_batches(x.shape, network.forward, plain)  # type: ignore[method-assign]
     network.load_state_dict(statistics)  # recording runs the network a few times

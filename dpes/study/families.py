@@ -11,23 +11,15 @@ import numpy as np
 
 from ..strategy.space import Evaluated, Space, order_of, ranking
 from ..strategy.starts import GOLDEN
+from .budgets import largest
 
 CUTS = tuple(round(0.95 - 0.05 * i, 2) for i in range(15))  # .95, .90, ... .25 of the MACs
 
 
-def largest(space: Space, share: float, genome_of: Callable[[float], np.ndarray]) -> np.ndarray:
-    """The largest genome of a growing family, t in [0, 1] -> genome, that has at most this share of
-    the MACs; by bisection.
-    """
-    low, high = 0.0, 1.0
-    if space.cost(genome_of(high)[None])[0] <= share:
-        return genome_of(high)
-    for _ in range(40):
-        middle = (low + high) / 2
-        low, high = (
-            (middle, high) if space.cost(genome_of(middle)[None])[0] <= share else (low, middle)
-        )
-    return genome_of(low)
+def at_cuts(space: Space, known: int, genome_of: Callable[[float], np.ndarray]) -> np.ndarray:
+    """bool [n, n_bits]: the largest genomes of a family at ``CUTS``, but the first ``known``."""
+    found = [largest(space.share, cut, genome_of) for cut in CUTS[known:]]
+    return np.array(found, dtype=bool).reshape(-1, space.n_bits)
 
 
 @dataclass(frozen=True)
@@ -58,9 +50,7 @@ class Uniform:
         def genome_of(t: float) -> np.ndarray:
             return space.genomes(np.floor(t * space.sizes + rounding).astype(int), rank)
 
-        return np.array([largest(space, cut, genome_of) for cut in CUTS[len(history) :]]).reshape(
-            -1, space.n_bits
-        )
+        return at_cuts(space, len(history), genome_of)
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,9 +76,24 @@ class Global:
             n = int(round(t * len(scores)))
             return best | (scores >= falling[n - 1] if n else np.zeros(len(scores), dtype=bool))
 
-        return np.array([largest(space, cut, genome_of) for cut in CUTS[len(history) :]]).reshape(
-            -1, space.n_bits
-        )
+        return at_cuts(space, len(history), genome_of)
+
+
+@dataclass(frozen=True)
+class Reference:
+    """No method, but what its network is measured by: the unpruned network under the same training,
+    or, ``of`` a method, its network with weights that are drawn anew (Liu et al. 2019).
+    """
+
+    of: str | None = None
+    knowledge = True
+    evaluations = 0
+
+    def rank(self, space: Space, seed: int) -> None:
+        return None
+
+    def __call__(self, space: Space, history: Evaluated, seed: int) -> np.ndarray:
+        return np.zeros((0, space.n_bits), dtype=bool)
 
 
 def grown(space: Space, genome: np.ndarray, share: float, rank: np.ndarray) -> np.ndarray:
@@ -111,9 +116,9 @@ def grown(space: Space, genome: np.ndarray, share: float, rank: np.ndarray) -> n
             ]
         )
 
-    result = largest(space, share, genome_of)
+    result = largest(space.share, share, genome_of)
     for group, width in enumerate(space.widths(result)):
         one_more = result | ((space.groups == group) & (place == width))
-        if space.cost(one_more[None])[0] <= share:
+        if space.share(one_more) <= share:
             result = one_more
     return result

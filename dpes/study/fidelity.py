@@ -8,15 +8,15 @@ right, it knows from the network.
 from __future__ import annotations
 
 import hashlib
-import json
 import time
 from pathlib import Path
 from typing import Any
 
 from ..coupling.genome import from_hex
-from ..disk import write_json
+from ..disk import read_json, write_json
 from .arena import Bench
 from .fitness import Fitness
+from .methods import REFERENCES
 from .tuning import read_tuned
 
 
@@ -42,9 +42,8 @@ def measure(bench: Bench, genome: str) -> dict[str, Any]:
 
 def missing(folder: Path) -> list[dict[str, Any]]:
     """Fine-tuned networks that were not measured yet, each once."""
-    wanted = {
-        path_of(folder, e["genome"], e["share"]): e for e in read_tuned(folder) if "test_error" in e
-    }
+    found = [e for e in read_tuned(folder) if "test_error" in e and e["method"] not in REFERENCES]
+    wanted = {path_of(folder, e["genome"], e["share"]): e for e in found}
     return [entry for path, entry in wanted.items() if not path.exists()]
 
 
@@ -65,4 +64,4 @@ def run(bench: Bench, folder: Path) -> None:
 
 def read(folder: Path) -> list[dict[str, Any]]:
     """All measured networks."""
-    return [json.loads(path.read_text()) for path in sorted(folder.glob("fidelity/*.json"))]
+    return [read_json(path) for path in sorted(folder.glob("fidelity/*.json"))]

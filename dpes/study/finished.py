@@ -30,8 +30,20 @@ if TYPE_CHECKING:
 
 
 def runs_folder(folder: str | Path | None = None) -> Path:
-    """The folder of run directories: the argument, else ``$DPES_RUNS``, else ``data/runs``."""
-    return path_of(folder or os.environ.get("DPES_RUNS") or "data/runs", "folder")
+    """The folder of run directories: the argument, else ``$DPES_RUNS``, else ``data/runs`` here or,
+    where there is none, in the repository.
+    """
+    if given := folder or os.environ.get("DPES_RUNS"):
+        return path_of(given, "folder")
+    here, repository = Path("data/runs"), Path(__file__).resolve().parents[2]
+    there = not here.is_dir() and (repository / "pyproject.toml").exists()
+    return repository / here if there else here
+
+
+def located(name: str, folder: str | Path | None = None) -> Run:
+    """A finished run by its directory, or by its name in the folder of runs."""
+    path = path_of(name, "run")
+    return open_run(path if path.exists() else runs_folder(folder) / path)
 
 
 def where(settings: Settings, folder: str | Path | None = None) -> Path:

@@ -17,7 +17,7 @@ from ..errors import DpesError
 from ..fields import suggest
 from ..strategy.space import Evaluated, Space
 from ..strategy.variants import Variant
-from .families import Global, Uniform
+from .families import Global, Reference, Uniform
 from .nsga2 import NSGA2
 
 
@@ -90,7 +90,8 @@ PARTS: dict[str, Method] = {  # from the paper's way to ours, and back, one part
     "surrogate-300": replace(SURROGATE, evaluations=300),
     "random-widths-300": Variant(proposals="sample", evaluations=300),
 }
-METHODS: dict[str, Method] = TOP | CORE | MORE | PARTS
+REFERENCES: dict[str, Method] = {"unpruned": Reference(), "scratch": Reference(of="surrogate-fpgm")}
+METHODS: dict[str, Method] = TOP | CORE | MORE | PARTS | REFERENCES
 
 # Comparisons of neighbours in which one part changes: (method, what changed since the one before).
 FROM_THE_PAPER = (
@@ -130,9 +131,9 @@ def method(name: str) -> Method:
     return METHODS[name]
 
 
-def is_family(name: str) -> bool:
-    """Whether it is a family of networks at fixed shares of the MACs, not a search."""
-    return isinstance(METHODS[name], Uniform | Global)
+def is_search(name: str) -> bool:
+    """Whether it evaluates networks to choose the next ones by."""
+    return not isinstance(METHODS[name], Uniform | Global | Reference)
 
 
 def seeded(name: str) -> bool:

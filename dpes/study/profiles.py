@@ -52,6 +52,9 @@ CPU_MODELS: dict[str, dict[str, Any]] = {
     },
 }  # fmt: skip
 
+# the networks of the paper, and DenseNet-40, on which others report
+PAPER = ("vgg16", "vgg19", "resnet56", "resnet110", "densenet40", "densenet50", "densenet100")
+
 # networks beside a profile's own that its weights exist for
 ALSO: dict[str, tuple[str, ...]] = {"quick": ("vgg-narrow", "densenet16")}
 

@@ -20,6 +20,7 @@ from .environment import check_device, environment
 from .finetune import Work, prepare
 from .finished import Run, relative
 from .runs import check_baseline, claim, searched
+from .settings import Settings
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -47,7 +48,7 @@ def train_rivals(
     only one of the two gets wrong, where the knee's own weights are here. Raises ``RunError`` if
     the file is damaged, the run in use, the device not there, or a worker dies. Source: ours.
     """
-    check_asked(run, masks, widths)
+    check_asked(run.settings, masks, widths)
     check_device(device)
     file = run.path / "rivals.json"
     names = ["l1", *(f"random{k}" for k in range(masks)), *(["widths"] if widths else [])]
@@ -63,12 +64,12 @@ def train_rivals(
     return frame(run, stored(file))
 
 
-def check_asked(run: Run, masks: int, widths: bool) -> None:
+def check_asked(settings: Settings, masks: int, widths: bool) -> None:
     """Raises ``SettingsError`` for rivals that there cannot be."""
     if masks < 0:
         raise SettingsError(f"masks = {masks}: must be at least 0")
-    if widths and run.settings.search.encoding == "widths":
-        problem = f"{run.path.name} has searched widths itself, its knee is what that finds"
+    if widths and settings.search.encoding == "widths":
+        problem = "the run searches widths itself, its knee is what that finds"
         raise SettingsError(f"widths: {problem}; leave them out")
 
 

@@ -14,6 +14,7 @@ import filelock
 import numpy as np
 
 from ..coupling.genome import from_hex, to_hex
+from ..disk import verify
 from ..errors import RunError
 from ..fields import to_dict
 from ..strategy.space import Evaluated
@@ -50,7 +51,8 @@ def read_row(path: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """(header, candidates in order) of a row; a line that was cut off while it was written is left
     out. Raises ``RunError``.
     """
-    text = path.read_text()
+    verify(path, raw := path.read_bytes())
+    text = raw.decode(errors="replace")
     lines = text.splitlines()
     whole = lines if text.endswith("\n") else lines[:-1]
     try:
@@ -93,8 +95,9 @@ def total(name: str) -> int:
 
 
 def finished(folder: Path, name: str, seed: int) -> bool:
-    path = row_path(folder, name, seed)
-    return path.exists() and len(read_row(path)[1]) >= total(name)
+    """Whether all candidates of a row are there; a reference has none."""
+    path, n = row_path(folder, name, seed), total(name)
+    return not n or (path.exists() and len(read_row(path)[1]) >= n)
 
 
 def run_row(

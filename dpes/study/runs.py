@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from ..disk import locked, write_json
-from ..errors import SettingsError
+from ..errors import RunError, SettingsError
 from ..fields import to_dict
 from ..strategy import cluster, es
 from ..strategy.folder import Folder
@@ -56,7 +57,7 @@ def run(
         seconds = Stopwatch(path / "env.json", device, means)
         with seconds("baseline"):
             work = prepare(settings, path, device, progress)
-        check_recipe(work)
+        check_start(work)
         with seconds("search"):
             state = searched(work, workers, scheduler)
         with seconds("fine-tuning"):
@@ -75,8 +76,17 @@ def claim(path: Path, settings: Settings) -> Folder:
     return folder
 
 
-def check_recipe(work: Work) -> None:
-    """Refuse now what fine-tuning would refuse after the search."""
+def check_start(work: Work) -> None:
+    """Refuse a network that is none, and now what fine-tuning would refuse after the search."""
+    x = data.normalise(work.dataset.search.x[:2], work.dataset)
+    with torch.no_grad():
+        logits = work.network(x)
+    if logits.shape != (2, work.dataset.n_classes) or not logits.isfinite().all():
+        found = f"gives {list(logits.shape)} values"
+        if not logits.isfinite().all():
+            found = "gives values that are not finite"
+        cure = "are its weights damaged? Delete them to train them again"
+        raise RunError(f"the trained {work.settings.model} {found}: {cure}")
     if work.settings.finetune.small_epochs:
         train.check_small(work.network, data.normalise(work.dataset.train.x[:1], work.dataset))
 

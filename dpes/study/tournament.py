@@ -8,12 +8,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ..errors import SettingsError
 from . import arena, fidelity, rows, tuning
-from .methods import CORE, METHODS, MORE, PARTS, TOP, method, seeded
+from .methods import CORE, METHODS, MORE, PARTS, REFERENCES, TOP, method, seeded
 
 SEARCH_SECONDS, TUNE_SECONDS = (
     1.0,
@@ -55,7 +56,7 @@ def plan(seeds: list[int], names: list[str] | None = None) -> list[Task]:
                 t for seed in block for name in group for t in of_one(name, seed, seeds, tight)
             ]
         tasks += [t for seed in block for n in (*TOP, *CORE) for t in of_one(n, seed, seeds, loose)]
-    for group in (MORE, PARTS):
+    for group in (REFERENCES, MORE, PARTS):
         tasks += [t for seed in seeds for name in group for t in of_one(name, seed, seeds, tight)]
     tasks += [t for seed in seeds for name in METHODS for t in of_one(name, seed, seeds, loose)]
     second = [t for share in tuning.SHARES for t in tasks if t.share == share]
@@ -68,6 +69,8 @@ def of_one(name: str, seed: int, seeds: list[int], share: float) -> list[Task]:
 
     A family that has no seed is trained once for each, so that all methods are paired.
     """
+    if name == "unpruned":  # at no cut
+        return [Task(name, seed, 1.0, seed)]
     row = seed if seeded(name) else seeds[0]
     return [Task(name, row), Task(name, row, share, seed)]
 
@@ -175,22 +178,20 @@ def run(
     )
     if left or not missing:
         return
-    words = [
-        sys.executable,
-        "-m",
-        "dpes",
-        "arena",
-        "--folder",
-        str(folder),
-        "--only",
-        only,
-        "--seeds",
-        seeds,
-    ]
-    words += ["--searches"] if searches else []
-    others = [subprocess.Popen(words) for _ in range(workers - 1)]
-    try:
+    words = ["--folder", str(folder), "--only", only, "--seeds", seeds]
+    with beside(words + ["--searches"] * searches, workers - 1):
         work(folder, tasks, workers, say)
+
+
+@contextmanager
+def beside(words: list[str], n: int) -> Iterator[None]:
+    """So many more processes of the same command, which take the tasks that are free; they end
+    with the block, at once if it fails.
+    """
+    command = [sys.executable, "-m", "dpes", "arena", *words]
+    others = [subprocess.Popen(command) for _ in range(n)]
+    try:
+        yield
     except BaseException:
         for process in others:
             process.terminate()

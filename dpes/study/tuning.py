@@ -4,7 +4,6 @@ second half.
 
 from __future__ import annotations
 
-import json
 import time
 from pathlib import Path
 from typing import Any
@@ -12,18 +11,19 @@ from typing import Any
 import numpy as np
 
 from ..coupling.cutting import slim
-from ..coupling.genome import to_hex
-from ..disk import write_json
+from ..coupling.genome import from_hex, to_hex
+from ..disk import read_json, write_json
 from ..errors import RunError
 from ..fields import to_dict
 from ..strategy.space import Evaluated, order_of
 from . import train
 from .arena import Bench
-from .families import grown
+from .families import Reference, grown
 from .methods import method
 from .rows import history_of, read_row, row_path
 
 SHARES = (0.5, 0.7)  # of the MACs, at most
+AGAIN = "delete it, and it is made again"
 SECOND = 100  # what the seed of a second training has more than that of the first
 
 
@@ -75,9 +75,7 @@ def tune(
     """
     path = tuned_path(folder, name, seed, share, training)
     if path.exists():
-        return json.loads(path.read_text())
-    history = history_of(read_row(row_path(folder, name, seed))[1], bench)
-    genome = at_equal_macs(bench, history, name, seed, share)
+        return read_json(path, AGAIN)
     entry: dict[str, Any] = {
         "method": name,
         "seed": seed,
@@ -85,31 +83,52 @@ def tune(
         "training": training,
         "recipe": to_dict(bench.arena.recipe()),
     }
+    genome, found = target(bench, folder, name, seed, share, training)
     if genome is not None:
-        text = to_hex(genome)
-        if text not in known:
+        if (text := to_hex(genome)) not in known:
             known[text] = bench.fitness(genome)
-        found = history.F[chosen(history, share)]
-        entry |= {
-            "genome": text,
-            "macs": bench.layout.macs(genome),
-            "params": bench.layout.params(genome),
-        }
-        entry |= {
-            "found_error": found[0],
-            "found_macs": round(float(found[1]), 6),
-            "search_error": known[text],
-        }
-        entry |= same_network(folder, text, entry) or trained(bench, genome, training)
+        size = {"macs": bench.layout.macs(genome), "params": bench.layout.params(genome)}
+        entry |= {"genome": text} | size | found | {"search_error": known[text]}
+        anew = getattr(method(name), "of", None)
+        entry |= {"anew": anew} if anew else {}
+        entry |= same_network(folder, text, entry) or trained(bench, genome, training, bool(anew))
     path.parent.mkdir(parents=True, exist_ok=True)
     write_json(path, entry)
     return entry
 
 
-def trained(bench: Bench, genome: np.ndarray, training: int) -> dict[str, Any]:
-    """The outcome of one fine-tuning: test error, mean training loss, seconds."""
+def target(
+    bench: Bench, folder: Path, name: str, seed: int, share: float, training: int
+) -> tuple[np.ndarray | None, dict[str, float]]:
+    """The genome to train, if there is one so light, and error and cost of the candidate that it
+    grew from.
+
+    That of a reference: all filters, or what another method's fine-tuned network kept.
+    """
+    one = method(name)
+    if not isinstance(one, Reference):
+        history = history_of(read_row(row_path(folder, name, seed))[1], bench)
+        row = chosen(history, share)
+        if row is None:
+            return None, {}
+        error, cost = map(float, history.F[row])
+        found = {"found_error": error, "found_macs": round(cost, 6)}
+        return at_equal_macs(bench, history, name, seed, share), found
+    if one.of is None:
+        return np.ones(bench.layout.n_bits, dtype=bool), {}
+    path = tuned_path(folder, one.of, seed, share, training)
+    if not path.exists():
+        raise RunError(f"{path} is missing: fine-tune {one.of} before its network from scratch")
+    text = read_json(path, AGAIN).get("genome")
+    return (None if text is None else from_hex(text, bench.layout.n_bits)), {}
+
+
+def trained(bench: Bench, genome: np.ndarray, training: int, anew: bool = False) -> dict[str, Any]:
+    """The outcome of one fine-tuning, or of a training from weights drawn anew: test error, mean
+    training loss, seconds.
+    """
     start = time.perf_counter()
-    network = slim(bench.model, bench.layout, genome)
+    network = slim(bench.drawn(training) if anew else bench.model, bench.layout, genome)
     log = train.fit(network, bench.dataset, bench.arena.recipe(), training)
     seconds = time.perf_counter() - start
     error = train.error_rate(network, bench.dataset.test, bench.dataset)
@@ -127,18 +146,13 @@ def same_network(folder: Path, genome: str, entry: dict[str, Any]) -> dict[str, 
     for path in sorted(
         folder.glob(f"tuned/*-m{round(100 * entry['share'])}-t{entry['training']}.json")
     ):
-        other = json.loads(path.read_text())
-        if other.get("genome") == genome and other["recipe"] == entry["recipe"]:
+        other = read_json(path, AGAIN)
+        same = all(other.get(key) == entry.get(key) for key in ("recipe", "anew"))
+        if other.get("genome") == genome and same:
             return {key: other[key] for key in ("test_error", "train_error", "seconds")}
     return None
 
 
 def read_tuned(folder: Path) -> list[dict[str, Any]]:
     """All entries; raises ``RunError`` for a damaged one."""
-    entries = []
-    for path in sorted(folder.glob("tuned/*.json")):
-        try:
-            entries.append(json.loads(path.read_text()))
-        except ValueError:
-            raise RunError(f"{path}: damaged; delete it, and it is made again") from None
-    return entries
+    return [read_json(path, AGAIN) for path in sorted(folder.glob("tuned/*.json"))]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -59,6 +60,19 @@ def build_coupled(answer: Any) -> str:
     if len(layout.groups[0].members) < 2:
         raise Hint("One group of 6 bits, but only one layer produces it. Couple two layers.")
     return f"{' and '.join(layout.groups[0].members)} share six bits."
+
+
+@exercise("watch-flip")
+def watch_flip(answer: Any) -> str:
+    x, numbers = torch.zeros(1, 4, 8, 8), np.array([7, 3, 5, 9])
+    watch, op = SimpleNamespace(numbers=lambda tensor: {1: numbers}), SimpleNamespace(args=(x,))
+    theirs = call(answer, watch, op)
+    if not isinstance(theirs, dict) or set(theirs) != {1}:
+        raise Hint("Return a dictionary: filters lie along dimension 1 of the output.")
+    if np.array_equal(theirs[1], numbers):
+        raise Hint("These numbers lie where they lay in the input. The values have moved.")
+    equal(theirs[1], numbers[::-1], "channels with the numbers 7, 3, 5 and 9")
+    return "A move is applied to the numbers as to the values."
 
 
 @exercise("silent-value")

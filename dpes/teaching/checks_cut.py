@@ -123,7 +123,10 @@ def flat_columns(answer: Any) -> str:
         x[0, i] = 1
         mine = x.flatten(1)[0].nonzero().flatten().tolist()
         if sorted(int(c) for c in call(answer, i, h, w)) != mine:
-            raise Hint(f"Channel {i} of maps of {h} x {w} pixels: flatten puts it elsewhere.")
+            raise Hint(
+                f"Channel {i} of maps of {h} x {w} pixels lies elsewhere. Flatten a small tensor "
+                "and look."
+            )
     return "One channel is a run of columns, as many as its maps have pixels."
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import dpes
+from dpes.study.finished import located
 
 Pair = tuple[Tensor, Tensor]  # images float [n, 1, 8, 8] and their classes int64 [n]
 EXAMPLE = torch.zeros(1, 1, 8, 8)
@@ -162,8 +162,8 @@ def best(layout: dpes.Layout, scores: np.ndarray, share: float | np.ndarray) -> 
 
 
 def run(name: str) -> dpes.Run:
-    """A published run by its name, from ``$DPES_RUNS`` or ``data/runs``."""
-    return dpes.open_run(Path(os.environ.get("DPES_RUNS") or "data/runs") / name)
+    """A published run by its name; see ``dpes.study.finished.runs_folder``."""
+    return located(name)
 
 
 def rivals(run: dpes.Run) -> dict[str, dict[str, Any]]:
