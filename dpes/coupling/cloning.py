@@ -38,33 +38,30 @@ def again(value: Any, known: dict[int, Any]) -> Any:
         return value
     if id(value) in known:
         return known[id(value)]
-
-    def several(values: Iterable[Any]) -> list[Any]:
-        return [again(v, known) for v in values]
-
     new: Any = value
-    if isinstance(value, nn.Module):
+    if isinstance(value, nn.Module) or holds_layers(value):
         new = known[id(value)] = object.__new__(type(value))
-        new.__dict__.update({k: again(v, known) for k, v in vars(value).items()})
+        new.__dict__.update(zip(vars(value), several(vars(value).values(), known), strict=True))
     elif isinstance(value, Tensor):
         new = value.detach().clone().requires_grad_(value.requires_grad)
         new = nn.Parameter(new, value.requires_grad) if isinstance(value, nn.Parameter) else new
     elif isinstance(value, dict):
-        new = known[id(value)] = value.__class__.__new__(value.__class__)
-        new.update(zip(value, several(value.values()), strict=True))
+        new = known[id(value)] = type(value).__new__(type(value))
+        if value:
+            new.update(zip(value, several(value.values(), known), strict=True))
     elif type(value) is list:
         new = known[id(value)] = []
-        new.extend(several(value))
+        new.extend(several(value, known))
     elif type(value) is set:
-        new = set(several(value))
+        new = set(several(value, known))
     elif isinstance(value, tuple):
-        new = getattr(value, "_make", type(value))(several(value))
+        new = getattr(value, "_make", type(value))(several(value, known))
     elif isinstance(value, types.MethodType):
         new = types.MethodType(value.__func__, again(value.__self__, known))
     elif isinstance(value, weakref.ref) and isinstance(value(), nn.Module):
         new = weakref.ref(again(value(), known))
     elif isinstance(value, functools.partial):
-        function, *arguments = several([value.func, *value.args])
+        function, *arguments = several([value.func, *value.args], known)
         new = functools.partial(function, *arguments, **again(value.keywords, known))
     elif isinstance(value, types.FunctionType) and reaches(value):
         cells = [types.CellType() for _ in value.__closure__ or ()]
@@ -77,16 +74,17 @@ def again(value: Any, known: dict[int, Any]) -> Any:
         new.__kwdefaults__ = again(value.__kwdefaults__, known)
         for cell, old in zip(cells, value.__closure__ or (), strict=True):
             cell.cell_contents = again(old.cell_contents, known)
-    elif holds_layers(value):
-        new = known[id(value)] = object.__new__(type(value))
-        new.__dict__.update({k: again(v, known) for k, v in vars(value).items()})
     known[id(value)] = new
     return new
 
 
+def several(values: Iterable[Any], known: dict[int, Any]) -> list[Any]:
+    return [v if type(v) in ATOMS else again(v, known) for v in values]
+
+
 def holds_layers(value: Any) -> bool:
     """Whether an object of a class of one's own has layers, or their methods, as attributes."""
-    if isinstance(value, (type, types.ModuleType, types.FunctionType)):
+    if isinstance(value, (dict, Tensor, type, types.ModuleType, types.FunctionType)):
         return False
     held = getattr(value, "__dict__", {}).values()
     return any(isinstance(getattr(h, "__self__", h), nn.Module) for h in held)
