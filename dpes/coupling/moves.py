@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from .operations import Op
-from .rules import Numbers, Rule, rule
+from .rules import Numbers, rule
 
 if TYPE_CHECKING:
     from .watching import Watch
@@ -23,11 +23,8 @@ if TYPE_CHECKING:
 def reduced(watch: Watch, op: Op) -> list[Numbers]:
     """Dimensions that are no longer there; a removed filter is a zero to a sum, but not to a mean
     or a maximum."""
-    x = op.tensors[0]
-    dims = op.argument("dim")
-    dims = (
-        range(x.ndim) if dims in (None, []) else dims if isinstance(dims, (list, tuple)) else [dims]
-    )
+    x, dims = op.tensors[0], op.argument("dim")
+    dims = [dims] if isinstance(dims, int) else dims or range(x.ndim)
     gone, found = {d % x.ndim for d in dims}, {}
     zeros_do_nothing = not watch.constant(x) and (
         op.name == "aten::sum" or op.name == "aten::linalg_vector_norm" and op.argument("ord") >= 0
@@ -49,41 +46,25 @@ def along(watch: Watch, op: Op) -> list[Numbers]:
     return [watch.numbers(x)] * len(op.outputs)
 
 
-SPATIAL = {
-    3: (
-        "avg_pool3d max_pool3d_with_indices _adaptive_avg_pool3d adaptive_max_pool3d "
-        "reflection_pad3d replication_pad3d upsample_nearest3d upsample_trilinear3d"
-    ),
-    2: (
-        "avg_pool2d max_pool2d_with_indices _adaptive_avg_pool2d adaptive_max_pool2d "
-        "reflection_pad2d replication_pad2d upsample_nearest2d upsample_bilinear2d "
-        "upsample_bicubic2d _upsample_bilinear2d_aa _upsample_bicubic2d_aa "
-        "_upsample_nearest_exact2d fractional_max_pool2d grid_sampler_2d"
-    ),
-    1: (
-        "max_pool1d_with_indices reflection_pad1d replication_pad1d upsample_nearest1d "
-        "upsample_linear1d adaptive_max_pool1d"
-    ),
-}
-
-
-def spatial(pixels: int) -> Rule:
-    def per_channel(watch: Watch, op: Op) -> Numbers:
-        """Pixels of each channel by themselves."""
-        x, found = op.args[0], {}
-        for t in op.tensors:
-            for dim, vector in watch.numbers(t).items():
-                if t is x and dim < x.ndim - pixels:
-                    found[dim] = vector
-                else:
-                    watch.freeze(vector, f"{op} mixes positions")
-        return found
-
-    return per_channel
-
-
-for pixels, names in SPATIAL.items():
-    rule(*names.split())(spatial(pixels))
+@rule(
+    "avg_pool2d avg_pool3d max_pool1d_with_indices max_pool2d_with_indices max_pool3d_with_indices "
+    "_adaptive_avg_pool2d _adaptive_avg_pool3d adaptive_max_pool1d adaptive_max_pool2d "
+    "adaptive_max_pool3d fractional_max_pool2d reflection_pad1d reflection_pad2d reflection_pad3d "
+    "replication_pad1d replication_pad2d replication_pad3d upsample_nearest1d upsample_nearest2d "
+    "upsample_nearest3d upsample_linear1d upsample_bilinear2d upsample_bicubic2d "
+    "upsample_trilinear3d _upsample_bilinear2d_aa _upsample_bicubic2d_aa "
+    "_upsample_nearest_exact2d grid_sampler_2d"
+)
+def spatial(watch: Watch, op: Op) -> Numbers:
+    """Pixels of each channel by themselves; how many dimensions they have is in the name."""
+    x, found, pixels = op.args[0], {}, int(next(filter(str.isdigit, op.name)))
+    for t in op.tensors:
+        for dim, vector in watch.numbers(t).items():
+            if t is x and dim < x.ndim - pixels:
+                found[dim] = vector
+            else:
+                watch.freeze(vector, f"{op} mixes positions")
+    return found
 
 
 @rule("constant_pad_nd")

@@ -1,14 +1,15 @@
-"""The proof of a layout: cut at random, the slim network must compute what the masked one does,
-with the MACs that it says.
+"""The proof of a layout: cut at random, each operation of the slim network must compute what it
+does in the masked one, with the MACs that the layout says.
 
 It works on a clone with random weights in float64, where nothing but rounding is small. Each round
 removes a random half of the filters of some groups: groups are numbered, and round k prunes those
 whose number has bit k, so each group is cut without each other one in some round. Further rounds
-prune all groups, down to a single filter. What fails is searched for by bisection and kept whole,
-with the reason; then all is proved again.
+prune all groups, down to a single filter; two of them run two images and train as well. What fails
+is kept whole, with the reason: the filters that meet at the operation that differs, or what
+bisection finds. After so many runs the search ends, and whatever fails then is kept.
 
-What it does not see: faults before an output that saturates, and branches that other images, more
-of them, other resolutions or values read by Python would take.
+What it does not see: branches that other resolutions, more images or other values would take. That
+Python reads values at all is noted in the layout.
 """
 
 from __future__ import annotations

@@ -126,36 +126,24 @@ class Proposal:
             vector = self.bit_of[np.zeros(1, int) if numbers is None else numbers]
             return shared.setdefault(vector.tobytes(), vector)
 
-        cuts = {
-            key: tuple(
-                (d, bits(v)) for d, v in watch.numbers(t).items() if (self.bit_of[v] != KEPT).any()
-            )
-            for key, (t, _) in watch.places.items()
-        }
-        tensors = [
-            Owned(tuple(places), tuple(t.shape), isinstance(t, nn.Parameter), cuts[key])
-            for key, (t, places) in watch.places.items()
-        ]
+        tensors = []
+        for t, places in watch.places.values():
+            found = [(dim, bits(vector)) for dim, vector in watch.numbers(t).items()]
+            cuts = tuple((dim, vector) for dim, vector in found if (vector != KEPT).any())
+            is_parameter = isinstance(t, nn.Parameter)
+            tensors.append(Owned(tuple(places), tuple(t.shape), is_parameter, cuts))
         counts = [Width(*key, bits(v), divisor) for key, (v, divisor) in watch.counts.items()]
         calls = []
         for name, outs, ins, total, positions in watch.calls:
             size = (1 if outs is None else len(outs)) * (1 if ins is None else len(ins))
-            calls.append(
-                Call(
-                    name,
-                    bits(outs),
-                    None if ins is None else bits(ins),
-                    total // size // watch.images,
-                    positions,
-                )
-            )
-        x = self.example
+            read = None if ins is None else bits(ins)
+            factor = total // size // watch.images
+            calls.append(Call(name, bits(outs), read, factor, positions))
+        counted, x = [*counts, *widths(self.model, tensors)], self.example
         return Layout(
             groups=groups,
             tensors=tuple(tensors),
-            widths=tuple(
-                w for w in [*counts, *widths(self.model, tensors)] if (w.bits != KEPT).any()
-            ),
+            widths=tuple(w for w in counted if (w.bits != KEPT).any()),
             calls=tuple(calls),
             kept=tuple((name, len(positions), why) for (name, why), positions in kept.items()),
             example=tuple(x.shape[1:]),
@@ -167,24 +155,19 @@ class Proposal:
         )
 
 
-WIDTHS = {  # attributes of torch's layers: the tensor and the dimension that they count
-    "out_channels": ("weight", 0), "in_channels": ("weight", 1), "out_features": ("weight", 0),
-    "in_features": ("weight", 1), "num_channels": ("weight", 0), "num_parameters": ("weight", 0),
-    "embedding_dim": ("weight", 1),
+WIDTHS = {  # attributes of torch's layers: the dimension of their weight that they count
+    "out_channels": 0, "in_channels": 1, "out_features": 0, "in_features": 1, "num_channels": 0,
+    "num_parameters": 0, "embedding_dim": 1,
 }  # fmt: skip
 
 
 def widths(model: nn.Module, tensors: Iterable[Owned]) -> Iterable[Width]:
-    """The attributes of layers that count the positions of their cut tensors."""
+    """The attributes of layers that count the positions of their cut weights."""
     modules = dict(model.named_modules(remove_duplicate=False))
     for owned in tensors:
-        for place, name in owned.places:
-            for attribute, (tensor, dim) in WIDTHS.items():
-                dim = 1 - dim if getattr(modules[place], "transposed", False) and dim < 2 else dim
-                bits = dict(owned.cuts).get(dim)
-                if (
-                    tensor == name
-                    and bits is not None
-                    and getattr(modules[place], attribute, None) == len(bits)
-                ):
+        for place in (place for place, name in owned.places if name == "weight"):
+            module = modules[place]
+            for attribute, dim in WIDTHS.items():
+                bits = dict(owned.cuts).get(1 - dim if getattr(module, "transposed", 0) else dim)
+                if bits is not None and getattr(module, attribute, None) == len(bits):
                     yield Width(place, attribute, bits)

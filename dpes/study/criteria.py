@@ -10,14 +10,14 @@ from __future__ import annotations
 
 import copy
 import warnings
+from functools import partial
 
 import numpy as np
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..coupling.layout import Layout
-from ..errors import DpesError
-from ..fields import suggest
+from ..errors import DpesError, require, suggest
 
 CRITERIA = ("l2", "group", "bn", "taylor", "fpgm")
 
@@ -38,17 +38,13 @@ def scores(
     """
     if criterion not in CRITERIA:
         raise CriterionError(f"unknown criterion {criterion!r}: {suggest(criterion, CRITERIA)}")
+    require("torch_pruning", extra="study")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of its own imports
-        try:
-            import torch_pruning as tp
-        except ImportError:
-            raise CriterionError(
-                f"{criterion} needs Torch-Pruning; install it with: pip install 'dpes[test]'"
-            ) from None
+        import torch_pruning as tp
     measure = {
-        "l2": lambda: tp.importance.GroupMagnitudeImportance(p=2, group_reduction="first"),
-        "group": lambda: tp.importance.GroupMagnitudeImportance(p=2),
+        "l2": partial(tp.importance.GroupMagnitudeImportance, p=2, group_reduction="first"),
+        "group": partial(tp.importance.GroupMagnitudeImportance, p=2),
         "bn": tp.importance.BNScaleImportance,
         "taylor": tp.importance.GroupTaylorImportance,
         "fpgm": tp.importance.FPGMImportance,
@@ -66,8 +62,7 @@ def scores(
         )
         found = measure(coupled)
         if found is None or len(found) != group.size:
-            raise CriterionError(
-                f"{criterion}: no weights to measure in group {group.name}; choose another"
-            )
+            problem = f"no weights to measure in group {group.name}"
+            raise CriterionError(f"{criterion}: {problem}; choose another")
         result[group.bits] = found.detach().double().numpy()
     return result

@@ -5,16 +5,13 @@ sample as the other searches.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
-from ..errors import DpesError
+from ..errors import require
 from ..strategy import es, starts
 from ..strategy.space import Evaluated, Space, order_of
-
-
-class RivalError(DpesError):
-    """A rival whose package is not installed."""
 
 
 @dataclass(frozen=True)
@@ -50,43 +47,21 @@ class NSGA2:
             asked.set("F", F)
             algorithm.tell(infills=asked)
 
-    def algorithm(self, space: Space, rank: np.ndarray | None, seed: int):
-        """pymoo's algorithm before its first generation; raises ``RivalError`` without pymoo."""
-        try:
-            from pymoo.algorithms.moo.nsga2 import NSGA2 as Pymoo
-        except ImportError:
-            raise RivalError(
-                "NSGA-II needs pymoo; install it with: pip install 'dpes[test]'"
-            ) from None
+    def algorithm(self, space: Space, rank: np.ndarray | None, seed: int) -> Any:
+        """pymoo's algorithm before its first generation; raises ``MissingPackage`` without it."""
+        require("pymoo", extra="study")
+        from pymoo.algorithms.moo.nsga2 import NSGA2 as Pymoo
         from pymoo.core.problem import Problem
-        from pymoo.core.repair import Repair
         from pymoo.core.termination import NoTermination
-        from pymoo.operators.crossover.sbx import SBX
-        from pymoo.operators.crossover.ux import UniformCrossover
-        from pymoo.operators.mutation.bitflip import BitflipMutation
-        from pymoo.operators.mutation.pm import PM
-        from pymoo.operators.repair.rounding import RoundingRepair
 
-        class KeepOne(Repair):
-            def _do(self, problem, X, **_):
-                return es.repair(X.astype(bool), space.groups, space.least)
-
-        least = np.minimum(space.least, space.sizes)
         first = starts.spread(space, seed, rank, 0, self.population)
         if rank is None:
+            operators = on_bits(space) | {"sampling": first}
             problem = Problem(n_var=space.n_bits, n_obj=2, xl=0, xu=1, vtype=bool)
-            operators = {
-                "crossover": UniformCrossover(repair=KeepOne()),
-                "mutation": BitflipMutation(repair=KeepOne()),
-            }
-            operators |= {"sampling": first, "repair": KeepOne()}
         else:
-            problem = Problem(n_var=len(space.sizes), n_obj=2, xl=least, xu=space.sizes, vtype=int)
-            operators = {
-                "crossover": SBX(vtype=float, repair=RoundingRepair()),
-                "mutation": PM(vtype=float, repair=RoundingRepair()),
-            }
-            operators |= {"sampling": space.widths(first)}
+            operators = on_widths() | {"sampling": space.widths(first)}
+            least, n = np.minimum(space.least, space.sizes), len(space.sizes)
+            problem = Problem(n_var=n, n_obj=2, xl=least, xu=space.sizes, vtype=int)
         algorithm = Pymoo(
             pop_size=self.population,
             n_offsprings=self.offspring,
@@ -95,3 +70,32 @@ class NSGA2:
         )
         algorithm.setup(problem, termination=NoTermination(), seed=seed, verbose=False)
         return algorithm
+
+
+def on_bits(space: Space) -> dict[str, Any]:
+    """Operators for genomes of bits; a group without filters is repaired as everywhere."""
+    from pymoo.core.repair import Repair
+    from pymoo.operators.crossover.ux import UniformCrossover
+    from pymoo.operators.mutation.bitflip import BitflipMutation
+
+    class KeepOne(Repair):
+        def _do(self, problem: Any, X: np.ndarray, **_: Any) -> np.ndarray:
+            return es.repair(X.astype(bool), space.groups, space.least)
+
+    return {
+        "crossover": UniformCrossover(repair=KeepOne()),
+        "mutation": BitflipMutation(repair=KeepOne()),
+        "repair": KeepOne(),
+    }
+
+
+def on_widths() -> dict[str, Any]:
+    """Operators for genomes of widths, whole numbers."""
+    from pymoo.operators.crossover.sbx import SBX
+    from pymoo.operators.mutation.pm import PM
+    from pymoo.operators.repair.rounding import RoundingRepair
+
+    return {
+        "crossover": SBX(vtype=float, repair=RoundingRepair()),
+        "mutation": PM(vtype=float, repair=RoundingRepair()),
+    }

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -177,22 +178,20 @@ def run(
     )
     if left or not missing:
         return
-    words = [
-        sys.executable,
-        "-m",
-        "dpes",
-        "arena",
-        "--folder",
-        str(folder),
-        "--only",
-        only,
-        "--seeds",
-        seeds,
-    ]
-    words += ["--searches"] if searches else []
-    others = [subprocess.Popen(words) for _ in range(workers - 1)]
-    try:
+    words = ["--folder", str(folder), "--only", only, "--seeds", seeds]
+    with beside(words + ["--searches"] * searches, workers - 1):
         work(folder, tasks, workers, say)
+
+
+@contextmanager
+def beside(words: list[str], n: int) -> Iterator[None]:
+    """So many more processes of the same command, which take the tasks that are free; they end
+    with the block, at once if it fails.
+    """
+    command = [sys.executable, "-m", "dpes", "arena", *words]
+    others = [subprocess.Popen(command) for _ in range(n)]
+    try:
+        yield
     except BaseException:
         for process in others:
             process.terminate()

@@ -76,8 +76,6 @@ def tune(
     path = tuned_path(folder, name, seed, share, training)
     if path.exists():
         return read_json(path, AGAIN)
-    one = method(name)
-    genome, found = target(bench, folder, name, seed, share, training)
     entry: dict[str, Any] = {
         "method": name,
         "seed": seed,
@@ -85,20 +83,14 @@ def tune(
         "training": training,
         "recipe": to_dict(bench.arena.recipe()),
     }
+    genome, found = target(bench, folder, name, seed, share, training)
     if genome is not None:
-        text = to_hex(genome)
-        if text not in known:
+        if (text := to_hex(genome)) not in known:
             known[text] = bench.fitness(genome)
-        entry |= {
-            "genome": text,
-            "macs": bench.layout.macs(genome),
-            "params": bench.layout.params(genome),
-        }
-        if found is not None:
-            entry |= {"found_error": found[0], "found_macs": round(float(found[1]), 6)}
-        entry["search_error"] = known[text]
-        if (anew := getattr(one, "of", None)) is not None:
-            entry["anew"] = anew
+        size = {"macs": bench.layout.macs(genome), "params": bench.layout.params(genome)}
+        entry |= {"genome": text} | size | found | {"search_error": known[text]}
+        anew = getattr(method(name), "of", None)
+        entry |= {"anew": anew} if anew else {}
         entry |= same_network(folder, text, entry) or trained(bench, genome, training, bool(anew))
     path.parent.mkdir(parents=True, exist_ok=True)
     write_json(path, entry)
@@ -107,9 +99,9 @@ def tune(
 
 def target(
     bench: Bench, folder: Path, name: str, seed: int, share: float, training: int
-) -> tuple[np.ndarray | None, np.ndarray | None]:
+) -> tuple[np.ndarray | None, dict[str, float]]:
     """The genome to train, if there is one so light, and error and cost of the candidate that it
-    grew from, if it grew.
+    grew from.
 
     That of a reference: all filters, or what another method's fine-tuned network kept.
     """
@@ -117,15 +109,18 @@ def target(
     if not isinstance(one, Reference):
         history = history_of(read_row(row_path(folder, name, seed))[1], bench)
         row = chosen(history, share)
-        found = None if row is None else history.F[row]
+        if row is None:
+            return None, {}
+        error, cost = map(float, history.F[row])
+        found = {"found_error": error, "found_macs": round(cost, 6)}
         return at_equal_macs(bench, history, name, seed, share), found
     if one.of is None:
-        return np.ones(bench.layout.n_bits, dtype=bool), None
+        return np.ones(bench.layout.n_bits, dtype=bool), {}
     path = tuned_path(folder, one.of, seed, share, training)
     if not path.exists():
         raise RunError(f"{path} is missing: fine-tune {one.of} before its network from scratch")
     text = read_json(path, AGAIN).get("genome")
-    return None if text is None else from_hex(text, bench.layout.n_bits), None
+    return (None if text is None else from_hex(text, bench.layout.n_bits)), {}
 
 
 def trained(bench: Bench, genome: np.ndarray, training: int, anew: bool = False) -> dict[str, Any]:
