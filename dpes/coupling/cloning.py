@@ -10,6 +10,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
+ATOMS = {type(None), bool, int, float, str, bytes, type}  # which hold no part of a network
+
 
 def clone(model: nn.Module) -> nn.Module:
     """The module tree built anew, with parameters and buffers of its own that share their memory
@@ -32,35 +34,34 @@ def clone(model: nn.Module) -> nn.Module:
 
 def again(value: Any, known: dict[int, Any]) -> Any:
     """A part of the tree built anew; known: what has been, by the identity of the original."""
+    if type(value) in ATOMS:
+        return value
     if id(value) in known:
         return known[id(value)]
-
-    def several(values: Iterable[Any]) -> list[Any]:
-        return [again(v, known) for v in values]
-
     new: Any = value
     if isinstance(value, nn.Module) or holds_layers(value):
         new = known[id(value)] = object.__new__(type(value))
-        new.__dict__.update({k: again(v, known) for k, v in vars(value).items()})
+        new.__dict__.update(zip(vars(value), several(vars(value).values(), known), strict=True))
     elif isinstance(value, Tensor):
         new = value.detach().clone().requires_grad_(value.requires_grad)
         new = nn.Parameter(new, value.requires_grad) if isinstance(value, nn.Parameter) else new
     elif isinstance(value, dict):
-        new = known[id(value)] = value.__class__.__new__(value.__class__)
-        new.update(zip(value, several(value.values()), strict=True))
+        new = known[id(value)] = type(value).__new__(type(value))
+        if value:
+            new.update(zip(value, several(value.values(), known), strict=True))
     elif type(value) is list:
         new = known[id(value)] = []
-        new.extend(several(value))
+        new.extend(several(value, known))
     elif type(value) is set:
-        new = set(several(value))
+        new = set(several(value, known))
     elif isinstance(value, tuple):
-        new = getattr(value, "_make", type(value))(several(value))
+        new = getattr(value, "_make", type(value))(several(value, known))
     elif isinstance(value, types.MethodType):
         new = types.MethodType(value.__func__, again(value.__self__, known))
     elif isinstance(value, weakref.ref) and isinstance(value(), nn.Module):
         new = weakref.ref(again(value(), known))
     elif isinstance(value, functools.partial):
-        function, *arguments = several([value.func, *value.args])
+        function, *arguments = several([value.func, *value.args], known)
         new = functools.partial(function, *arguments, **again(value.keywords, known))
     elif isinstance(value, types.FunctionType) and reaches(value):
         cells = [types.CellType() for _ in value.__closure__ or ()]
@@ -77,9 +78,13 @@ def again(value: Any, known: dict[int, Any]) -> Any:
     return new
 
 
+def several(values: Iterable[Any], known: dict[int, Any]) -> list[Any]:
+    return [v if type(v) in ATOMS else again(v, known) for v in values]
+
+
 def holds_layers(value: Any) -> bool:
     """Whether an object of a class of one's own has layers, or their methods, as attributes."""
-    if isinstance(value, (type, types.ModuleType, types.FunctionType, Tensor)):
+    if isinstance(value, (dict, Tensor, type, types.ModuleType, types.FunctionType)):
         return False
     held = getattr(value, "__dict__", {}).values()
     return any(isinstance(getattr(h, "__self__", h), nn.Module) for h in held)
@@ -92,6 +97,5 @@ def reaches(function: types.FunctionType) -> bool:
         held = [cell.cell_contents for cell in function.__closure__ or ()]
     except ValueError:  # a cell that is still empty
         return False
-    plain = (int, float, str, bytes, type, types.ModuleType, type(None))
     held += [*(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).values()]
-    return not all(isinstance(h, plain) for h in held)
+    return not all(type(h) in ATOMS or isinstance(h, (type, types.ModuleType)) for h in held)
