@@ -33,10 +33,10 @@ strict: ## the same, every page anew, a warning is an error
 pdf: book ## the book as one PDF, printed by Chromium
 	@$(BIN)/python book/pdf.py
 
-test: $(ENV) ## all tests (ARGS="-m 'not slow'" for pytest), then every notebook: those of the book that changed, drafts of the others
+test: $(ENV) ## all tests, then every notebook by nbval (ARGS="-m 'not slow'" for pytest)
 	@$(BIN)/python -m pytest $(ARGS)
-	@$(BIN)/python notebooks/execute.py $(foreach set,$(SETS),'$(set)')
-	@$(BIN)/python notebooks/execute.py --draft cpu-results cpu-arena cpu-parts
+	@echo "the notebooks by nbval: a first time makes the runs of the quick study, which the book then shares"
+	@DPES_DATA="$${DPES_DATA:-$(CURDIR)/data}" DPES_RUNS="$(CURDIR)/data/runs" $(BIN)/python -m pytest --nbval-lax --nbval-current-env -v notebooks
 
 lint: $(ENV) ## ruff, its format, and types
 	@$(BIN)/ruff check .

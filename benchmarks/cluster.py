@@ -93,6 +93,8 @@ def table() -> str:
             )
     about, load = result["machine"], result["load"]
     same = "the same errors, all four" if result["same"] else "**errors that differ**"
+    if load > about["cores"] + 1:
+        same += "; **other work took the cores meanwhile, so speed-ups are too low**"
     return "\n".join(
         [*lines, "", f"{about['cpu']}, {about['cores']} cores, load average {load:.1f} with its own work; {same}. ResNet-20 on CIFAR-10: "
          "250 images re-estimate batch norm, 500 are judged, 60 % of the MACs are left. The network and its images are sent once."]

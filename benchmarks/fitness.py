@@ -10,7 +10,6 @@ Needs CIFAR-10 and the published weights. A run that is stopped is continued by 
 from __future__ import annotations
 
 import argparse
-import json
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -29,7 +28,7 @@ from torch import nn
 
 from dpes import slim, trace
 from dpes.coupling.genome import to_hex
-from dpes.disk import write_json
+from dpes.disk import read_json, write_json
 from dpes.report import figures
 from dpes.strategy.es import repair
 from dpes.strategy.settings import Search
@@ -122,7 +121,7 @@ class Study:
             name: Fitness(network, self.layout, dataset, search, SEED)
             for name, search in SEARCHES.items()
         }
-        self.stored = json.loads(results.read_text()) if results.exists() else {"rows": []}
+        self.stored = read_json(results) if results.exists() else {"rows": []}
         for row, genome in zip(self.stored["rows"], self.genomes, strict=False):
             if row["genome"] != to_hex(genome):
                 raise SystemExit(
@@ -543,7 +542,7 @@ def main() -> int:
     )
     arguments = parser.parse_args()
     if arguments.page:
-        write_page(json.loads(RESULTS.read_text()))
+        write_page(read_json(RESULTS))
     else:
         torch.set_num_threads(1)
         Study(models.load_weights("resnet56", "akamaster"), data.load("cifar10"), RESULTS).run(

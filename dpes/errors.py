@@ -24,8 +24,10 @@ class CandidateFailed(DpesError):
 
 
 def first_line(problem: BaseException) -> str:
-    """What an error says, without what follows in further lines."""
-    return (str(problem).strip() or type(problem).__name__).splitlines()[0]
+    """What an error says, in one line of at most 300 characters; a worker's tells it at the end."""
+    lines = (str(problem).strip() or type(problem).__name__).splitlines()
+    said = lines[-1] if "Original Traceback" in str(problem) else lines[0]
+    return said if len(said) <= 300 else f"{said[:299]}…"
 
 
 class MissingPackage(DpesError):

@@ -215,3 +215,12 @@ def test_paths_that_cannot_be_written_get_one_line(tmp_path):
     with pytest.raises(RunError, match="cannot be written|is a file") as caught:
         prune(folder=place / "below")
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGXFSZ"), reason="a system without limits of files")
+def test_a_full_temporary_folder_stops_workers_in_one_line(finished, tmp_path):
+    command = ["run", "--profile", "smoke", "--folder", str(tmp_path), "--quiet", "--workers", "2"]
+    code = [sys.executable, "-c", LIMITED, "20000", *command]
+    done = subprocess.run(code, capture_output=True, text=True)
+    assert done.returncode == 2 and done.stderr.count("\n") == 1, done.stderr
+    assert "TMPDIR" in done.stderr

@@ -19,6 +19,7 @@ from scipy.stats import spearmanr
 
 from dpes.coupling.genome import to_hex
 from dpes.coupling.tracing import trace
+from dpes.disk import read_json
 from dpes.study import data, models
 from dpes.study.settings import Training
 from dpes.study.train import error_rate
@@ -65,7 +66,7 @@ def test_study_continues_where_it_stopped_to_the_same_numbers(small, monkeypatch
     whole.run(finetuned=3)
     assert [("finetuned" in r) for r in whole.stored["rows"]].count(
         True
-    ) == 3 and whole.stored == json.loads(whole.results.read_text())
+    ) == 3 and whole.stored == read_json(whole.results)
     assert (
         whole.stored["unpruned"]["recalibrated"]["search"] <= 1 and len(whole.stored["rows"]) == 4
     )
@@ -77,7 +78,7 @@ def test_study_continues_where_it_stopped_to_the_same_numbers(small, monkeypatch
     with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
         patched.setattr(fitness.Study, "finetune", stop)
         broken.run()
-    kept = json.loads(broken.results.read_text())
+    kept = read_json(broken.results)
     assert len(kept["rows"]) == 4 and not any("finetuned" in r for r in kept["rows"])
     # as if written before there was such a fitness
     del kept["rows"][1]["brief"], kept["unpruned"]["brief"]

@@ -116,6 +116,10 @@ def test_comparisons_are_paired_by_seed_and_say_who_is_beaten():
     one = contest.sentence(tests[tests.seed < 1], "surrogate", 0.5)  # one pair decides nothing
     assert one.endswith("beats 0 of 0 rivals and loses to 0.")
     assert contest.comparisons(tests[tests.seed < 1], "test_error", "surrogate").p_holm.isna().all()
+    near = made_up({"surrogate": 0.0, "random-widths": 0.02, "uniform-l1": 0.0, "scratch": 0.3})
+    text = contest.sentence(near, "surrogate", 0.5)
+    assert "beats 1 of 2 rivals" in text  # what is trained from scratch is no rival
+    assert text.endswith("without any search: uniform L1. That is the simplest choice.")
     alone = contest.sentence(tests[tests.method == "surrogate"], "surrogate", 0.5)
     assert alone.endswith("no rivals yet.")
 

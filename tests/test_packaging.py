@@ -65,7 +65,7 @@ def test_the_engine_needs_little_and_the_extras_bring_the_rest():
         "jupyter-book",
         "papermill",
     } <= extras["book"]
-    assert {"pytest", "hypothesis"} <= extras["test"] and extras["cluster"] == {"dask"}
+    assert {"pytest", "nbval"} <= extras["test"] and extras["cluster"] == {"dask"}
 
 
 @pytest.mark.parametrize("requirement", [*DIRECT.values(), *EXTRAS], ids=str)

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from ..study import fidelity
+from ..study.methods import REFERENCES, is_search
 from . import judgement
 from .arena import by_seed, cut, title, tuned_entries
 from .judgement import Estimate
@@ -30,7 +31,7 @@ def comparisons(frame: pd.DataFrame, column: str, ours: str) -> pd.DataFrame:
     for method in frame.method.unique():
         theirs = by_seed(frame, column, method, seeds)
         both = ~np.isnan(mine) & ~np.isnan(theirs)
-        if method == ours or not both.any():
+        if method == ours or method in REFERENCES or not both.any():
             continue
         a, b = mine[both], theirs[both]
         if len(a) > 1:
@@ -62,7 +63,8 @@ def leader(frame: pd.DataFrame, column: str = "useful") -> str:
 
 def sentence(tests: pd.DataFrame, ours: str, share: float, named: Sequence[str] = ()) -> str:
     """The outcome in one sentence: our test error at a share of the MACs, what it gains over the
-    nearest rival and over those ``named``, in points with intervals, and how many it beats.
+    nearest rival and over those ``named``, in points with intervals, how many it beats, and which
+    methods without a search it was not shown to beat.
     """
     here = tests[(tests.share == share) & tests.test_error.notna()]
     if ours not in set(here.method):
@@ -87,7 +89,13 @@ def sentence(tests: pd.DataFrame, ours: str, share: float, named: Sequence[str] 
     worse = len(decided) - better
     tested = int(table.p_holm.notna().sum())
     text += f": {'; '.join(gains)}. Corrected for so many comparisons, it beats {better} of "
-    return text + f"{tested} rivals and loses to {worse}."
+    text += f"{tested} rivals and loses to {worse}."
+    open_, most = table[table.p_holm >= 1 - judgement.LEVEL], mine.n
+    simple = [r.method for r in open_.itertuples() if r.difference.n == most > 2]
+    if simple := [title(method) for method in simple if not is_search(method)]:
+        text += f" Not told apart from it by {most} runs, without any search: "
+        text += f"{' and '.join(simple)}. That is the simplest choice."
+    return text
 
 
 def forest(table: pd.DataFrame, ours: str, ax: Axes, heading: str = "") -> str:

@@ -43,7 +43,13 @@ class Fitness:
 
     def judged_first(self) -> float:
         """The error of the unpruned network; raises what is wrong with it, or with the judge."""
-        unpruned = self.network(np.ones(self.layout.n_bits, dtype=bool))
+        try:
+            unpruned = self.network(np.ones(self.layout.n_bits, dtype=bool))
+        except (RuntimeError, ValueError) as error:
+            shape = f"shape {list(self.inputs[-1].shape)}" if self.inputs else "no image"
+            reason = f"batches of calibration, of {shape} ({first_line(error)})"
+            cure = "give images as in training, or set fitness='none'"
+            raise SettingsError(f"the network cannot read {reason}; {cure}") from error
         return checked(self.judge, unpruned, "evaluate")
 
     def doubt(self) -> None:
@@ -122,7 +128,7 @@ def cost_function(
         return own
     if objective == "latency":
         return milliseconds
-    if objective not in costs.COSTS:
+    if not isinstance(objective, str) or objective not in costs.COSTS:
         known = suggest(str(objective), [*costs.COSTS, "latency"])
         raise SettingsError(
             f"unknown cost {objective!r}: {known}, or give a function of the network"

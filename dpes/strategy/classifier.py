@@ -64,6 +64,7 @@ def class_numbers(y: Tensor, classes: int) -> Tensor:
     if y.is_floating_point() or y.is_complex() or y.dtype == torch.bool:
         cure = "convert them by y.long(); a regression needs evaluate="
         raise SamplesError(f"{found}, not class numbers; {cure}")
+    y = y.long()  # of unsigned ones torch finds no least
     low, high = int(y.min()), int(y.max())
     if low < 0 or high >= classes:
         cure = "leave out what has no class"
@@ -71,4 +72,4 @@ def class_numbers(y: Tensor, classes: int) -> Tensor:
             cure = "count them from 0: y - 1"
         limits = f"the network's {classes} classes are 0 to {classes - 1}"
         raise SamplesError(f"labels run from {low} to {high}, {limits}; {cure}")
-    return y.long()
+    return y

@@ -74,6 +74,7 @@ class State:
         """Read what ``save`` wrote; raises ``StrategyError`` if it is missing, damaged or something
         else. Never unpickles.
         """
+        cure = "delete this file: it is made again from the history"
         try:
             raw = Path(path).read_bytes()
             verify(Path(path), raw)
@@ -81,8 +82,7 @@ class State:
                 generation, parents, F = int(arrays["generation"]), arrays["parents"], arrays["F"]
         except Exception as error:  # a damaged zip file fails in a dozen ways
             raise StrategyError(
-                f"{path}: not a saved state of the search ({type(error).__name__}); restore it or "
-                "start again"
+                f"{path}: not a saved state of the search ({type(error).__name__}); {cure}"
             ) from None
         if (
             parents.dtype != bool
@@ -91,9 +91,7 @@ class State:
             or F.dtype != float
             or F.shape != (len(ROLES), 2)
         ):
-            raise StrategyError(
-                f"{path}: not a saved state of the search (wrong shapes); restore it or start again"
-            )
+            raise StrategyError(f"{path}: not a saved state of the search (wrong shapes); {cure}")
         return cls(generation, parents, F)
 
 

@@ -14,6 +14,8 @@ from ..errors import RunError
 from . import es
 from .history import TIMING, Candidate, History, read_history
 
+CURE = "restore it, use another folder, or delete this one and run again"
+
 
 class Folder:
     """``settings.json``, ``state.npz``, ``history.jsonl`` and ``timing.jsonl`` of one search."""
@@ -27,11 +29,10 @@ class Folder:
         file = self.path / "settings.json"
         if not file.exists():
             if any(f for f in self.path.glob("*.json*") if f.suffix != ".part"):  # of a kill
-                raise RunError(
-                    f"{self.path}: has results but no settings.json; delete it and run again"
-                )
+                cure = "use another folder, or delete these files and run again"
+                raise RunError(f"{self.path}: has results but no settings.json; {cure}")
             write_json(file, settings)
-        elif (stored := read_entries(file, *settings)) != settings:
+        elif (stored := read_entries(file, *settings, cure=CURE)) != settings:
             raise RunError(
                 f"{self.path}: holds a run of other settings ({difference(stored, settings)}); use "
                 "another folder or delete it"

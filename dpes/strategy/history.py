@@ -105,18 +105,18 @@ def read_history(path: Path, mend: bool = True) -> list[Candidate]:
             place = candidate.generation, candidate.index
             # older files have none, up to the line where a later version went on
             expected = checksums.get(place, None if checksums.keys() & candidates.keys() else -1)
+            if expected is None:
+                lost = f"line {number} has no checksum in {TIMING}"
+                raise RunError(f"{path}: {lost}; delete that file: {LOSS}")
             if expected not in (-1, zlib.crc32(line + b"\n")):
                 raise ValueError(f"its checksum in {TIMING} differs")
             digits = digits or len(candidate.genome)
             if place in candidates:
-                raise ValueError(
-                    f"generation {place[0]}, index {place[1]} stands in an earlier line, too"
-                )
-            if len(candidate.genome) != digits:
-                raise ValueError(
-                    f"its genome has {len(candidate.genome)} hexadecimal digits, that of the first "
-                    f"line {digits}"
-                )
+                where = f"generation {place[0]}, index {place[1]}"
+                raise ValueError(f"{where} stands in an earlier line, too")
+            if (own := len(candidate.genome)) != digits:
+                found = f"its genome has {own} hexadecimal digits"
+                raise ValueError(f"{found}, that of the first line {digits}")
         except ValueError as error:
             raise RunError(
                 f"{path}: damaged (line {number}: {error}); restore it, or delete {path.parent} "
@@ -137,6 +137,7 @@ def whole_lines(path: Path) -> bytes:
 
 
 TIMING = "timing.jsonl"  # beside a history: seconds, and the checksum of each of its lines
+LOSS = "nothing but seconds and checksums is lost"
 
 
 def read_checksums(path: Path) -> dict[tuple[int, int], int]:
@@ -152,8 +153,7 @@ def read_checksums(path: Path) -> dict[tuple[int, int], int]:
             if "crc32" in values:
                 found[place] = values["crc32"]
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-            cure = "delete this file: nothing but seconds and checksums is lost"
-            raise RunError(f"{path}: damaged (line {number}); {cure}") from None
+            raise RunError(f"{path}: damaged (line {number}); delete this file: {LOSS}") from None
     return found
 
 

@@ -26,7 +26,7 @@ from .classifier import Judge, check_classifier
 from .folder import Folder
 from .history import History, archive
 from .loop import Task, rank_for, search
-from .samples import Name, Reader, Samples
+from .samples import Name, Reader, Samples, seeded
 from .settings import Search
 
 if TYPE_CHECKING:
@@ -83,8 +83,9 @@ def prune(
     data
         In its place, for a classifier: ``(x, y)`` with x [n, ...] as the model takes it and classes
         y [n], tensors or arrays; a ``Dataset``; a ``DataLoader`` or other batches, tuples or
-        dictionaries. Its first ``settings.search_images`` are read once, kept on the model's device
-        and judged in batches of ``settings.batch_size``.
+        dictionaries. Its first ``settings.search_images`` are read once, with all global random
+        numbers under ``seed``, kept on the model's device and judged in batches of
+        ``settings.batch_size``.
     calibration
         Inputs, in the forms of ``data`` with or without labels, that re-estimate batch norm after
         each cut: training images with the augmentation of training are best. Those of ``data`` if
@@ -106,7 +107,8 @@ def prune(
     layout = layout or trace(model, example)
     original = unpruned(model, layout)
     reader = Reader(example, input, label)
-    judged, inputs = samples(original, reader, settings, data, calibration)
+    with seeded(seed):
+        judged, inputs = samples(original, reader, settings, data, calibration)
     judge = evaluate or Judge(parts(judged, settings))
     batches = [part.x for part in parts(inputs, settings)] or None
     fitness, objective = Fitness(original, layout, judge, batches), cost or settings.cost
@@ -141,7 +143,8 @@ def check_arguments(settings: Any, evaluate: Any, data: Any, seed: Any) -> tuple
     except TypeError:
         number = -1
     if not 0 <= number <= SEEDS:
-        raise SettingsError(f"seed = {seed!r}: must be a whole number of at least 0")
+        limits = f"at least 0 and at most {SEEDS}"
+        raise SettingsError(f"seed = {seed!r}: must be a whole number of {limits}")
     if (evaluate is None) == (data is None):
         need = "either evaluate=, a function from network to error, or data=(x, y)"
         raise SettingsError(f"prune needs {need}")
@@ -153,6 +156,9 @@ def check_arguments(settings: Any, evaluate: Any, data: Any, seed: Any) -> tuple
     if settings.precision is not None:
         cure = "leave it unset, and do likewise inside your evaluate= function"
         raise SettingsError(f"precision needs the images of a study: {cure}")
+    if settings.error_on != "search":
+        cure = "leave it unset, and give those images as data="
+        raise SettingsError(f"error_on needs the images of a study: {cure}")
     if settings.shape is not None:
         raise SettingsError(f"shape = {settings.shape!r} is for a study on a GPU: leave it unset")
     if "partial" in settings.fitness:

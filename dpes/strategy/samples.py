@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +16,7 @@ from ..errors import DpesError, SettingsError, first_line
 
 Name = str | int  # of an entry in a batch: a key of a dictionary, or a place in a tuple
 FORMS = "(x, y), a Dataset, a DataLoader or batches of pairs"
+PICTURES = "make tensors of them, by transforms.ToTensor() for example"
 
 
 class SamplesError(SettingsError):
@@ -51,16 +54,18 @@ class Reader:
         ``SamplesError``, which calls it ``what``.
         """
         try:
-            pairs = list(first(self.pairs(opened(source, what), what, labelled), limit))
-        except (DpesError, OSError):
+            batches = first(self.pairs(opened(source, what), what, labelled), limit)
+            pairs = [(x, y) for x, y in batches if len(x)]
+            if not pairs:
+                cure = "an iterator that was read before is empty"
+                raise SamplesError(f"{what} has no images; {cure}")
+            x = self.images(joined([x for x, _ in pairs], what), what)
+            return Samples(x, joined([y for _, y in pairs], what) if labelled else None)
+        except DpesError:
             raise
         except Exception as error:  # whatever a user's own data set raises
             reason = f"{type(error).__name__}: {first_line(error)}"
             raise SamplesError(f"{what} cannot be read ({reason}); it must be {FORMS}") from error
-        if not pairs:
-            raise SamplesError(f"{what} has no images; an iterator that was read before is empty")
-        x = self.images(joined([x for x, _ in pairs], what), what)
-        return Samples(x, joined([y for _, y in pairs], what) if labelled else None)
 
     def pairs(self, source: Any, what: str, labelled: bool) -> Iterator[tuple[Tensor, Any]]:
         """Batches of images and labels, labels None unless asked for."""
@@ -75,7 +80,7 @@ class Reader:
             single = x.ndim == self.example.ndim - 1
             x = x.unsqueeze(0) if single else x
             if labelled:
-                y = tensor(y, f"labels of {what}")
+                y = tensor(y, f"labels of {what}", "number the classes from 0")
                 y = y.unsqueeze(0) if single else y
                 if y.ndim == 0 or len(x) != len(y):
                     found = f"{len(x)} images and {len(y) if y.ndim else 'one'} labels"
@@ -86,12 +91,15 @@ class Reader:
         """Whether these are images and their labels; as calibration, two arrays of as many
         dimensions are two batches.
         """
-        if not isinstance(source, (tuple, list)) or len(source) != 2 or not is_array(source[0]):
+        if not isinstance(source, (tuple, list)) or len(source) != 2:
             return False
         x, y = source
-        if labelled:
-            return is_array(y) or isinstance(y, (list, tuple))
-        return is_array(y) and y.ndim < x.ndim and x.ndim == self.example.ndim
+        if is_array(x):
+            return labelled or (is_array(y) and y.ndim < x.ndim == self.example.ndim)
+        # a list of images, and as many labels
+        listed = isinstance(x, (list, tuple)) and len(x) > 0 and is_array(x[0])
+        flat = is_array(y) or (isinstance(y, (list, tuple)) and not any(map(is_image, y)))
+        return listed and x[0].ndim == self.example.ndim - 1 and flat and len(x) == len(y)
 
     def entries(self, batch: Any, what: str, labelled: bool) -> tuple[Tensor, Any]:
         """The images of a batch or sample, and its labels."""
@@ -127,23 +135,47 @@ class Reader:
         return x.to(self.example.device, self.example.dtype)
 
 
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Meanwhile the global random numbers of Python, numpy and torch follow from a seed.
+
+    Shuffled or augmented images are then the same in a call that continues a search.
+    """
+    states = random.getstate(), np.random.get_state(), torch.get_rng_state()
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    torch.default_generator.manual_seed(seed)
+    try:
+        yield
+    finally:
+        random.setstate(states[0])
+        np.random.set_state(states[1])
+        torch.set_rng_state(states[2])
+
+
 def is_array(value: Any) -> bool:
     return isinstance(value, (Tensor, np.ndarray))
 
 
-def tensor(value: Any, what: str) -> Tensor:
+def is_image(value: Any) -> bool:
+    return is_array(value) and value.ndim > 0
+
+
+def tensor(value: Any, what: str, cure: str = PICTURES) -> Tensor:
     """A tensor of what numpy understands; pictures of PIL and texts are refused."""
     if isinstance(value, Tensor):
         return value.detach()
     if isinstance(value, (list, tuple)) and value and all(isinstance(v, Tensor) for v in value):
         return joined([v.detach().unsqueeze(0) for v in value], what)
-    if is_array(value) or isinstance(value, (int, float, list, tuple, np.number)):
+    if hasattr(value, "__array__") or isinstance(value, (int, float, list, tuple, range)):
         try:
-            return torch.as_tensor(np.asarray(value))
+            array = np.asarray(value)
+            # torch knows one order of bytes and no steps backwards, and warns of what is read-only
+            own = np.require(array, array.dtype.newbyteorder("="), ["C", "W"])
+            return torch.as_tensor(own)
         except (TypeError, ValueError):
             pass
     kind = type(value).__name__
-    cure = "make tensors of them, by transforms.ToTensor() for example"
     raise SamplesError(f"{what} has entries of type {kind}, not arrays of numbers; {cure}")
 
 

@@ -145,7 +145,11 @@ def parcel(build: Build, arguments: tuple) -> Iterator[Path]:
     """
     with tempfile.TemporaryDirectory(prefix="dpes-", ignore_cleanup_errors=True) as folder:
         path = Path(folder) / "parcel"
-        torch.save((build, arguments), path)
+        try:
+            torch.save((build, arguments), path)
+        except RuntimeError as error:  # which is what a full disk is to torch
+            cure = "make room there, or let TMPDIR name another folder"
+            raise RunError(f"{folder}: cannot be written ({first_line(error)}); {cure}") from error
         yield path
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import dpes
+from dpes.disk import read_json
 from dpes.study.finished import located
 
 Pair = tuple[Tensor, Tensor]  # images float [n, 1, 8, 8] and their classes int64 [n]
@@ -169,7 +169,7 @@ def run(name: str) -> dpes.Run:
 def rivals(run: dpes.Run) -> dict[str, dict[str, Any]]:
     """What was trained beside the knee of a published run: name -> its errors and counts."""
     files = (run.path / name for name in ("rivals.json", "controls.json"))
-    return json.loads(next(f for f in files if f.exists()).read_text(encoding="utf-8"))
+    return read_json(next(f for f in files if f.exists()))
 
 
 def trained(run: dpes.Run) -> nn.Module:
