@@ -11,9 +11,10 @@ from torch.nn.utils.spectral_norm import SpectralNorm, remove_spectral_norm
 from torch.nn.utils.weight_norm import WeightNorm, remove_weight_norm
 
 from .cloning import clone
+from .evaluating import evaluating
 from .layout import Layout, stays
 from .operations import Op
-from .watching import Watch, evaluating
+from .watching import Watch
 
 
 @torch.inference_mode(False)

@@ -10,9 +10,9 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
 from .cutting import clone
+from .evaluating import evaluating, restored
 from .operations import leaves
 from .proposing import UnsupportedModel
-from .watching import evaluating, restored
 
 
 @dataclass

@@ -12,10 +12,11 @@ from torch.nn.parameter import is_lazy
 
 from ..errors import suggest
 from .cutting import plain
+from .evaluating import evaluating
 from .layout import Layout
 from .proof import proved
 from .proposing import Proposal, UnsupportedModel
-from .watching import Watch, evaluating
+from .watching import Watch
 
 
 @torch.inference_mode(False)
