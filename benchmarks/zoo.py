@@ -87,6 +87,17 @@ def distance(a: torch.Tensor, b: torch.Tensor) -> float:
     return float((a - b).abs().max() / b.abs().max())
 
 
+def training(model: nn.Module, x: torch.Tensor) -> str:
+    """What keeps gradients from flowing, or nothing; an auxiliary classifier needs larger images."""
+    try:
+        out = model.train()(x)
+        outs = out if isinstance(out, tuple) else [out]
+        sum(t.square().sum() for t in outs if isinstance(t, torch.Tensor)).backward()
+    except Exception as error:
+        return str(error).splitlines()[0]
+    return ""
+
+
 def check(name: str, draws: int = 3) -> dict:
     """Everything one network is asked, as a row of the table; failed checks are named in ``failed``, a refusal in ``refused``.
 
@@ -141,15 +152,8 @@ def check(name: str, draws: int = 3) -> dict:
         save(Path(folder) / "small.safetensors", small, layout, genome)
         if not torch.equal(load(Path(folder) / "small.safetensors", model)(x), small(x)):
             failed.add("save and load")
-    try:
-        out = small.train()(x)
-        sum(
-            t.square().sum()
-            for t in (out if isinstance(out, tuple) else [out])
-            if isinstance(t, torch.Tensor)
-        ).backward()
-    except Exception as error:
-        failed.add(f"training ({str(error).splitlines()[0]})")
+    if (problem := training(small, x)) and not training(model, x):
+        failed.add(f"training ({problem})")
     if not worst <= 1e-6:
         failed.add("slim is not masked")
     return row | {"worst": float(f"{worst:.1e}"), "failed": sorted(failed)}

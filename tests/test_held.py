@@ -122,6 +122,7 @@ class Quantized(nn.Module):
         (lambda: torch.jit.script(nn.Conv2d(8, 8, 1)), "the network that it was made from"),
         (Quantized, "before quantisation"),
         (lambda: nn.LazyConv2d(8, 1), "run the network once"),
+        (lambda: nn.Conv2d(8, 8, 1, device="meta"), "load them"),
     ],
 )
 @pytest.mark.filterwarnings("ignore")
@@ -151,3 +152,11 @@ def test_layers_that_cannot_be_cut_are_refused_in_one_line(layer, cure):
 @pytest.mark.filterwarnings("ignore")
 def test_changes_of_shape_in_place_are_named(mid, why):
     assert ("c1", 8, why) in trace(Net(mid), images()).kept
+
+
+def test_a_network_made_in_inference_mode_is_cut_and_its_slim_one_trains():
+    with torch.inference_mode():
+        model = Net()
+        layout = trace(model, images())
+    assert trace(model, images()).n_bits == layout.n_bits == 24
+    slim(model, layout, np.arange(24) % 3 > 0).train()(images()).sum().backward()

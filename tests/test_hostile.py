@@ -128,6 +128,16 @@ def test_buffers_that_forward_writes_are_restored():
     assert not model.average.any()
 
 
+def test_a_buffer_that_forward_replaces_is_restored():
+    def mid(m, x):
+        m.average = x.mean((0, 2, 3))
+        return x + m.average.view(1, -1, 1, 1)
+
+    model = Net(mid)
+    model.register_buffer("average", torch.zeros(8))
+    assert not wrong(model, images()) and not model.average.any()
+
+
 def test_a_graph_module_is_cut():
     model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 4, 3))
     assert trace(torch.fx.symbolic_trace(model), images()).n_bits == 8

@@ -8,11 +8,13 @@ import weakref
 from collections.abc import Iterable
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 ATOMS = {type(None), bool, int, float, str, bytes, type}  # which hold no part of a network
 
 
+@torch.inference_mode(False)
 def clone(model: nn.Module) -> nn.Module:
     """The module tree built anew, with parameters and buffers of its own that share their memory
     with the model's until ``cut`` puts other values into them.
@@ -26,7 +28,7 @@ def clone(model: nn.Module) -> nn.Module:
     for module in model.modules():
         for t in [*module._parameters.values(), *module._buffers.values()]:
             if t is not None:
-                alias = t.detach()
+                alias = t.clone() if t.is_inference() else t.detach()
                 is_parameter = isinstance(t, nn.Parameter)
                 known[id(t)] = nn.Parameter(alias, t.requires_grad) if is_parameter else alias
     return again(model, known)

@@ -11,11 +11,13 @@ from torch.nn.utils.spectral_norm import SpectralNorm, remove_spectral_norm
 from torch.nn.utils.weight_norm import WeightNorm, remove_weight_norm
 
 from .cloning import clone
+from .evaluating import evaluating
 from .layout import Layout, stays
 from .operations import Op
-from .watching import Watch, evaluating
+from .watching import Watch
 
 
+@torch.inference_mode(False)
 def slim(model: nn.Module, layout: Layout, genome: Any) -> nn.Module:
     """A new, physically smaller network without the filters that ``genome`` removes; ``model``
     stays as it is.
@@ -144,7 +146,9 @@ def plain(model: nn.Module) -> nn.Module:
         model, "_orig_mod"
     ):
         model = getattr(model, "_orig_mod", None) or model.module  # type: ignore[assignment]
-    if any(computed(m) or m._compiled_call_impl is not None for m in model.modules()):
+    made_in_inference_mode = any(t.is_inference() for t in model.parameters())
+    compiled = any(m._compiled_call_impl is not None for m in model.modules())
+    if compiled or made_in_inference_mode or any(map(computed, model.modules())):
         model = clone(model)
         for module in model.modules():
             module._compiled_call_impl = None

@@ -8,10 +8,11 @@ import numpy as np
 from torch import Tensor, nn
 
 from ..errors import DpesError
+from .evaluating import evaluating
 from .layout import KEPT, Call, Group, Layout, Owned, Width
 from .operations import leaves
 from .uniting import components
-from .watching import Watch, evaluating
+from .watching import Watch
 
 
 class UnsupportedModel(DpesError):

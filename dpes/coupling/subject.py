@@ -10,9 +10,9 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
 from .cutting import clone
+from .evaluating import evaluating, restored
 from .operations import leaves
 from .proposing import UnsupportedModel
-from .watching import evaluating
 
 
 @dataclass
@@ -87,21 +87,16 @@ def first_line(error: Exception) -> str:
 def trains(model: nn.Module, x: Tensor) -> bool:
     """Whether a batch of two passes forward and backward in training mode."""
     x = torch.cat([x, x])
-    state = {k: v.clone() for k, v in model.state_dict().items()}
     try:
-        out = [t for t in leaves(model.train()(x)) if t.requires_grad]
-        torch.autograd.grad(
-            torch.stack([t.sum() for t in out]).sum(),
-            [p for p in model.parameters() if p.requires_grad],
-            allow_unused=True,
-        )
+        with restored(model):
+            out = [t for t in leaves(model.train()(x)) if t.requires_grad]
+            torch.autograd.grad(
+                torch.stack([t.sum() for t in out]).sum(),
+                [p for p in model.parameters() if p.requires_grad],
+                allow_unused=True,
+            )
     except Exception:
         return False
-    finally:
-        model.eval()
-        with torch.no_grad():
-            for key, value in model.state_dict().items():
-                value.copy_(state[key])
     return True
 
 

@@ -12,12 +12,14 @@ from torch.nn.parameter import is_lazy
 
 from ..errors import suggest
 from .cutting import plain
+from .evaluating import evaluating
 from .layout import Layout
 from .proof import proved
 from .proposing import Proposal, UnsupportedModel
-from .watching import Watch, evaluating
+from .watching import Watch
 
 
+@torch.inference_mode(False)
 def trace(
     model: nn.Module,
     example: Tensor,
@@ -54,6 +56,8 @@ def trace(
     if min_filters < 1 or not 0 <= min_share <= 1:
         limits = "must be at least 1, and a share from 0 to 1"
         raise UnsupportedModel(f"min_filters = {min_filters}, min_share = {min_share}: {limits}")
+    if example.is_inference():  # what is computed from it would be followed in other pieces
+        example = example.clone()
     proposal = Proposal(inner, example, tuple(keep))
     layout = proposal.layout()
     if prove:
@@ -73,8 +77,10 @@ def refuse_what_has_no_tensors(model: nn.Module) -> None:
     for name, module in model.named_modules():
         tensors = [*module._parameters.values(), *module._buffers.values()]
         where = f"{name or type(model).__name__} is a {type(module).__name__}"
-        if any(t is not None and is_lazy(t) for t in tensors):
-            raise UnsupportedModel(f"{where} without weights yet: run the network once first")
+        if any(t is not None and (is_lazy(t) or t.is_meta) for t in tensors):
+            raise UnsupportedModel(
+                f"{where} without weights yet: load them, or run the network once"
+            )
         if isinstance(module, torch.jit.ScriptModule):
             raise UnsupportedModel(f"{where}: trace the network that it was made from")
         if "quantized" in type(module).__module__:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Sequence
+from contextlib import ExitStack
 from threading import get_ident
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -222,30 +221,3 @@ class Watch(TorchDispatchMode):
     def __exit__(self, *problem: Any) -> None:
         super().__exit__(*problem)
         self.exits.close()
-
-
-@contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
-    """The model in evaluation mode without gradients; afterwards each module is in the mode that it
-    was in, and its attributes and buffers hold what they held."""
-    attributes = {m: dict(vars(m)) for m in model.modules()}
-    tables = [m._buffers for m in attributes]
-    held = [(t, k, b, b.clone()) for t in tables for k, b in t.items() if b is not None]
-    fast = torch.backends.mha.get_fastpath_enabled()  # one operation, of which torch counts nothing
-    torch.backends.mha.set_fastpath_enabled(False)
-    model.eval()
-    autocast = [torch.autocast(device, enabled=False) for device in ("cpu", "cuda")]
-    try:
-        # inference mode would hide what composite operations are made of, autocast lower precision
-        with torch.inference_mode(False), torch.no_grad(), autocast[0], autocast[1]:
-            yield
-    finally:
-        torch.backends.mha.set_fastpath_enabled(fast)
-        for module, before in attributes.items():
-            vars(module).clear()
-            vars(module).update(before)
-        with torch.no_grad():
-            for table, name, buffer, value in held:
-                table[name] = buffer
-                if not torch.equal(buffer, value):
-                    buffer.copy_(value)

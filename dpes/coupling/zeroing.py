@@ -16,12 +16,13 @@ from torch import Tensor, nn
 
 from ..errors import DpesError
 from .cutting import clone, cut
+from .evaluating import evaluating
 from .layout import Layout, stays
 from .lockstep import TOLERANCE
 from .operations import Op, leaves
 from .proof import repaired
 from .subject import first_line, randomised
-from .watching import Watch, evaluating
+from .watching import Watch
 
 
 class NotAtFullShape(DpesError):
