@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from chapters import NOISE
 PLACEHOLDER = "CHAPTER"
 # in the name of an object: <Styler at 0x7f39435a8990>
 ADDRESS = re.compile(r" at 0x[0-9a-f]{6,}(?=>)")
+TABLE = re.compile(r"\bT_[0-9a-f]{5}(?=\b|_)")  # in a styled table: an id that pandas draws
 CELL_FILE = re.compile(r"\S*ipykernel_\d+/\d+\.py")  # in a warning: the kernel's number and a hash
 
 
@@ -64,4 +66,7 @@ def settled(outputs: list[Any]) -> list[Any]:
         for key in ("text", "text/plain", "text/html", "text/markdown"):
             if isinstance(texts.get(key), str):
                 texts[key] = CELL_FILE.sub("cell.py", ADDRESS.sub("", texts[key]))
+        if isinstance(html := texts.get("text/html"), str):
+            own = hashlib.sha256(TABLE.sub("", html).encode()).hexdigest()[:10]
+            texts["text/html"] = TABLE.sub(f"T_{own}", html)
     return kept

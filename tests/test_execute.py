@@ -126,6 +126,19 @@ def test_text_that_only_looks_like_an_address_stays():
     assert output.text == text
 
 
+def test_styled_tables_have_the_same_ids_every_time():
+    import pandas as pd
+
+    table = pd.DataFrame({"a": [1, 2]})
+    found = []
+    for style in (table.style, table.style, (2 * table).style):
+        data = {"text/html": style.to_html(), "text/plain": "T_12345"}
+        (output,) = outputs.settled([nbformat.v4.new_output("display_data", data=data)])
+        assert output.data["text/plain"] == "T_12345"
+        found.append(output.data["text/html"])
+    assert found[0] == found[1] != found[2] and found[0].count('id="T_') == 6
+
+
 def interrupt(root: Path, started: Path) -> tuple[int, str]:
     """(exit status, stderr) of a command that gets Ctrl-C as soon as a cell has written
     ``started``.
