@@ -68,7 +68,7 @@ ROWS = {
     "rivals": Row(rivals(1), "runs/*/rivals.json", 3, 1, True),
     "rivals, two processes": Row(rivals(2), "runs/*/rivals.json", 3, 1, True),
     "execute": Row(
-        lambda folder: [sys.executable, str(folder / "notebooks" / "execute.py"), "learn-knees"],
+        lambda folder: [sys.executable, str(folder / "notebooks" / "execute.py"), "learn-cut"],
         "book/chapters/*.ipynb", 4, 1,
     ),
     "prune": Row(lambda folder: [sys.executable, "-c", PRUNE, str(folder)], "search/*", 4, 2),
