@@ -187,7 +187,7 @@ def test_a_full_disk_stops_with_one_line_and_loses_nothing(capsys, finished, tmp
 
 
 def test_a_loss_that_is_no_number_names_the_cure(capsys, tmp_path):
-    settings = ["--model", "vgg-tiny", "--finetune-lr", "1e9", "--folder", tmp_path]
+    settings = ["--model", "vgg-tiny", "--finetune-lr", "1e6", "--folder", tmp_path]
     assert "lower lr" in refused(capsys, "run", *SMOKE, *settings)
     (run,) = tmp_path.iterdir()
     assert len((run / "history.jsonl").read_text().splitlines()) == 9  # the search is kept

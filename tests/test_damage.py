@@ -180,7 +180,7 @@ def test_an_edited_history_is_refused(what, checked, copied, finished):
     change, words = EDITS[what]
     file.write_bytes(b"".join(change(file.read_bytes().splitlines(keepends=True))))
     before = file.read_bytes()
-    with pytest.raises(RunError, match="checksum .*differs|in place of" if checked else words):
+    with pytest.raises(RunError, match="checksum|in place of" if checked else words):
         runs.run(finished.settings, copied.parent)
     assert file.read_bytes() == before
 

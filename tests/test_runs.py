@@ -384,6 +384,8 @@ def test_published_baselines_are_those_that_were_logged():
     logs = sorted((Path(__file__).parents[1] / "data" / "baselines").glob("*.json"))
     assert logs
     for file in logs:
+        if file.stem.endswith("-digits"):
+            continue  # see test_baselines
         stored = json.loads(file.read_text())
         settings = make_settings("cpu", model=stored["model"], dataset=stored["dataset"])
         assert (
