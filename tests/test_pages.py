@@ -8,6 +8,7 @@ from urllib.parse import unquote, urldefrag
 
 import pytest
 from browser import Browser, executable
+from PIL import Image
 
 from dpes import open_run
 from dpes.teaching import explore
@@ -161,6 +162,20 @@ def test_pages_are_silent_self_contained_and_never_scroll_sideways(browser, widt
         assert browser.console == [], page.name
         assert outside(browser) == [], page.name
         assert browser.js("document.documentElement.scrollWidth") <= width, page.name
+
+
+@built
+@pytest.mark.slow
+def test_text_in_figures_can_be_read_on_a_telephone(browser):
+    """Labels of 11 points are 11 pixels high or more where dots per inch x scale is 72 or more."""
+    pictures = """[...document.querySelectorAll('article figure img')]
+        .map(i => [i.getAttribute('src'), i.clientWidth / i.naturalWidth])"""
+    for page in PAGES:
+        browser.open(page.as_uri(), 390)
+        for source, scale in browser.js(pictures):
+            if source.endswith(".png"):
+                dots = Image.open(page.parent / source).info["dpi"][0]
+                assert scale * dots >= 71, f"{page.name}: {source}"
 
 
 @built
