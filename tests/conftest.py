@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import multiprocessing
 import sys
 
 import numpy as np
@@ -11,6 +12,15 @@ import torch
 from hypothesis import settings
 
 from dpes.coupling.layout import Layout
+
+
+@pytest.fixture
+def born():
+    """Says which processes were started since the test began; a ``DataLoader`` of an earlier one
+    may have left some.
+    """
+    before = set(multiprocessing.active_children())
+    return lambda: set(multiprocessing.active_children()) - before
 
 
 def random_genome(layout: Layout, rng: np.random.Generator) -> np.ndarray:

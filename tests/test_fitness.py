@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import json
-import multiprocessing
 import os
 import signal
 import subprocess
@@ -112,33 +111,33 @@ def test_brief_training_is_judged_by_statistics_of_the_cut_network(setting):
     assert not torch.equal(next(start.scratch.parameters()), next(one.scratch.parameters()))
 
 
-def test_processes_give_the_same_bits_even_when_one_dies(setting):
+def test_processes_give_the_same_bits_even_when_one_dies(setting, born):
     one, jobs = fitness(setting), draws(setting[1], 12)
     expected = list(workers.serial(one, jobs))
     with workers.processes(build, one.parts(), 2) as errors:
         assert list(errors(jobs)) == expected
         answers = errors(jobs)
         first = next(answers)
-        os.kill(multiprocessing.active_children()[0].pid, signal.SIGKILL)
+        next(iter(born())).kill()
         assert [first, *answers] == expected
 
 
 @pytest.mark.parametrize("seconds", [0.0, 1.0])
-def test_a_process_that_is_killed_as_it_is_born_is_replaced(seconds, setting):
+def test_a_process_that_is_killed_as_it_is_born_is_replaced(seconds, setting, born):
     one, jobs = fitness(setting), draws(setting[1], 4)
 
     def kill_one():
-        while not (born := multiprocessing.active_children()):
+        while not (processes := born()):
             time.sleep(0.001)
         time.sleep(seconds)
-        born[0].kill()
+        processes.pop().kill()
 
     killer = threading.Thread(target=kill_one)
     killer.start()
     with workers.processes(build, one.parts(), 2) as errors:
         assert list(errors(jobs)) == list(workers.serial(one, jobs))
     killer.join()
-    assert not multiprocessing.active_children()
+    assert not born()
 
 
 def test_processes_leave_nothing_behind(tmp_path):
@@ -174,16 +173,16 @@ def test_a_signal_waits_until_processes_are_born(number):
         signal.signal(number, before)
 
 
-def test_processes_that_are_left_in_the_midst_of_their_work_end_at_once():
+def test_processes_that_are_left_in_the_midst_of_their_work_end_at_once(born):
     """By an exception, such as Ctrl-C; else the pool would wait for what they are doing."""
     start = time.monotonic()
     with pytest.raises(KeyboardInterrupt), workers.workers_of(2, print, ()) as pool:
         for _ in range(4):
             pool.submit(time.sleep, 60)
-        while len(multiprocessing.active_children()) < 2:
+        while len(born()) < 2:
             time.sleep(0.01)
         raise KeyboardInterrupt
-    assert time.monotonic() - start < 30 and not multiprocessing.active_children()
+    assert time.monotonic() - start < 30 and not born()
 
 
 @pytest.mark.parametrize("kind", ["recalibrate", "partial", "partial-recalibrate", "none"])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import multiprocessing
 import os
 import shutil
 import signal
@@ -414,21 +413,21 @@ def test_published_baselines_are_those_that_were_logged():
             models.build(stored["model"]).load_state_dict(load_file(weights))
 
 
-def test_fine_tuning_in_processes_gives_the_same_bits_even_when_one_died(halfway, finished):
+def test_fine_tuning_in_processes_gives_the_same_bits_even_when_one_died(halfway, finished, born):
     """Of three solutions two are trained at a time; one is killed as soon as it has begun, and
     trained again.
     """
 
     def kill_the_first():
-        while not (workers := multiprocessing.active_children()):
+        while not (processes := born()):
             time.sleep(0.01)
-        workers[0].kill()
+        processes.pop().kill()
 
     killer = threading.Thread(target=kill_the_first)
     killer.start()
     run = runs.run(finished.settings, halfway.parent, workers=2)
     killer.join()
-    assert not multiprocessing.active_children()
+    assert not born()
     for role in es.ROLES:
         assert (run.path / f"{role}.safetensors").read_bytes() == (
             finished.path / f"{role}.safetensors"
