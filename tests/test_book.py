@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import base64
+import importlib
 import json
+import re
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -134,3 +136,11 @@ def test_the_index_repeats_the_outcome_in_which_a_page_begins(page):
     assert outcome.sentence(file).endswith(".**")
     index = (ROOT / "book" / "index.md").read_text(encoding="utf-8")
     assert f"```{{outcome}} {page}\n```" in index
+
+
+def test_the_page_on_the_package_names_what_there_is():
+    page = (ROOT / "book" / "api.md").read_text(encoding="utf-8")
+    for name, options in re.findall(r"automodule:: (\S+)\n((?:   .*\n)*)", page):
+        module, named = importlib.import_module(name), re.search(r":members: (.+)", options)
+        for member in re.split(r",\s*", named[1].strip()) if named else ():
+            assert hasattr(module, member), f"{name}.{member}"
