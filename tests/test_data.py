@@ -168,6 +168,21 @@ def test_fashion_mnist_is_read_from_gzipped_idx_files_and_framed(tmp_path):
         data.load("fashion-mnist", folder=tmp_path)
 
 
+def test_a_flipped_byte_of_fashion_mnist_is_noticed(tmp_path):
+    home = tmp_path / "FashionMNIST" / "raw"
+    write_fashion(home)
+    file = home / "train-images-idx3-ubyte.gz"
+    whole, name = file.read_bytes(), "train-images-idx3-ubyte"
+    (home / name).write_bytes(b"unpacked beside it, and damaged")
+    before = data.read_idx(home, name)
+    for at in range(20, len(whole), len(whole) // 40):
+        file.write_bytes(whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :])
+        with pytest.raises(data.DataError, match=f"{file.name} is damaged"):
+            data.read_idx(home, name)
+    file.write_bytes(whole)
+    assert np.array_equal(data.read_idx(home, name), before)
+
+
 @pytest.mark.parametrize("name", ["cifar10", "cifar100"])
 def test_a_damaged_or_missing_cifar_file_is_named_with_the_cure(tmp_path, name):
     base = tmp_path / {"cifar10": "cifar-10-batches-py", "cifar100": "cifar-100-python"}[name]

@@ -13,6 +13,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import os
+import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -166,8 +167,8 @@ def fashion_mnist(places: list[Path]) -> Dataset:
 
 
 def idx_file(home: Path, name: str) -> list[Path]:
-    """The file of that name, plain or gzipped, as far as it exists."""
-    return [p for p in (home / name, home / f"{name}.gz") if p.exists()]
+    """The file of that name, as far as it exists: gzipped, which holds a checksum, or plain."""
+    return [p for p in (home / f"{name}.gz", home / name) if p.exists()]
 
 
 def read_idx(home: Path, name: str) -> np.ndarray:
@@ -181,7 +182,7 @@ def read_idx(home: Path, name: str) -> np.ndarray:
         raw = gzip.decompress(raw) if files[0].suffix == ".gz" else raw
         shape = np.frombuffer(raw, ">i4", raw[3], 4)
         return np.frombuffer(bytearray(raw), np.uint8, offset=4 + 4 * raw[3]).reshape(shape)
-    except (OSError, EOFError, ValueError, IndexError) as error:
+    except (OSError, EOFError, ValueError, IndexError, zlib.error) as error:
         cure = "delete it and start again to download it"
         raise DataError(f"{files[0]} is damaged ({error}): {cure}") from error
 
