@@ -46,43 +46,39 @@ def cut(target: nn.Module, model: nn.Module, layout: Layout, keep: np.ndarray) -
     """
     modules = dict(target.named_modules(remove_duplicate=False))
     originals = dict(model.named_modules(remove_duplicate=False))
-    found: dict[int, Tensor | None] = {}
+    found: dict[int, Tensor | None] = {}  # kept positions, once for all that share ``bits``
     kept = np.append(keep, True)  # KEPT = -1 is the appended last one
 
     def positions(bits: np.ndarray, device: torch.device) -> Tensor | None:
-        """The kept positions, or None where nothing leaves; found once for all tensors that share
-        ``bits``."""
+        """The kept positions, or None where nothing leaves."""
         if id(bits) not in found:
-            (index,) = kept[bits].nonzero()
-            found[id(bits)] = (
-                None if len(index) == len(bits) else torch.from_numpy(index).to(device)
-            )
+            here = kept[bits]
+            found[id(bits)] = None if here.all() else torch.from_numpy(here.nonzero()[0]).to(device)
         return found[id(bits)]
 
     for owned in layout.tensors:
         module, name = owned.places[0]
-        original = table(originals[module], name)[name]
-        assert original is not None
-        tensor = original.detach()
-        kernels = (
-            tensor.ndim > 3 and tensor.is_contiguous() and all(dim < 2 for dim, _ in owned.cuts)
-        )
-        if kernels:
-            tensor = tensor.flatten(2)  # whole kernels move faster than their pixels
-        for dim, bits in owned.cuts:
-            if (index := positions(bits, tensor.device)) is not None:
-                tensor = tensor.index_select(dim, index)
-        if kernels:
-            tensor = tensor.unflatten(2, original.shape[2:])
-        if tensor.data_ptr() == original.data_ptr():
-            tensor = tensor.clone()
+        original = table(originals[module], name)[name].detach()
+        indices = {dim: positions(bits, original.device) for dim, bits in owned.cuts}
         cut_one = table(modules[module], name)[name]  # the same under every name that it has
-        cut_one.grad, cut_one.data = None, tensor
+        cut_one.grad, cut_one.data = None, selected(original, indices)
     for w in layout.widths:
-        index = positions(w.bits, torch.device("cpu"))
-        width = len(w.bits) if index is None else len(index)
-        setattr(modules[w.module], w.attribute, width // w.divisor)
+        setattr(modules[w.module], w.attribute, int(kept[w.bits].sum()) // w.divisor)
     return target
+
+
+def selected(tensor: Tensor, indices: dict[int, Tensor | None]) -> Tensor:
+    """A copy of the positions of a tensor that stay: all along dimensions without an index."""
+    left = {dim: index for dim, index in indices.items() if index is not None}
+    if not left:
+        return tensor.clone()
+    shape = tensor.shape[2:]
+    kernels = len(shape) > 1 and tensor.is_contiguous() and max(left) < 2
+    if kernels:
+        tensor = tensor.flatten(2)  # whole kernels move faster than their pixels
+    for dim, index in left.items():
+        tensor = tensor.index_select(dim, index)
+    return tensor.unflatten(2, shape) if kernels else tensor
 
 
 def mask(model: nn.Module, layout: Layout, genome: Any) -> nn.Module:

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import nn
@@ -51,17 +52,26 @@ def save(
     FileError : the network was not cut by this genome, or an argument is wrong.
     """
     small, path = plain(small), path_of(path, "path")
-    keep = layout.checked(genome) if isinstance(layout, Layout) else None
+    keep = layout.checked(genome) if isinstance(layout, Layout) else np.zeros(0, bool)
     if wrong := misfit(small, layout, keep):
         raise FileError(f"nothing is written: {wrong}; give the layout and genome it was cut by")
     if path.is_dir() or not path.parent.is_dir():
         raise FileError(f"{path}: cannot be written; name a file in a folder that is there")
     if isinstance(model, str) and not model:
         model = f"{type(small).__module__}.{type(small).__qualname__}"
+    header = header_of(layout, keep, model, metrics)
+    tensors = {place: t for t, (place, *_) in _tensors(small, layout)}
+    header["sha256"] = digest(tensors, json.dumps(header))
+    write_tensors(path, tensors, {"dpes": json.dumps(header)})
+
+
+def header_of(layout: Layout, keep: np.ndarray, model: Any, metrics: dict) -> dict[str, Any]:
+    """What a file says of its network, in this order; raises ``FileError`` for values of another
+    kind."""
     header: dict[str, Any] = {
         "format": FORMAT,
         "model": model,
-        "genome": to_hex(layout.checked(genome)),
+        "genome": to_hex(keep),
         "groups": [[g.name, g.size] for g in layout.groups],
         "input": list(layout.example),
         "metrics": {k: float(v) if getattr(v, "ndim", 1) == 0 else v for k, v in metrics.items()},
@@ -70,9 +80,7 @@ def save(
     header |= {"keep": list(layout.keep)} if layout.keep else {}
     if wrong := flaw(header):
         raise FileError(f"nothing is written: {wrong}")
-    tensors = {place: t for t, (place, *_) in _tensors(small, layout)}
-    header["sha256"] = digest(tensors, json.dumps(header))
-    write_tensors(path, tensors, {"dpes": json.dumps(header)})
+    return header
 
 
 def read_header(path: str | Path) -> dict[str, Any]:
