@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from .cloning import clone
 from .evaluating import evaluating
 from .layout import Layout, UnsupportedModel, stays
-from .network import misfit, plain, table
+from .network import misfit, plain, tensors_of
 from .operations import Op
 from .watching import Watch
 
@@ -44,8 +44,6 @@ def cut(target: nn.Module, model: nn.Module, layout: Layout, keep: np.ndarray) -
     This is all that a candidate costs: its tensors are selected from those of ``model``, the module
     tree is used again.
     """
-    modules = dict(target.named_modules(remove_duplicate=False))
-    originals = dict(model.named_modules(remove_duplicate=False))
     found: dict[int, Tensor | None] = {}  # kept positions, once for all that share ``bits``
     kept = np.append(keep, True)  # KEPT = -1 is the appended last one
 
@@ -56,12 +54,11 @@ def cut(target: nn.Module, model: nn.Module, layout: Layout, keep: np.ndarray) -
             found[id(bits)] = None if here.all() else torch.from_numpy(here.nonzero()[0]).to(device)
         return found[id(bits)]
 
-    for owned in layout.tensors:
-        module, name = owned.places[0]
-        original = table(originals[module], name)[name].detach()
+    originals, ours = (tensors_of(m, layout.tensors) for m in (model, target))
+    for owned, original, cut_one in zip(layout.tensors, originals, ours, strict=True):
         indices = {dim: positions(bits, original.device) for dim, bits in owned.cuts}
-        cut_one = table(modules[module], name)[name]  # the same under every name that it has
-        cut_one.grad, cut_one.data = None, selected(original, indices)
+        cut_one.grad, cut_one.data = None, selected(original.detach(), indices)
+    modules = dict(target.named_modules(remove_duplicate=False))
     for w in layout.widths:
         setattr(modules[w.module], w.attribute, int(kept[w.bits].sum()) // w.divisor)
     return target

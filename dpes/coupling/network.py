@@ -3,6 +3,7 @@ ones."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from torch.nn.utils.spectral_norm import SpectralNorm, remove_spectral_norm
 from torch.nn.utils.weight_norm import WeightNorm, remove_weight_norm
 
 from .cloning import clone
-from .layout import Layout, UnsupportedModel
+from .layout import Layout, Owned, UnsupportedModel
 
 NORMS = {WeightNorm: remove_weight_norm, SpectralNorm: remove_spectral_norm}  # those that are hooks
 
@@ -105,6 +106,12 @@ def fix_weights(module: nn.Module) -> None:
 def table(module: nn.Module, name: str) -> dict[str, Any]:
     """Where a module holds a tensor: among its parameters or its buffers."""
     return module._parameters if name in module._parameters else module._buffers
+
+
+def tensors_of(model: nn.Module, owned: Iterable[Owned]) -> list[Tensor]:
+    """A network's tensors of a layout."""
+    modules = dict(model.named_modules(remove_duplicate=False))
+    return [table(modules[o.places[0][0]], o.places[0][1])[o.places[0][1]] for o in owned]
 
 
 def misfit(model: nn.Module, layout: Any, keep: np.ndarray | None = None) -> str:

@@ -20,7 +20,7 @@ from .cloning import clone
 from .cutting import cut
 from .genome import from_hex, to_hex
 from .layout import GenomeError, Layout
-from .network import misfit, plain
+from .network import misfit, plain, tensors_of
 from .tracing import trace
 
 FORMAT = "dpes slim network 1"
@@ -60,7 +60,7 @@ def save(
     if isinstance(model, str) and not model:
         model = f"{type(small).__module__}.{type(small).__qualname__}"
     header = header_of(layout, keep, model, metrics)
-    tensors = {place: t for t, (place, *_) in _tensors(small, layout)}
+    tensors = named(small, layout)
     header["sha256"] = digest(tensors, json.dumps(header))
     write_tensors(path, tensors, {"dpes": json.dumps(header)})
 
@@ -204,15 +204,13 @@ def load(path: str | Path, model: nn.Module) -> nn.Module:
             f"{path}: damaged (its genome: {error}); write it again with dpes.save"
         ) from None
     small = cut(clone(model), model, layout, genome)
-    for tensor, (place, *_) in _tensors(small, layout):
-        if place not in stored:
-            raise FileError(
-                f"{path}: has no tensor {place!r}; made from another version of {header['model']}?"
-            )
-        if (value := stored[place]).shape != tensor.shape:
-            raise FileError(
-                f"{path}: {place} is {list(value.shape)} there, {list(tensor.shape)} here"
-            )
+    for place, tensor in named(small, layout).items():
+        if (value := stored.get(place)) is None:
+            cure = f"made from another version of {header['model']}?"
+            raise FileError(f"{path}: has no tensor {place!r}; {cure}")
+        if value.shape != tensor.shape:
+            there, here = list(value.shape), list(tensor.shape)
+            raise FileError(f"{path}: {place} is {there} there, {here} here")
         with torch.no_grad():
             tensor.copy_(value)
     return small.eval()
@@ -243,13 +241,7 @@ def layout_of(path: Path, header: dict[str, Any], model: nn.Module) -> Layout:
     )
 
 
-def _tensors(small: nn.Module, layout: Layout) -> list[tuple[torch.Tensor, list[str]]]:
-    """Every tensor of a slim network once, with all of its names."""
-    modules = dict(small.named_modules(remove_duplicate=False))
-    return [
-        (
-            getattr(modules[o.places[0][0]], o.places[0][1]),
-            [".".join(p).lstrip(".") for p in o.places],
-        )
-        for o in layout.tensors
-    ]
+def named(small: nn.Module, layout: Layout) -> dict[str, torch.Tensor]:
+    """Every tensor of a slim network once, by its first name."""
+    names = [".".join(owned.places[0]).lstrip(".") for owned in layout.tensors]
+    return dict(zip(names, tensors_of(small, layout.tensors), strict=True))
