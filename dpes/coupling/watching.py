@@ -13,7 +13,7 @@ from torch.nn.modules.module import register_module_forward_hook, register_modul
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
-from . import moves  # noqa: F401 - adds its rules
+from . import layers, moves  # noqa: F401 - they add their rules
 from .layout import UnsupportedModel
 from .operations import Op
 from .reading import Reads
@@ -130,11 +130,14 @@ class Watch(TorchDispatchMode):
         macs = flop_registry[op.func.overloadpacket](*op.args, **op.kwargs, out_val=op.out) // 2
         self.calls.append((name, outs, ins, macs, each))
 
-    def count(self, attribute: str, vector: np.ndarray | None, divisor: int = 1) -> None:
-        """An attribute of the running module counts these filters."""
-        module = self.modules[self.stack[-1]]
-        if vector is not None and getattr(module, attribute, None) == len(vector) // divisor:
-            self.counts.setdefault((self.stack[-1], attribute), (vector, divisor))
+    def count(
+        self, attribute: str, vector: np.ndarray | None, divisor: int = 1, layer: str | None = None
+    ) -> None:
+        """An attribute of a layer, or of the running module, counts these filters."""
+        place = self.stack[-1] if layer is None else layer
+        value = getattr(self.modules.get(place), attribute, None)
+        if vector is not None and value == len(vector) // divisor:
+            self.counts.setdefault((place, attribute), (vector, divisor))
 
     def settle(self, op: Op, image: np.ndarray) -> Numbers:
         """Where numbers lie after a move: {dimension: number of each position}, from the number of
