@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from .cloning import clone
 from .evaluating import evaluating
-from .layout import Layout, UnsupportedModel, stays
+from .layout import Event, Layout, UnsupportedModel, stays
 from .network import misfit, plain, tensors_of
 from .operations import Op
 from .watching import Watch
@@ -111,7 +111,7 @@ class Masked(nn.Module):
 class Silence(Watch):
     """Follows the filters through a run and puts zeros in place of the outputs of removed ones."""
 
-    def __init__(self, model: nn.Module, speaks: np.ndarray, choices: dict[int, int]):
+    def __init__(self, model: nn.Module, speaks: np.ndarray, choices: dict[Event, int]):
         super().__init__(model, choices=choices)
         self.speaks = speaks
 

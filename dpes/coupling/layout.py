@@ -11,6 +11,7 @@ import numpy as np
 
 from ..errors import DpesError
 
+Event = tuple[str, str, int]  # a module, an operation in it, and which one of several
 KEPT = -1  # in place of a bit: this position belongs to no prunable filter
 
 
@@ -108,7 +109,7 @@ class Layout:
     notes: tuple[str, ...] = ()  # what else a reader should know, such as a wrapper taken off
     # for ``mask``, which follows the network's filters once more:
     bit_of: np.ndarray = field(repr=False, default_factory=lambda: np.zeros(0, int))
-    choices: tuple[tuple[int, int], ...] = field(repr=False, default=())
+    choices: tuple[tuple[Event, int], ...] = field(repr=False, default=())
 
     @property
     def n_bits(self) -> int:

@@ -31,11 +31,12 @@ COPIES = ("aten::clone", "aten::contiguous", "aten::_unsafe_view", "aten::_resha
 
 @dataclass(frozen=True)
 class Fault:
-    """What is wrong with a cut, and the removed bits that meet there, none where no place is
-    known."""
+    """What is wrong with a cut, the removed bits that meet there, none where no place is known, and
+    the operation."""
 
     reason: str
     bits: np.ndarray
+    op: str = ""
 
 
 def faults(subject: Subject, layout: Layout, genome: np.ndarray, thorough: bool) -> list[Fault]:
@@ -149,7 +150,7 @@ class LockStep(Silence):
         vectors = [v for t in [*op.tensors, *op.outputs] for v in self.numbers(t).values()]
         bits = np.unique(np.concatenate([self.bit_of[v] for v in vectors] or [np.zeros(0, int)]))
         bits = bits[bits >= 0]
-        self.faults.append(Fault(f"without it {op} {why}", bits[self.removed[bits]]))
+        self.faults.append(Fault(f"without it {op} {why}", bits[self.removed[bits]], op.name))
 
 
 def alike(a: Tensor, b: Tensor, op: Op | None = None) -> bool:

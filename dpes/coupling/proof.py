@@ -118,21 +118,21 @@ class Search:
         for fault in found:
             hit = np.unique(groups[fault.bits if len(fault.bits) else ~genome])
             for g in blamed(hit, fails):
-                if self.read_otherwise(layout, g):
+                if self.read_otherwise(layout, g, fault.op):
                     return
                 self.keep(layout.groups[g], np.flatnonzero(~genome & (groups == g)), fault.reason)
 
-    def read_otherwise(self, layout: Layout, group: int) -> bool:
-        """Takes the next reading of the first choice that concerns a group, and of all of its kind;
-        False where there is none left."""
+    def read_otherwise(self, layout: Layout, group: int, op: str) -> bool:
+        """Takes the next reading of the first choice that concerns a group, those at the operation
+        that failed before others, and of all of its kind; False where there is none left."""
         bits = np.arange(layout.n_bits)[layout.groups[group].bits]
         choices, events = self.proposal.choices, self.proposal.watch.events
-        for event, (kind, numbers) in enumerate(events):
+        for event in sorted(events, key=lambda event: event[1] != op):
+            kind, numbers = events[event]
             turn = choices.get(event, 0)
             if turn < 3 and np.isin(bits, self.proposal.bit_of[numbers]).any():
-                for e, (other, _) in enumerate(events):
-                    if other == kind and choices.get(e, 0) == turn:
-                        choices[e] = turn + 1
+                alike = [e for e in events if events[e][0] == kind and choices.get(e, 0) == turn]
+                choices.update(dict.fromkeys(alike, turn + 1))
                 return True
         return False
 

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from ..errors import first_line
 from .evaluating import evaluating
-from .layout import KEPT, Call, Group, Layout, Owned, UnsupportedModel, Width
+from .layout import KEPT, Call, Event, Group, Layout, Owned, UnsupportedModel, Width
 from .operations import leaves
 from .uniting import components
 from .watching import Watch
@@ -22,7 +22,7 @@ class Proposal:
     def __init__(self, model: nn.Module, example: Tensor, keep: tuple[str, ...] = ()):
         self.model, self.example, self.keep = model, example, keep
         self.whole: dict[tuple[str, int], str] = {}
-        self.choices: dict[int, int] = {}
+        self.choices: dict[Event, int] = {}
 
     def watched(self) -> Watch:
         """One run of one image; of the whole example where the model takes no single one."""
