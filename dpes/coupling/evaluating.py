@@ -7,7 +7,6 @@ from contextlib import contextmanager
 
 import torch
 from torch import nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
 
 @contextmanager
@@ -21,10 +20,8 @@ def evaluating(model: nn.Module) -> Iterator[None]:
         try:
             # inference mode would hide what composite operations are made of, autocast lower
             # precision
-            # precision, and fused attention its products
             with torch.inference_mode(False), torch.no_grad(), autocast[0], autocast[1]:
-                with sdpa_kernel(SDPBackend.MATH):
-                    yield
+                yield
         finally:
             torch.backends.mha.set_fastpath_enabled(fast)
 
