@@ -18,12 +18,24 @@ from .watching import Watch
 
 @torch.inference_mode(False)
 def slim(model: nn.Module, layout: Layout, genome: Any) -> nn.Module:
-    """A new, physically smaller network without the filters that ``genome`` removes; ``model``
-    stays as it is.
+    """A new, physically smaller network without the filters that ``genome`` removes. Source: ours.
 
-    genome: bool [layout.n_bits], 1 = kept. The result is of the same class as ``model``, shares no
-    memory with it and computes what ``mask`` computes. Raises ``GenomeError`` for a genome that
-    does not fit. Source: ours.
+    It is of the same class as ``model``, which stays as it is, shares no memory with it and
+    computes what ``mask`` computes.
+
+    Parameters
+    ----------
+    model, layout
+        A network, and the layout that ``trace`` found in it.
+    genome
+        Bool [layout.n_bits], 1 = kept.
+
+    Raises
+    ------
+    UnsupportedModel
+        The layout is that of another network.
+    GenomeError
+        The genome does not fit.
     """
     model, keep = fitting(model, layout, genome)
     return cut(clone(model), model, layout, keep)
@@ -83,9 +95,14 @@ def mask(model: nn.Module, layout: Layout, genome: Any) -> nn.Module:
     ``slim`` must equal.
 
     The output of every operation that carries removed filters is zero there, so a shift of batch
-    norm or an offset of an activation cannot wake them. genome: bool [layout.n_bits]. For checks
-    and teaching: it saves nothing, shares its weights with ``model``, and computes in evaluation
-    mode without gradients. Source: ours.
+    norm or an offset of an activation cannot wake them. For checks and teaching: it saves nothing,
+    shares its weights with ``model``, and computes in evaluation mode without gradients. Source:
+    ours.
+
+    Parameters
+    ----------
+    model, layout, genome
+        As those of ``slim``, which tells what is raised.
     """
     model, keep = fitting(model, layout, genome)
     return Masked(model, layout, keep)

@@ -128,8 +128,18 @@ class Layout:
         return np.array([g.least for g in self.groups])
 
     def checked(self, genome: Any) -> np.ndarray:
-        """The genome as bool [n_bits]; raises ``GenomeError`` for a wrong length or a group without
-        enough filters."""
+        """The genome as bool [n_bits].
+
+        Parameters
+        ----------
+        genome
+            Zeros and ones [n_bits], whatever holds them.
+
+        Raises
+        ------
+        GenomeError
+            It has another length, other values, or leaves a group without enough filters.
+        """
         keep = as_bits(genome)
         if keep.shape != (self.n_bits,):
             bits = f"this layout has {self.n_bits} bits, one per prunable filter"
@@ -161,10 +171,7 @@ class Layout:
         return total
 
     def activations(self, genome: Any) -> int:
-        """Values that layers write for one image (Radosavovic et al.
-
-        2020 call these activations).
-        """
+        """Values that layers write for one image, called activations by Radosavovic et al. 2020."""
         width = _Widths(self.checked(genome))
         return sum(c.positions * width(c.out_bits) for c in self.calls)
 

@@ -21,7 +21,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
-from torch import Tensor, nn
+from torch import Tensor
 
 from .layout import Group, Layout, UnsupportedModel
 from .lockstep import ELSE, Fault, faults
@@ -32,14 +32,14 @@ from .subject import Subject, outputs
 SHARES = (0.9, 0.5, 0.2, 0.0)  # kept by the rounds that prune all groups; 0: one filter each
 
 
-def proved(model: nn.Module, proposal: Proposal, layout: Layout) -> Layout:
+def proved(proposal: Proposal) -> Layout:
     """The layout after all of it has been proved; what could not be is kept whole (see the module).
 
     Source: ours.
     """
-    example = proposal.example
-    proposal.example = small_example(model, proposal, layout)
-    subject = Subject.of(model, proposal.example)
+    layout, example = proposal.layout(), proposal.example
+    proposal.example = small_example(proposal, layout)
+    subject = Subject.of(proposal.model, proposal.example)
     layout = proposal.layout()
     noticed = computed_with(subject.model, lambda: outputs(subject.model, subject.x), layout)
     for bit, why in noticed.items():
@@ -59,7 +59,7 @@ def proved(model: nn.Module, proposal: Proposal, layout: Layout) -> Layout:
     return proposal.layout()
 
 
-def small_example(model: nn.Module, proposal: Proposal, layout: Layout) -> Tensor:
+def small_example(proposal: Proposal, layout: Layout) -> Tensor:
     """One image at a quarter or half of its sides where the network finds the same filters in it;
     large ones would take long."""
     example = proposal.example

@@ -37,11 +37,13 @@ def rule(*names: str) -> Callable[[R], R]:
 
     Parameters
     ----------
-    names : of the operations, such as ``mylib::gate`` or ``aten::convolution``.
+    names
+        Of the operations, such as ``mylib::gate`` or ``aten::convolution``.
 
     Raises
     ------
-    SettingsError : a name that is no text, or a rule that cannot be called.
+    SettingsError
+        A name that is no text, or a rule that cannot be called.
     """
     if not names or not all(isinstance(name, str) for name in names):
         raise SettingsError('rule needs names of operations: @rule("mylib::gate")')

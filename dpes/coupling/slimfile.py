@@ -24,6 +24,7 @@ from .network import misfit, plain, tensors_of
 from .tracing import trace
 
 FORMAT = "dpes slim network 1"
+CURE = "write it again with dpes.save"
 
 
 class FileError(DpesError):
@@ -42,14 +43,19 @@ def save(
 
     Parameters
     ----------
-    path : of the file, in a folder that is there.
-    small, layout, genome : a network, and what ``slim`` made it with.
-    model : a name to remember it by (its class path when empty).
-    metrics : numbers to keep with it, such as ``error=0.08``.
+    path
+        Of the file, in a folder that is there.
+    small, layout, genome
+        A network, and what ``slim`` made it with.
+    model
+        A name to remember it by (its class path when empty).
+    metrics
+        Numbers to keep with it, such as ``error=0.08``.
 
     Raises
     ------
-    FileError : the network was not cut by this genome, or an argument is wrong.
+    FileError
+        The network was not cut by this genome, or an argument is wrong.
     """
     small, path = plain(small), path_of(path, "path")
     keep = layout.checked(genome) if isinstance(layout, Layout) else np.zeros(0, bool)
@@ -66,8 +72,7 @@ def save(
 
 
 def header_of(layout: Layout, keep: np.ndarray, model: Any, metrics: dict) -> dict[str, Any]:
-    """What a file says of its network, in this order; raises ``FileError`` for values of another
-    kind."""
+    """What a file says of its network, in this order."""
     header: dict[str, Any] = {
         "format": FORMAT,
         "model": model,
@@ -88,15 +93,17 @@ def read_header(path: str | Path) -> dict[str, Any]:
 
     Parameters
     ----------
-    path : of a file that ``save`` wrote.
+    path
+        Of a file that ``save`` wrote.
 
     Returns
     -------
-    dict : ``model``, ``genome`` (hexadecimal), ``groups``, ``input`` (shape of one), ``metrics``.
+    ``model``, ``genome`` (hexadecimal), ``groups``, ``input`` (shape of one image), ``metrics``.
 
     Raises
     ------
-    FileError : the file is damaged, or none of these.
+    FileError
+        The file is damaged, or none of these.
     """
     return read(path_of(path, "path"))[0]
 
@@ -130,8 +137,10 @@ ENTRIES: dict[str, tuple[Callable[[Any], bool], str]] = {
 }  # fmt: skip
 
 
-def flaw(header: dict[str, Any]) -> str:
+def flaw(header: Any) -> str:
     """What is wrong with a header, or nothing."""
+    if not isinstance(header, dict):
+        return "its header is no JSON object"
     if missing := {"model", "genome", "groups", "input"} - set(header):
         return f"no {min(missing)!r} in its header"
     for name, (fits, words) in ENTRIES.items():
@@ -142,7 +151,6 @@ def flaw(header: dict[str, Any]) -> str:
 
 def read(path: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
     """Header and tensors of a slim network's file, compared with its checksum."""
-    cure = "write it again with dpes.save"
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
@@ -150,32 +158,28 @@ def read(path: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
     except FileNotFoundError:
         raise FileError(f"{path}: no such file") from None
     except (SafetensorError, OSError) as error:
-        raise FileError(f"{path}: damaged ({error}); {cure}") from None
+        raise FileError(f"{path}: damaged ({error}); {CURE}") from None
     try:
         # one entry, since the order of several is not reproducible
         header = json.loads(metadata.get("dpes", "{}"))
     except (ValueError, RecursionError):
         header = None
-    if not isinstance(header, dict):
-        raise FileError(f"{path}: damaged (its header is no JSON object); {cure}")
-    if header.get("format") != FORMAT:
+    if isinstance(header, dict) and header.get("format") != FORMAT:
         found = header.get("format", "no format in its header")
         raise FileError(f"{path}: not a slim network of dpes, or of another version ({found})")
     if wrong := flaw(header):
-        raise FileError(f"{path}: damaged ({wrong}); {cure}")
+        raise FileError(f"{path}: damaged ({wrong}); {CURE}")
     check_sum(path, header, tensors)
     return header, tensors
 
 
 def check_sum(path: Path, header: dict[str, Any], tensors: dict[str, torch.Tensor]) -> None:
-    """Raises ``FileError`` if a checksum differs (older files have none), or a weight is not
-    finite.
-    """
+    """Refuses a checksum that differs (older files have none), and weights that are not finite."""
     wanted = header.pop("sha256", None)
     if wanted is None and header.keys() <= ENTRIES.keys():
         verify(path, path.read_bytes())
     elif wanted != digest(tensors, json.dumps(header)):
-        raise FileError(f"{path}: damaged (its checksum differs); write it again with dpes.save")
+        raise FileError(f"{path}: damaged (its checksum differs); {CURE}")
     for name, tensor in tensors.items():
         if not tensor.isfinite().all():
             cure = "train it again at a lower learning rate"
@@ -187,12 +191,15 @@ def load(path: str | Path, model: nn.Module) -> nn.Module:
 
     Parameters
     ----------
-    path : of a file that ``save`` wrote.
-    model : a full-size network of the same architecture; its weights do not matter.
+    path
+        Of a file that ``save`` wrote.
+    model
+        A full-size network of the same architecture; its weights do not matter.
 
     Raises
     ------
-    FileError : a damaged file, or another architecture; the first difference is named.
+    FileError
+        A damaged file, or another architecture; the first difference is named.
     """
     path, model = path_of(path, "path"), plain(model)
     header, stored = read(path)
@@ -200,9 +207,7 @@ def load(path: str | Path, model: nn.Module) -> nn.Module:
     try:
         genome = layout.checked(from_hex(header["genome"], layout.n_bits))
     except (ValueError, GenomeError) as error:
-        raise FileError(
-            f"{path}: damaged (its genome: {error}); write it again with dpes.save"
-        ) from None
+        raise FileError(f"{path}: damaged (its genome: {error}); {CURE}") from None
     small = cut(clone(model), model, layout, genome)
     for place, tensor in named(small, layout).items():
         if (value := stored.get(place)) is None:
@@ -217,8 +222,7 @@ def load(path: str | Path, model: nn.Module) -> nn.Module:
 
 
 def layout_of(path: Path, header: dict[str, Any], model: nn.Module) -> Layout:
-    """The layout of a model that has the groups of a file; raises ``FileError`` at the first that
-    differs."""
+    """The layout of a model that has the groups of a file; the first that differs is named."""
     if (like := next(model.parameters(), None)) is None:
         raise FileError(f"{path}: this {type(model).__name__} has no weights to cut")
     dtype = torch.int64 if header.get("integers") else like.dtype
