@@ -128,10 +128,7 @@ ENTRIES: dict[str, tuple[Callable[[Any], bool], str]] = {
         lambda v: all_are(v, int) and 0 < len(v) < 9 and min(v) > 0 and math.prod(v) <= MOST,
         f"a shape of at most {MOST} values",
     ),
-    "metrics": (
-        lambda v: isinstance(v, dict) and all_are([*v.values()], int, float),
-        "names with numbers",
-    ),
+    "metrics": (lambda v: isinstance(v, dict) and all_are([*v.values()], int, float), "numbers"),
     "integers": (lambda v: type(v) is bool, "true or false"),
     "keep": (lambda v: all_are(v, str), "names"),
 }  # fmt: skip
