@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -10,9 +11,9 @@ from torch import Tensor, nn
 
 from .cloning import clone
 from .evaluating import evaluating
-from .layout import Event, Layout, UnsupportedModel, stays
+from .layout import Layout, UnsupportedModel, stays
 from .network import misfit, plain, tensors_of
-from .operations import Op
+from .operations import Op, laid
 from .watching import Watch
 
 
@@ -113,35 +114,32 @@ class Masked(nn.Module):
 
     def __init__(self, model: nn.Module, layout: Layout, keep: np.ndarray):
         super().__init__()
-        self.model, self.choices, self.speaks = (
-            model,
-            dict(layout.choices),
-            stays(layout.bit_of, keep),
-        )
+        self.model, self.layout, self.kept = model, layout, keep
         self.eval()
 
     def forward(self, *inputs: Tensor) -> Any:
-        with evaluating(self.model), Silence(self.model, self.speaks, self.choices):
+        with evaluating(self.model), Silence(self.model, self.layout, self.kept):
             return self.model(*inputs)
 
 
 class Silence(Watch):
     """Follows the filters through a run and puts zeros in place of the outputs of removed ones."""
 
-    def __init__(self, model: nn.Module, speaks: np.ndarray, choices: dict[Event, int]):
-        super().__init__(model, choices=choices)
-        self.speaks = speaks
+    def __init__(self, model: nn.Module, layout: Layout, keep: np.ndarray):
+        super().__init__(model, choices=dict(layout.choices))
+        self.layout, self.speaks = layout, stays(layout.bit_of, keep)
+
+    def gone(self, tensor: Tensor) -> Iterator[tuple[int, Tensor]]:
+        """Along which dimensions removed filters lie, and where: bool, with a size along it."""
+        for dim, vector in self.numbers(tensor).items():
+            if (silent := ~self.speaks[vector]).any():
+                yield dim, laid(torch.from_numpy(silent).to(tensor.device), dim, tensor.ndim)
 
     def see(self, op: Op) -> None:
         if op.is_view:
             return  # of values that are silent already
         for tensor in op.outputs:
             if not self.constant(tensor):  # which no image reaches
-                self.silence(tensor)
-
-    def silence(self, tensor: Tensor) -> None:
-        for dim, vector in self.numbers(tensor).items():
-            if (silent := ~self.speaks[vector]).any():
-                shape = [-1 if d == dim else 1 for d in range(tensor.ndim)]
-                # not multiplied by zero, which leaves what is not a number: x / |x| of a silenced x
-                tensor.masked_fill_(torch.from_numpy(silent).to(tensor.device).view(shape), 0)
+                for _, gone in self.gone(tensor):
+                    # not multiplied by zero, which leaves what is not a number: x / |x| of such x
+                    tensor.masked_fill_(gone, 0)

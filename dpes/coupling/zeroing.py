@@ -15,15 +15,15 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import DpesError, first_line
-from .cutting import clone, cut
+from .cloning import clone
+from .cutting import Silence, cut
 from .evaluating import evaluating
-from .layout import Layout, stays
+from .layout import Layout
 from .lockstep import alike
 from .network import tensors_of
-from .operations import Op, leaves
+from .operations import Op, laid, leaves
 from .proof import repaired
 from .subject import randomised
-from .watching import Watch
 
 
 class NotAtFullShape(DpesError):
@@ -62,8 +62,7 @@ class FullShape:
         for ours, theirs, owned in zip(self.ours, self.theirs, self.layout.tensors, strict=True):
             ours.copy_(theirs)
             for dim, bits in owned.cuts:
-                shape = [-1 if d == dim else 1 for d in range(ours.ndim)]
-                ours.masked_fill_(silent[id(bits)].view(shape), 0)
+                ours.masked_fill_(laid(silent[id(bits)], dim, ours.ndim), 0)
         for parameter in self.target.parameters():
             parameter.grad = None
         return self.target
@@ -118,18 +117,12 @@ def train(model: nn.Module, x: Tensor, steps: int = 2) -> None:
     model.eval()
 
 
-class Wakes(Watch):
-    """Follows the filters through a run and notes the first operation that makes something else of
-    those that are zero.
-    """
+class Wakes(Silence):
+    """Notes the first operation of a run that makes something else of filters that are zero."""
 
-    def __init__(self, model: nn.Module, layout: Layout, keep: np.ndarray):
-        super().__init__(model, choices=dict(layout.choices))
-        self.speaks, self.first = stays(layout.bit_of, keep), ""
+    first = ""
 
     def see(self, op: Op) -> None:
         for tensor in op.outputs:
-            for dim, vector in self.numbers(tensor).items():
-                silent = torch.from_numpy(~self.speaks[vector]).to(tensor.device)
-                if not self.first and tensor.index_select(dim, silent.nonzero()[:, 0]).any():
-                    self.first = str(op)
+            if any(tensor.masked_select(gone).any() for _, gone in self.gone(tensor)):
+                self.first = self.first or str(op)
