@@ -17,7 +17,7 @@ from dpes.coupling import importance
 from dpes.coupling.genome import from_hex, to_hex
 from dpes.errors import RunError
 from dpes.report import arena as report
-from dpes.strategy.space import Evaluated
+from dpes.strategy.history import Candidate, History
 from dpes.study import arena, criteria, data, fidelity, models, rows, tournament, tuning
 from dpes.study.methods import CONFIRMED, METHODS, TOP, seeded
 from dpes.study.profiles import make_settings
@@ -104,10 +104,8 @@ def test_rows_of_others_are_refused(bench, short, tmp_path):
 
 
 def test_the_network_at_a_cut_is_that_of_least_search_error_and_ties_go_to_the_lighter():
-    history = Evaluated(
-        np.ones((5, 3), bool),
-        np.array([[0.1, 0.9], [0.3, 0.6], [0.2, 0.7], [0.2, 0.65], [np.inf, 0.1]]),
-    )
+    F = [(0.1, 0.9), (0.3, 0.6), (0.2, 0.7), (0.2, 0.65), (np.inf, 0.1)]
+    history = History([Candidate(genome="e0", error=e, macs=c) for e, c in F], n_bits=3)
     assert [tuning.chosen(history, s) for s in (1, 0.7, 0.62, 0.5)] == [0, 3, 1, None]
 
 

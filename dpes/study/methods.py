@@ -15,7 +15,8 @@ import numpy as np
 
 from ..errors import DpesError
 from ..fields import suggest
-from ..strategy.space import Evaluated, Space
+from ..strategy.history import History
+from ..strategy.space import Space
 from ..strategy.variants import Variant
 from .families import Global, Reference, Uniform
 from .nsga2 import NSGA2
@@ -32,7 +33,7 @@ class Method(Protocol):
 
     def rank(self, space: Space, seed: int) -> np.ndarray | None: ...
 
-    def __call__(self, space: Space, history: Evaluated, seed: int) -> np.ndarray: ...
+    def __call__(self, space: Space, history: History, seed: int) -> np.ndarray: ...
 
 
 BITS: dict[str, Any] = {"encoding": "bits", "p_mutation": 0.05}
