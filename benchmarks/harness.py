@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import platform
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -137,6 +138,15 @@ def machine() -> dict[str, Any]:
 
 
 # ---- results and pages ----------------------------------------------------------------------------
+def table(rows: Iterable[Iterable[Any]]) -> str:
+    """Rows of a Markdown table."""
+    return "\n".join(f"| {' | '.join(map(str, row))} |" for row in rows)
+
+
+def percent(share: float) -> str:
+    return f"{100 * share:.0f} %"
+
+
 def rounded(value: Any) -> Any:
     """Floats to four digits, so that the file can be read."""
     if isinstance(value, dict):
@@ -169,3 +179,14 @@ def filled(name: str, values: dict[str, str]) -> str:
     for key, value in values.items():
         text = text.replace(f"<{key}>", value)
     return text
+
+
+def benchmark(name: str, measure: Callable[[], Any], text: Callable[[Any], str]) -> int:
+    """The usual command: measure into ``<name>.json``, then write the page; ``--page``: only that."""
+    parser = argparse.ArgumentParser(prog=f"benchmarks/{name}.py")
+    parser.add_argument("--page", action="store_true", help=f"only book/{name}.md from {name}.json")
+    if not parser.parse_args().page:
+        torch.set_num_threads(1)
+        keep(name, rounded(measure()))
+    page(name).write_text(text(stored(name)))
+    return 0

@@ -27,6 +27,7 @@ from dpes.study.train import error_rate
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "benchmarks"))
 import fitness  # noqa: E402
+import harness  # noqa: E402
 import scaling  # noqa: E402
 
 
@@ -255,9 +256,8 @@ def test_published_fitness_page_is_true_to_its_results():
 
 
 def test_published_scaling_page_is_true_to_its_results():
-    stored = json.loads(scaling.RESULTS.read_text())
-    text = scaling.PAGE.read_text()
-    assert text == scaling.page(stored)
+    stored = harness.stored("scaling")
+    assert harness.page("scaling").read_text() == scaling.text(stored)
     for barrier in stored["barrier"]:
         rounds = -(-stored["population"] // barrier["workers"])
         assert rounds <= barrier["measured"] / stored["nap"] < rounds + 0.5
@@ -268,7 +268,7 @@ def test_published_scaling_page_is_true_to_its_results():
 
 
 def test_example_of_the_scaling_page_prints_what_it_shows():
-    text = scaling.PAGE.read_text()
+    text = harness.page("scaling").read_text()
     code, shown = (
         re.search(r"```python\n(.*?)\n```", text, re.S)[1],
         re.search(r"```text\n(.*?)\n```", text, re.S)[1],
@@ -282,7 +282,7 @@ def test_example_of_the_scaling_page_prints_what_it_shows():
 
 
 def test_estimates_of_the_cluster():
-    stored = json.loads(scaling.RESULTS.read_text())
+    stored = harness.stored("scaling")
     one, hundred = (scaling.estimate(stored, "all", gpus, 30) for gpus in (1, 100))
     assert hundred.rounds == 9 and one.rounds == one.candidates == 241
     wide = scaling.estimate(stored, "all", 100, 100)

@@ -12,9 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dpes.coupling.genome import to_hex
-from dpes.strategy import es, history, loop, parents, starts, surrogate
+from dpes.strategy import es, loop, parents, starts, surrogate
+from dpes.strategy.history import Candidate, History
 from dpes.strategy.settings import Search
-from dpes.strategy.space import Evaluated, Space, order_of, ranking
+from dpes.strategy.space import Space, order_of, ranking
 from dpes.study import families
 from dpes.study.methods import METHODS, REFERENCES, MethodError, is_search, method, seeded
 
@@ -46,15 +47,23 @@ def error(genomes: np.ndarray) -> np.ndarray:
     return np.clip(0.05 + lost / 2 + 0.02 * (~genomes[:, ::5]).mean(1), 0, 0.9)
 
 
-def run(
-    one, seed: int, n: int, history: Evaluated | None = None, space: Space = SPACE
-) -> Evaluated:
-    history = Evaluated.empty(SPACE.n_bits) if history is None else history
+def history_of(genomes: np.ndarray, errors: np.ndarray, costs: np.ndarray) -> History:
+    return History(
+        [
+            Candidate(genome=to_hex(g), error=e, macs=c)
+            for g, e, c in zip(genomes, errors, costs, strict=True)
+        ],
+        n_bits=SPACE.n_bits,
+    )
+
+
+NOTHING = History(n_bits=SPACE.n_bits)
+
+
+def run(one, seed: int, n: int, history: History = NOTHING, space: Space = SPACE) -> History:
     while len(history) < n and len(genomes := one(space, history, seed)):
-        F = np.stack([error(genomes), SPACE.cost(genomes)], axis=1)
-        history = Evaluated(
-            np.concatenate([history.genomes, genomes]), np.concatenate([history.F, F])
-        )
+        more = history_of(genomes, error(genomes), SPACE.cost(genomes))
+        history = History([*history.candidates, *more.candidates], n_bits=SPACE.n_bits)
     return history
 
 
@@ -64,7 +73,9 @@ def test_valid_deterministic_and_resumed_from_the_history_alone(name):
     history = run(one, 5, n)
     assert len(history) >= min(n, one.evaluations)
     assert (SPACE.widths(history.genomes) >= 1).all()
-    again = run(one, 5, n, history.first(len(one(SPACE, Evaluated.empty(SPACE.n_bits), 5))))
+    again = run(
+        one, 5, n, History(history.candidates[: len(one(SPACE, NOTHING, 5))], n_bits=SPACE.n_bits)
+    )
     assert (again.genomes == history.genomes).all()
     other = run(one, 6, n)
     assert (other.genomes[: len(history)] != history.genomes[: len(other)]).any() == seeded(name)
@@ -80,7 +91,7 @@ ELSEWHERE = (
 
 @pytest.mark.parametrize("name", [n for n in METHODS if n not in ELSEWHERE and is_search(n)])
 def test_searches_from_a_spread_start_begin_at_the_same_widths(name):
-    first = METHODS[name](SPACE, Evaluated.empty(SPACE.n_bits), 2)[:15]
+    first = METHODS[name](SPACE, NOTHING, 2)[:15]
     assert (SPACE.widths(first) == starts.spread_widths(SPACE, 2, 0, 15)).all()
 
 
@@ -90,7 +101,7 @@ def test_the_papers_way_is_todays_search_bit_by_bit(layout_like):
     task = loop.Task(
         layout_like, lambda genomes: (float(error(g[None])[0]) for g in genomes), settings, seed=3
     )
-    loop.search(task, told := history.History())
+    loop.search(task, told := History())
     assert [c.genome for c in told.candidates] == [to_hex(g) for g in ours.genomes]
 
 
@@ -170,7 +181,9 @@ def test_logit_is_finite_at_both_ends_and_for_failures():
 def test_archive_parents_are_non_dominated_and_the_lonely_ones_come_more_often():
     F = np.array([[0.1, 0.9], [0.2, 0.8], [0.21, 0.79], [0.22, 0.78], [0.5, 0.3], [0.6, 0.9]])
     genomes = np.eye(6, SPACE.n_bits, dtype=bool)
-    drawn = parents.archive(Evaluated(genomes, F), np.random.default_rng(0), 3000).argmax(axis=1)
+    drawn = parents.archive(history_of(genomes, *F.T), np.random.default_rng(0), 3000).argmax(
+        axis=1
+    )
     counts = np.bincount(drawn, minlength=6)
     assert counts[5] == 0 and (counts[[0, 4]] > 1.5 * counts[2]).all()
     assert parents.crowding(F[:2]).tolist() == [np.inf, np.inf]
@@ -199,14 +212,14 @@ def test_a_genome_grows_to_its_share_and_loses_nothing(seed, share):
 
 @pytest.mark.parametrize("name", ["uniform-l1", "uniform-random", "global-l2"])
 def test_families_come_just_below_their_cuts(name):
-    genomes = METHODS[name](SPACE, Evaluated.empty(SPACE.n_bits), 0)
+    genomes = METHODS[name](SPACE, NOTHING, 0)
     gaps = np.array(families.CUTS) - SPACE.cost(genomes)
     assert (gaps >= -1e-12).all() and gaps.max() < 0.1
     assert (np.diff(SPACE.cost(genomes)) <= 0).all()
 
 
 def test_a_global_criterion_keeps_the_highest_scores():
-    genomes = METHODS["global-l2"](SPACE, Evaluated.empty(SPACE.n_bits), 0)
+    genomes = METHODS["global-l2"](SPACE, NOTHING, 0)
     scores, best = SPACE.scores["l2"], SPACE.orders["l2"] == 0
     for genome in genomes:
         assert genome[best].all()
@@ -221,7 +234,7 @@ def test_nsga2_competes_from_the_spread_sample_and_improves_on_it():
             assert (
                 one.genomes == SPACE.genomes(SPACE.widths(one.genomes), SPACE.orders["l1"])
             ).all()
-        at = [one.first(n).F for n in (30, len(one))]
+        at = [one.F[:n] for n in (30, len(one))]
         assert at[1][at[1][:, 1] <= 0.7, 0].min() < at[0][at[0][:, 1] <= 0.7, 0].min()
 
 
@@ -261,7 +274,7 @@ def test_a_learned_order_finds_the_filters_that_matter():
         {"l1": ranking(SPACE, worth + np.random.default_rng(1).normal(0, 0.2, SPACE.n_bits))},
     )
     genomes = starts.spread(SPACE, 0, None, 0, 120)
-    history = Evaluated(genomes, np.stack([hidden(genomes), SPACE.cost(genomes)], axis=1))
+    history = history_of(genomes, hidden(genomes), SPACE.cost(genomes))
     centred = worth - (np.bincount(SPACE.groups, worth) / SIZES)[SPACE.groups]
     blind = np.corrcoef(-learned.Belief(SPACE, history).mean, centred)[0, 1]
     told = np.corrcoef(-learned.Belief(known, history, ("l1",)).mean, centred)[0, 1]

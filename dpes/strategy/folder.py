@@ -61,7 +61,7 @@ class Folder:
         """Raises ``RunError`` unless candidates stand as they were evaluated, none left out."""
         for k, c in enumerate(candidates):
             generation, index = divmod(k - 1, self.population) if k else (-1, 0)
-            if (c.generation, c.index) != (generation + 1, index):
+            if c.place != (generation + 1, index):
                 found = f"generation {c.generation}, index {c.index}"
                 wanted = f"generation {generation + 1}, index {index}"
                 cure = f"restore it, or delete {self.path} and run again"

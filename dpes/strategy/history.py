@@ -8,13 +8,13 @@ import re
 import reprlib
 import zlib
 from collections.abc import Callable, Iterable
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..coupling.genome import to_hex
+from ..coupling.genome import from_hex, to_hex
 from ..disk import verify
 from ..errors import RunError
 from . import pareto
@@ -24,36 +24,68 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
-@dataclass(frozen=True)
-class Candidate:
-    """One evaluated genome, as a line of ``history.jsonl``."""
+Place = tuple[int | None, int | None]
 
-    generation: int  # 0: the unpruned network; offspring count from 1
-    index: int
-    parent: str  # role of its parent, empty for the unpruned network
+
+@dataclass(frozen=True, kw_only=True)
+class Candidate:
+    """One evaluated genome, as a line of ``history.jsonl``; what a line leaves out is None.
+
+    Lines of the tournament have genome, error and macs alone.
+    """
+
+    generation: int | None = None  # 0: the unpruned network; offspring count from 1
+    index: int | None = None
+    parent: str | None = None  # role of its parent, empty for the unpruned network
     genome: str  # bits as hexadecimal digits, first bit first
     # on the images of the search, after recalibration or partial training; inf: evaluation failed
     error: float
     macs: int
-    params: int
+    params: int | None = None
     cost: float | None = None  # the second objective, where it is none of the layout's own
+
+    @property
+    def place(self) -> Place:
+        """Generation and index."""
+        return self.generation, self.index
 
     def line(self) -> str:
         return json.dumps({k: v for k, v in vars(self).items() if v is not None}) + "\n"
 
 
 class History:
-    """All candidates of a search so far: which genomes are known, and what is written down."""
+    """All candidates of a search so far, in their order: which genomes are known, what is written
+    down, and what a strategy learns from.
+
+    write: called with each new candidate and its seconds. For ``genomes`` and ``F`` it needs the
+    length of a genome and the MACs of the whole network.
+    """
 
     def __init__(
         self,
         candidates: Iterable[Candidate] = (),
         write: Callable[[Candidate, float], None] = lambda *_: None,
+        n_bits: int = 0,
+        whole: float = 1,
     ):
-        self.candidates = list(candidates)
-        self.write = write  # called with each new candidate and its seconds
+        self.candidates, self.write = list(candidates), write
+        self.n_bits, self.whole = n_bits, whole
         self.known = {c.genome: c for c in self.candidates}
-        self.places = {(c.generation, c.index): c for c in self.candidates}
+        self.places = {c.place: c for c in self.candidates}
+
+    def __len__(self) -> int:
+        return len(self.candidates)
+
+    @property
+    def genomes(self) -> np.ndarray:
+        """bool [n, n_bits]."""
+        rows = [from_hex(c.genome, self.n_bits) for c in self.candidates]
+        return np.reshape(rows, (-1, self.n_bits)).astype(bool)
+
+    @property
+    def F(self) -> np.ndarray:
+        """float [n, 2]: error and share of the MACs, both minimised."""
+        return np.reshape([(c.error, c.macs / self.whole) for c in self.candidates], (-1, 2))
 
     def new(self, genomes: np.ndarray) -> list[np.ndarray]:
         """Those that are not known yet, each once."""
@@ -61,15 +93,15 @@ class History:
 
     def add(self, candidate: Candidate, seconds: float = 0.0) -> None:
         """Remember a candidate and write it down, unless an earlier sitting did."""
-        if (place := (candidate.generation, candidate.index)) not in self.places:
-            self.places[place] = candidate
+        if candidate.place not in self.places:
+            self.places[candidate.place] = candidate
             self.candidates.append(candidate)
             self.write(candidate, seconds)
         self.known[candidate.genome] = candidate
 
     def checked(self, candidate: Candidate, cure: str) -> Candidate:
         """The candidate; ``RunError`` if an earlier sitting had another one in its place."""
-        earlier = self.places.get((candidate.generation, candidate.index), candidate)
+        earlier = self.places.get(candidate.place, candidate)
         for name, value in vars(candidate).items():
             if (then := getattr(earlier, name)) != value:
                 where = f"candidate {candidate.index} of generation {candidate.generation}"
@@ -97,37 +129,44 @@ def read_history(path: Path, mend: bool = True) -> list[Candidate]:
         return []
     whole = whole_lines(path)
     verify(path, path.read_bytes())
-    candidates: dict[tuple[int, int], Candidate] = {}
-    checksums, digits = read_checksums(path.with_name(TIMING)), 0
+    candidates: dict[Place, Candidate] = {}
+    checksums = read_checksums(path.with_name(TIMING))
     for number, line in enumerate(whole.split(b"\n")[:-1], 1):
         try:
             candidate = to_candidate(line)
-            place = candidate.generation, candidate.index
             # older files have none, up to the line where a later version went on
-            expected = checksums.get(place, None if checksums.keys() & candidates.keys() else -1)
-            if expected is None:
+            if candidate.place not in checksums and checksums.keys() & candidates.keys():
                 lost = f"line {number} has no checksum in {TIMING}"
                 raise RunError(f"{path}: {lost}; delete that file: {LOSS}")
-            if expected not in (-1, zlib.crc32(line + b"\n")):
+            if checksums.get(candidate.place) not in (None, zlib.crc32(line + b"\n")):
                 raise ValueError(f"its checksum in {TIMING} differs")
-            digits = digits or len(candidate.genome)
-            if place in candidates:
-                where = f"generation {place[0]}, index {place[1]}"
-                raise ValueError(f"{where} stands in an earlier line, too")
-            if (own := len(candidate.genome)) != digits:
-                found = f"its genome has {own} hexadecimal digits"
-                raise ValueError(f"{found}, that of the first line {digits}")
+            check_among(candidate, candidates)
         except ValueError as error:
-            raise RunError(
-                f"{path}: damaged (line {number}: {error}); restore it, or delete {path.parent} "
-                "and run again"
-            ) from None
-        candidates[place] = candidate
-    for file in (path, path.with_name(TIMING)) if mend else ():
-        if file.exists() and len(lines := whole_lines(file)) < file.stat().st_size:
-            with file.open("r+b") as cut_short:
-                cut_short.truncate(len(lines))
+            cure = f"restore it, or delete {path.parent} and run again"
+            raise RunError(f"{path}: damaged (line {number}: {error}); {cure}") from None
+        candidates[candidate.place] = candidate
+    if mend:
+        cut_off(path)
+        cut_off(path.with_name(TIMING))
     return list(candidates.values())
+
+
+def check_among(candidate: Candidate, before: dict[Place, Candidate]) -> None:
+    """Raises ``ValueError`` if an earlier line has its place, or genomes of another length."""
+    if candidate.place in before:
+        where = f"generation {candidate.generation}, index {candidate.index}"
+        raise ValueError(f"{where} stands in an earlier line, too")
+    first = next(iter(before.values()), candidate)
+    if (own := len(candidate.genome)) != (digits := len(first.genome)):
+        found = f"its genome has {own} hexadecimal digits"
+        raise ValueError(f"{found}, that of the first line {digits}")
+
+
+def cut_off(path: Path) -> None:
+    """Remove a last line that a kill cut short."""
+    if path.exists() and len(lines := whole_lines(path)) < path.stat().st_size:
+        with path.open("r+b") as file:
+            file.truncate(len(lines))
 
 
 def whole_lines(path: Path) -> bytes:
@@ -140,7 +179,7 @@ TIMING = "timing.jsonl"  # beside a history: seconds, and the checksum of each o
 LOSS = "nothing but seconds and checksums is lost"
 
 
-def read_checksums(path: Path) -> dict[tuple[int, int], int]:
+def read_checksums(path: Path) -> dict[Place, int]:
     """(generation, index) -> CRC-32 of a candidate's line, as far as they are known."""
     found = {}
     lines = whole_lines(path).split(b"\n")[:-1] if path.exists() else []
@@ -184,9 +223,7 @@ def to_candidate(line: bytes) -> Candidate:
         raise ValueError("not JSON") from None
     if not isinstance(values, dict):
         raise ValueError("not a JSON object")
-    if missing := [
-        f.name for f in fields(Candidate) if f.default is MISSING and f.name not in values
-    ]:
+    if missing := [name for name in CHECKS if name != "cost" and name not in values]:
         raise ValueError(f"no {missing[0]}")
     for name, value in values.items():
         if name not in CHECKS:

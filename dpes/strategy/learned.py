@@ -16,7 +16,8 @@ import numpy as np
 
 from . import parents, starts, surrogate
 from .es import STEP
-from .space import Evaluated, Space, ranking
+from .history import History
+from .space import Space, ranking
 
 DRAWS = 25  # orders drawn from the belief for one generation
 
@@ -75,7 +76,7 @@ def on_columns():
 class Belief:
     """What a history teaches about widths and single filters."""
 
-    def __init__(self, space: Space, history: Evaluated, names: Sequence[str] = ()):
+    def __init__(self, space: Space, history: History, names: Sequence[str] = ()):
         from scipy.linalg import cho_solve
         from sklearn.exceptions import ConvergenceWarning
         from sklearn.gaussian_process import GaussianProcessRegressor
@@ -122,7 +123,7 @@ class Belief:
 
 def propose(
     space: Space,
-    history: Evaluated,
+    history: History,
     widths: np.ndarray,
     n: int,
     rng: np.random.Generator,
@@ -154,7 +155,7 @@ def first_ranks(space: Space, seed: int, first: int, n: int, names: Sequence[str
 
 
 def widths_to_try(
-    space: Space, history: Evaluated, p_mutation: float, n: int, rng: np.random.Generator
+    space: Space, history: History, p_mutation: float, n: int, rng: np.random.Generator
 ) -> np.ndarray:
     """int [n, n_groups]: widths of archive members, mutated, and as many fresh ones."""
     old = space.widths(parents.archive(history, rng, n // 2))

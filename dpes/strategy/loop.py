@@ -53,44 +53,66 @@ def search(
 ) -> es.State:
     """Search to the last generation; the parents of the state returned are the three solutions.
 
-    history: what it knows is not evaluated again, so a genome that returns, or a search that is
-    continued, costs nothing. stored: the state that an earlier sitting has reached; the search is
-    made again up to there, and has to come by the same candidates. checkpoint: called with the
-    state after each further generation. Raises ``RunError`` where the history is of another search,
-    and where all of a generation fail. Source: paper, authors' later code; see ``es``.
+    Parameters
+    ----------
+    history
+        What it knows is not evaluated again, so a genome that returns, or a search that is
+        continued, costs nothing.
+    stored
+        The state that an earlier sitting has reached; the search is made again up to there, and has
+        to come by the same candidates.
+    checkpoint
+        Called with the state after each further generation.
+
+    Raises
+    ------
+    RunError
+        The history is of another search, or all of a generation failed.
+
+    Source: paper, authors' later code; see ``es``.
     """
-    layout, settings = task.layout, task.settings
+    settings, n_bits = task.settings, task.layout.n_bits
     total = 1 + settings.population * settings.generations
-    groups, least = layout.group_of_bit, layout.least
-    reached = -1 if stored is None else stored.generation
-
-    def arrived(state: es.State) -> es.State:
-        if state.generation > reached:
-            checkpoint(state)
-        elif stored is not None and state.generation == reached and not state.same(stored):
-            raise RunError(f"the state of generation {reached} does not follow from it: {OTHER}")
-        return state
-
     with tqdm(total=total, disable=not progress, **BAR) as bar:
-        unpruned = np.ones((1, layout.n_bits), dtype=bool)
-        (first,) = counted(bar, evaluated(task, history, unpruned, [""], 0))
-        state = arrived(es.start(first, layout.n_bits))
+        rows = evaluated(task, history, np.ones((1, n_bits), dtype=bool), [""], 0)
+        state = es.start(counted(bar, rows)[0], n_bits)
+        arrived(state, stored, checkpoint)
         while state.generation < settings.generations:
-            # a stream of its own for each generation: a search that is continued draws alike
-            rng = np.random.default_rng([task.seed, state.generation])
-            genomes, parent_of = es.ask(state, rng, settings, groups, task.rank, least)
-            roles = [es.ROLES[p] for p in parent_of]
+            genomes, roles = offspring(task, state)
             rows = evaluated(task, history, genomes, roles, state.generation + 1)
-            told = es.tell(state, genomes, np.array(list(counted(bar, rows))), settings)
-            state = arrived(told)
+            state = es.tell(state, genomes, counted(bar, rows), settings)
+            arrived(state, stored, checkpoint)
             bar.set_postfix_str(in_short(state), refresh=False)
     return state
 
 
-def counted(bar: tqdm, rows: Iterable[Objectives]) -> Iterator[Objectives]:
+def offspring(task: Task, state: es.State) -> tuple[np.ndarray, list[str]]:
+    """The genomes of the next generation, and the role of each one's parent."""
+    # a stream of its own for each generation: a search that is continued draws alike
+    rng, layout = np.random.default_rng([task.seed, state.generation]), task.layout
+    groups, least = layout.group_of_bit, layout.least
+    genomes, parent_of = es.ask(state, rng, task.settings, groups, task.rank, least)
+    return genomes, [es.ROLES[p] for p in parent_of]
+
+
+def arrived(
+    state: es.State, stored: es.State | None, checkpoint: Callable[[es.State], None]
+) -> None:
+    """Keep a state, or compare it with the one that an earlier sitting has reached."""
+    if stored is None or state.generation > stored.generation:
+        checkpoint(state)
+    elif state.generation == stored.generation and not state.same(stored):
+        reached = f"the state of generation {state.generation}"
+        raise RunError(f"{reached} does not follow from it: {OTHER}")
+
+
+def counted(bar: tqdm, rows: Iterable[Objectives]) -> np.ndarray:
+    """float [n, 2]: all rows, each shown as soon as it is there."""
+    found = []
     for row in rows:
-        yield row
+        found.append(row)
         bar.update()
+    return np.array(found, dtype=float)
 
 
 def evaluated(
@@ -110,8 +132,10 @@ def evaluated(
             error, measured = twin.error, twin.cost
         else:
             error, measured = next(errors), task.measure(genome) if task.measure else None
-        sizes = task.layout.macs(genome), task.layout.params(genome)
-        candidate = Candidate(generation, index, parent, text, error, *sizes, measured)
+        candidate = Candidate(
+            generation=generation, index=index, parent=parent, genome=text, error=error,
+            macs=task.layout.macs(genome), params=task.layout.params(genome), cost=measured,
+        )  # fmt: skip
         waiting.append((history.checked(candidate, OTHER), time.perf_counter() - start))
         new = not twin or (generation, index) in history.places
         alive = alive or (new and math.isfinite(error))

@@ -7,32 +7,34 @@ from __future__ import annotations
 import numpy as np
 
 from . import es, pareto
-from .space import Evaluated, Space
+from .history import History
+from .space import Space
 
 
-def three(space: Space, history: Evaluated, first: int, population: int) -> np.ndarray:
+def three(space: Space, history: History, first: int, population: int) -> np.ndarray:
     """bool [3, n_bits]: heavy, knee and light after all generations of the history, each selected
     as the paper does.
 
     first: how many candidates the start has; after them come generations of ``population``. The
     unpruned network does not compete with its children.
     """
-    if (history.genomes[:first].all(axis=1)).all():
-        state = es.start(history.F[0], space.n_bits)
+    genomes, F = history.genomes, history.F
+    if genomes[:first].all():
+        state = es.start(F[0], space.n_bits)
     else:
-        rows = list(es.select(history.F[:first]))
-        state = es.State(0, history.genomes[rows], history.F[rows])
+        rows = list(es.select(F[:first]))
+        state = es.State(0, genomes[rows], F[rows])
     for i in range(first, len(history), population):
-        state = es.tell(state, history.genomes[i : i + population], history.F[i : i + population])
+        state = es.tell(state, genomes[i : i + population], F[i : i + population])
     return state.parents
 
 
-def archive(history: Evaluated, rng: np.random.Generator, n: int) -> np.ndarray:
+def archive(history: History, rng: np.random.Generator, n: int) -> np.ndarray:
     """bool [n, n_bits]: n members of the non-dominated set, each the lonelier of two drawn at
     random (Deb et al. 2002).
     """
-    front = pareto.front(history.F)
-    distance = crowding(history.F[front])
+    front = pareto.front(F := history.F)
+    distance = crowding(F[front])
     pairs = rng.integers(len(front), size=(n, 2))
     winner = np.where(distance[pairs[:, 0]] >= distance[pairs[:, 1]], pairs[:, 0], pairs[:, 1])
     return history.genomes[front[winner]]

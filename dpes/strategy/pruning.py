@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import math
 import operator
-from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -100,8 +99,16 @@ def prune(
     folder
         Keeps state and history there after each candidate; the same call continues from it.
 
-    Raises ``DpesError`` subclasses for models, data and settings that do not fit. It has many
-    parameters, because it stands for a whole study. Source: ours.
+    Returns
+    -------
+    The networks of least error, best compromise and least cost, with all that led to them.
+
+    Raises
+    ------
+    DpesError
+        A model, data or settings that do not fit.
+
+    It has many parameters, because it stands for a whole study. Source: ours.
     """
     settings, seed = check_arguments(settings or Search(), evaluate, data, seed)
     layout = layout or trace(model, example)
@@ -112,21 +119,30 @@ def prune(
     judge = evaluate or Judge(parts(judged, settings))
     batches = [part.x for part in parts(inputs, settings)] or None
     fitness, objective = Fitness(original, layout, judge, batches), cost or settings.cost
-    measure = cost_function(objective, fitness, example)
-    rank = rank_for(settings, original, layout)
+    measure, rank = cost_function(objective, fitness, example), rank_for(settings, original, layout)
     task = Task(layout, fitness.errors, settings, seed, rank, measure)
-    place = Folder(path_of(folder, "folder"), settings.population) if folder else None
-    with locked(place.path) if place else nullcontext():
-        if place:
-            place.claim(identity(task, objective, original, judged, inputs))
-        state, history = place.resume() if place else (None, History())
-        if history.candidates:
-            check_judges(task, history, fitness)
-        checkpoint = place.checkpoint if place else lambda state: None
-        state = search(task, history, state, checkpoint, progress)
+    about = identity(task, objective, original, judged, inputs) if folder else {}
+    state, history = searched(task, fitness, folder, about, progress)
     genomes = dict(zip(es.ROLES, state.parents, strict=True))
     networks = {role: fitness.network(g) for role, g in genomes.items()}
     return Front(**networks, genomes=genomes, layout=layout, history=history.frame)
+
+
+def searched(
+    task: Task, fitness: Fitness, folder: str | Path | None, about: dict[str, Any], progress: bool
+) -> tuple[es.State, History]:
+    """The last state of a search and its candidates, kept in a folder of this search if there is
+    one.
+    """
+    if not folder:
+        return search(task, history := History(), progress=progress), history
+    place = Folder(path_of(folder, "folder"), task.settings.population)
+    with locked(place.path):
+        place.claim(about)
+        state, history = place.resume()
+        if history.candidates:
+            check_judges(task, history, fitness)
+        return search(task, history, state, place.checkpoint, progress), history
 
 
 def check_arguments(settings: Any, evaluate: Any, data: Any, seed: Any) -> tuple[Search, int]:

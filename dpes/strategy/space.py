@@ -1,6 +1,4 @@
-"""What a search knows of its problem: the coupled groups, what a genome costs, and what was
-evaluated so far.
-"""
+"""What a search knows of its problem: the coupled groups, and what a genome costs."""
 
 from __future__ import annotations
 
@@ -62,27 +60,6 @@ class Space:
         return (
             rank < np.clip(widths, np.minimum(self.least, self.sizes), self.sizes)[..., self.groups]
         )
-
-
-@dataclass(frozen=True, eq=False)
-class Evaluated:
-    """All evaluated candidates in their order: genomes bool [n, n_bits], F float [n, 2] (error,
-    share of the MACs), both minimised.
-    """
-
-    genomes: np.ndarray
-    F: np.ndarray
-
-    @classmethod
-    def empty(cls, n_bits: int) -> Evaluated:
-        return cls(np.zeros((0, n_bits), dtype=bool), np.zeros((0, 2)))
-
-    def __len__(self) -> int:
-        return len(self.genomes)
-
-    def first(self, n: int) -> Evaluated:
-        """The first ``n`` candidates."""
-        return Evaluated(self.genomes[:n], self.F[:n])
 
 
 def ranking(space: Space, scores: np.ndarray) -> np.ndarray:

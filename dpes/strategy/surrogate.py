@@ -12,7 +12,8 @@ import warnings
 
 import numpy as np
 
-from .space import Evaluated, Space
+from .history import History
+from .space import Space
 
 IMAGES = 1000  # an error of no image of so many counts as that of half an image
 LEVELS = (0.4, 0.95)  # the share of the MACs for which candidates are proposed
@@ -73,7 +74,7 @@ def best_per_level(
 
 
 def screen(
-    space: Space, history: Evaluated, pool: np.ndarray, n: int, rng: np.random.Generator
+    space: Space, history: History, pool: np.ndarray, n: int, rng: np.random.Generator
 ) -> np.ndarray:
     """bool [n, n_bits]: of the pool of new genomes those that the process prefers, one for each
     level of MACs.

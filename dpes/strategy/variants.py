@@ -13,7 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from . import es, learned, parents, starts, surrogate
-from .space import Evaluated, Space, order_of
+from .history import History
+from .space import Space, order_of
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,7 @@ class Variant:
             else order_of(space, self.order, seed)
         )
 
-    def __call__(self, space: Space, history: Evaluated, seed: int) -> np.ndarray:
+    def __call__(self, space: Space, history: History, seed: int) -> np.ndarray:
         rank, first = self.rank(space, seed), 1 if self.start == "unpruned" else self.first
         if self.proposals == "sample":
             return starts.spread(space, seed, rank, len(history), self.population)
@@ -74,7 +75,7 @@ class Variant:
         ]
 
     def screened(
-        self, space: Space, history: Evaluated, rank: np.ndarray | None, rng: np.random.Generator
+        self, space: Space, history: History, rank: np.ndarray | None, rng: np.random.Generator
     ) -> np.ndarray:
         """What the surrogate likes best among offspring of the archive and as many fresh
         samples."""

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..strategy.space import Evaluated, Space, order_of, ranking
+from ..strategy.history import History
+from ..strategy.space import Space, order_of, ranking
 from ..strategy.starts import GOLDEN
 from .budgets import largest
 
@@ -41,7 +42,7 @@ class Uniform:
     def rank(self, space: Space, seed: int) -> np.ndarray:
         return order_of(space, self.order, seed)
 
-    def __call__(self, space: Space, history: Evaluated, seed: int) -> np.ndarray:
+    def __call__(self, space: Space, history: History, seed: int) -> np.ndarray:
         rank = self.rank(space, seed)
         rounding = (
             np.arange(len(space.sizes)) * GOLDEN % 1
@@ -67,7 +68,7 @@ class Global:
     def rank(self, space: Space, seed: int) -> np.ndarray:
         return order_of(space, self.order, seed)
 
-    def __call__(self, space: Space, history: Evaluated, seed: int) -> np.ndarray:
+    def __call__(self, space: Space, history: History, seed: int) -> np.ndarray:
         scores = space.scores[self.order]
         falling = np.sort(scores)[::-1]
         best = ranking(space, scores) < np.minimum(space.least, space.sizes)[space.groups]
@@ -92,7 +93,7 @@ class Reference:
     def rank(self, space: Space, seed: int) -> None:
         return None
 
-    def __call__(self, space: Space, history: Evaluated, seed: int) -> np.ndarray:
+    def __call__(self, space: Space, history: History, seed: int) -> np.ndarray:
         return np.zeros((0, space.n_bits), dtype=bool)
 
 

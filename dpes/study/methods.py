@@ -15,7 +15,8 @@ import numpy as np
 
 from ..errors import DpesError
 from ..fields import suggest
-from ..strategy.space import Evaluated, Space
+from ..strategy.history import History
+from ..strategy.space import Space
 from ..strategy.variants import Variant
 from .families import Global, Reference, Uniform
 from .nsga2 import NSGA2
@@ -32,7 +33,7 @@ class Method(Protocol):
 
     def rank(self, space: Space, seed: int) -> np.ndarray | None: ...
 
-    def __call__(self, space: Space, history: Evaluated, seed: int) -> np.ndarray: ...
+    def __call__(self, space: Space, history: History, seed: int) -> np.ndarray: ...
 
 
 BITS: dict[str, Any] = {"encoding": "bits", "p_mutation": 0.05}
@@ -92,6 +93,13 @@ PARTS: dict[str, Method] = {  # from the paper's way to ours, and back, one part
 }
 REFERENCES: dict[str, Method] = {"unpruned": Reference(), "scratch": Reference(of="surrogate-fpgm")}
 METHODS: dict[str, Method] = TOP | CORE | MORE | PARTS | REFERENCES
+
+# Who is confirmed on larger networks: ours, the two that come nearest, the paper's way, the plain
+# ones, and by what they are measured
+CONFIRMED = (
+    "surrogate-fpgm", "global-group", "random-fpgm", "deeppruning", "uniform-l1", "uniform-random",
+    "unpruned",
+)  # fmt: skip
 
 # Comparisons of neighbours in which one part changes: (method, what changed since the one before).
 FROM_THE_PAPER = (

@@ -11,7 +11,8 @@ import numpy as np
 
 from ..errors import require
 from ..strategy import es, starts
-from ..strategy.space import Evaluated, Space, order_of
+from ..strategy.history import History
+from ..strategy.space import Space, order_of
 
 
 @dataclass(frozen=True)
@@ -33,18 +34,17 @@ class NSGA2:
     def rank(self, space: Space, seed: int) -> np.ndarray | None:
         return order_of(space, self.order, seed) if self.encoding == "widths" else None
 
-    def __call__(self, space: Space, history: Evaluated, seed: int) -> np.ndarray:
+    def __call__(self, space: Space, history: History, seed: int) -> np.ndarray:
         rank = self.rank(space, seed)
-        algorithm, told = self.algorithm(space, rank, seed), 0
+        algorithm, told, F = self.algorithm(space, rank, seed), 0, history.F
         while True:
             asked = algorithm.ask()
             genomes = asked.get("X").astype(int)
             genomes = genomes.astype(bool) if rank is None else space.genomes(genomes, rank)
             if told + len(genomes) > len(history):
                 return genomes
-            F = np.nan_to_num(history.F[told : told + len(genomes)], posinf=1e9)
+            asked.set("F", np.nan_to_num(F[told : told + len(genomes)], posinf=1e9))
             told += len(genomes)
-            asked.set("F", F)
             algorithm.tell(infills=asked)
 
     def algorithm(self, space: Space, rank: np.ndarray | None, seed: int) -> Any:

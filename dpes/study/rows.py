@@ -13,11 +13,11 @@ from typing import Any
 import filelock
 import numpy as np
 
-from ..coupling.genome import from_hex, to_hex
+from ..coupling.genome import to_hex
 from ..disk import verify
 from ..errors import RunError
 from ..fields import to_dict
-from ..strategy.space import Evaluated
+from ..strategy.history import Candidate, History
 from .arena import Arena, Bench
 from .environment import environment
 from .methods import method
@@ -62,12 +62,10 @@ def read_row(path: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     return (entries[0], entries[1:]) if entries else ({}, [])
 
 
-def history_of(candidates: list[dict[str, Any]], bench: Bench) -> Evaluated:
-    """The candidates of a row as arrays."""
-    if not candidates:
-        return Evaluated.empty(bench.layout.n_bits)
-    genomes = np.array([from_hex(c["genome"], bench.layout.n_bits) for c in candidates])
-    return Evaluated(genomes, np.array([[c["error"], c["macs"] / bench.whole] for c in candidates]))
+def history_of(candidates: list[dict[str, Any]], bench: Bench) -> History:
+    """The candidates of a row, as a method asks for them."""
+    lines = (Candidate(**c) for c in candidates)
+    return History(lines, n_bits=bench.layout.n_bits, whole=bench.whole)
 
 
 def known_errors(folder: Path, arena: Arena) -> dict[str, float]:
@@ -107,7 +105,7 @@ def run_row(
     seed: int,
     known: dict[str, float],
     tick: Callable[[float], None] = lambda seconds: None,
-) -> Evaluated:
+) -> History:
     """Make one row, or what is missing of it; returns its history. tick: called with the seconds of
     each new evaluation.
 

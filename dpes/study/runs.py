@@ -37,15 +37,24 @@ def run(
 ) -> Run:
     """Run what ``settings`` describe: finished runs are loaded, half-done ones continued.
 
-    workers: processes, of one thread each, that evaluate candidates and fine-tune solutions.
-    scheduler: of a Dask cluster that evaluates candidates: its address, its file, or ``local:N``.
-    Raises ``RunError`` where the directory is damaged, of other settings, or in use. Source: ours.
+    Parameters
+    ----------
+    folder
+        Of run directories; see ``finished.runs_folder``.
+    workers
+        Processes, of one thread each, that evaluate candidates and fine-tune solutions.
+    scheduler
+        Of a Dask cluster that evaluates candidates: its address, its file, or ``local:N``.
+
+    Raises
+    ------
+    RunError
+        The directory is damaged, of other settings, or in use; the device is not there.
+
+    Source: ours.
     """
     path = where(settings, folder)
-    check_workers(workers)
-    if scheduler is not None and workers > 1:
-        given = f"workers = {workers} and scheduler = {scheduler!r}"
-        raise SettingsError(f"{given}: give one of them; a cluster has workers of its own")
+    check_means(workers, scheduler)
     if (path / "result.json").exists():
         claim(path, settings)
         return open_run(path)
@@ -58,16 +67,29 @@ def run(
         seconds = Stopwatch(path / "env.json", device, means)
         with seconds("baseline"):
             work = prepare(settings, path, device, progress)
-        check_start(work)
-        with seconds("search"):
-            state = searched(work, workers, scheduler)
-        with seconds("fine-tuning"):
-            entries = finetuned(work, state, workers)
-        with seconds("latency"):
-            times = work.latencies()
-        write_json(path / "result.json", result(work, state, entries, times))
-        work.tidy(*es.ROLES)
+        finish(work, seconds, workers, scheduler)
     return open_run(path)
+
+
+def check_means(workers: int, scheduler: str | None) -> None:
+    """Raises ``SettingsError`` for what cannot evaluate candidates."""
+    check_workers(workers)
+    if scheduler is not None and workers > 1:
+        given = f"workers = {workers} and scheduler = {scheduler!r}"
+        raise SettingsError(f"{given}: give one of them; a cluster has workers of its own")
+
+
+def finish(work: Work, seconds: Stopwatch, workers: int, scheduler: str | None) -> None:
+    """All that comes after the trained network: search, fine-tuning, latency, and the result."""
+    check_start(work)
+    with seconds("search"):
+        state = searched(work, workers, scheduler)
+    with seconds("fine-tuning"):
+        entries = finetuned(work, state, workers)
+    with seconds("latency"):
+        times = work.latencies()
+    write_json(work.path / "result.json", result(work, state, entries, times))
+    work.tidy(*es.ROLES)
 
 
 def claim(path: Path, settings: Settings) -> Folder:

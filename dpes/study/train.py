@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -54,24 +55,25 @@ def fit(
         A file written after every epoch. If it exists, training goes on from it, on the CPU to the
         very same bits as without interruption. The caller deletes it.
 
-    Returns for every epoch {epoch, loss, train_error, seconds}, means over the augmented batches.
-    Raises ``TrainingDiverged``, and ``CheckpointError`` for a file of another training.
+    Returns
+    -------
+    For every epoch {epoch, loss, train_error, seconds}, means over the augmented batches.
+
+    Raises
+    ------
+    TrainingDiverged
+        The loss is no longer finite.
+    CheckpointError
+        The checkpoint is damaged, or of another training.
     """
-    model.to(memory_format=torch.channels_last)
-    if recipe.small_epochs:
-        check_small(model, normalise(dataset.train.x[:1], dataset))
-    generator = draws(seed, dataset.train.y.device)
-    course = Course(model, dataset, recipe, seed, sgd(model, recipe), generator)
+    course = Course.begun(model, dataset, recipe, seed)
     log = course.resume(checkpoint) if checkpoint and checkpoint.exists() else []
     for epoch in range(len(log), recipe.epochs):
-        started = time.perf_counter()
-        loss, error = course.epoch(epoch)
-        seconds = time.perf_counter() - started
-        log.append({"epoch": epoch, "loss": loss, "train_error": error, "seconds": seconds})
+        log.append(entry := course.epoch(epoch))
         if checkpoint:
             course.save(checkpoint, log)
         if progress:
-            progress(epoch, loss, seconds)
+            progress(epoch, entry["loss"], entry["seconds"])
     model.eval()
     return log
 
@@ -86,6 +88,15 @@ class Course:
     seed: int
     optimizer: torch.optim.SGD
     generator: torch.Generator
+
+    @classmethod
+    def begun(cls, model: nn.Module, dataset: Dataset, recipe: Training, seed: int) -> Course:
+        """Before the first epoch."""
+        model.to(memory_format=torch.channels_last)
+        if recipe.small_epochs:
+            check_small(model, normalise(dataset.train.x[:1], dataset))
+        generator = draws(seed, dataset.train.y.device)
+        return cls(model, dataset, recipe, seed, sgd(model, recipe), generator)
 
     @property
     def images(self) -> int:
@@ -104,8 +115,9 @@ class Course:
         device = self.generator.device.type  # another one draws otherwise
         return fingerprint(tuple(parts if device == "cpu" else [*parts, device]))
 
-    def epoch(self, epoch: int) -> tuple[float, float]:
-        """One pass over the images; the mean loss and the share of misclassified ones."""
+    def epoch(self, epoch: int) -> dict[str, Any]:
+        """One pass over the images; its entry of the log."""
+        started = time.perf_counter()
         self.model.train()
         device = self.dataset.train.y.device
         total_loss, wrong = torch.zeros((), device=device), torch.zeros((), device=device).long()
@@ -128,7 +140,8 @@ class Course:
             where = f"epoch {epoch + 1} of {self.recipe.epochs}"
             cure = f"lower lr, now {self.recipe.lr}"
             raise TrainingDiverged(f"the loss became {mean} in {where}: {cure}")
-        return mean, int(wrong) / seen
+        entry = {"epoch": epoch, "loss": mean, "train_error": int(wrong) / seen}
+        return entry | {"seconds": time.perf_counter() - started}
 
     def prepared(self, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
         """The batches of an epoch, augmented and normalised, at the learning rate of each."""

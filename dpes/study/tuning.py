@@ -15,7 +15,8 @@ from ..coupling.genome import from_hex, to_hex
 from ..disk import read_json, write_json
 from ..errors import RunError
 from ..fields import to_dict
-from ..strategy.space import Evaluated, order_of
+from ..strategy.history import History
+from ..strategy.space import order_of
 from . import train
 from .arena import Bench
 from .families import Reference, grown
@@ -31,18 +32,17 @@ def tuned_path(folder: Path, name: str, seed: int, share: float, training: int) 
     return folder / "tuned" / f"{name}-s{seed}-m{round(100 * share)}-t{training}.json"
 
 
-def chosen(history: Evaluated, share: float) -> int | None:
+def chosen(history: History, share: float) -> int | None:
     """The candidate of least search error among those with at most this share of the MACs; of
     equals the lighter one; else None.
     """
-    rows = np.flatnonzero((history.F[:, 1] <= share) & np.isfinite(history.F[:, 0]))
-    if not len(rows):
-        return None
-    return int(rows[np.lexsort((history.F[rows, 1], history.F[rows, 0]))[0]])
+    error, cost = history.F.T
+    rows = np.flatnonzero((cost <= share) & np.isfinite(error))
+    return int(rows[np.lexsort((cost[rows], error[rows]))[0]]) if len(rows) else None
 
 
 def at_equal_macs(
-    bench: Bench, history: Evaluated, name: str, seed: int, share: float
+    bench: Bench, history: History, name: str, seed: int, share: float
 ) -> np.ndarray | None:
     """The chosen genome brought up to the share of the MACs by ``grown``, so that no method is
     judged at fewer MACs than another.
