@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Sequence
 from contextlib import ExitStack
 from itertools import count
@@ -43,12 +44,12 @@ class Watch(TorchDispatchMode):
                     self.places.setdefault(id(tensor), (tensor, []))[1].append((name, key))
         # of weights and what is computed from them alone: the (first) weight
         self.constants = {key: key for key in self.places}
-        # with the tensors, so that their ids stay theirs
-        self.known: dict[int, tuple[Tensor, Numbers]] = {}
+        self.held: list[Tensor] = []  # what is computed from weights, so that ids stay theirs
+        self.known: dict[int, tuple[weakref.ref[Tensor], Numbers]] = {}
         self.count_numbers = 1
         for key, (tensor, _) in self.places.items():
             vectors = {d: self.fresh(n) for d, n in enumerate(tensor.shape) if n > 1}
-            self.known[key] = (tensor, vectors)
+            self.known[key] = (weakref.ref(tensor), vectors)
         self.pairs: list[tuple[np.ndarray, np.ndarray]] = []  # filters that leave together
         self.frozen: list[tuple[np.ndarray, str]] = []  # filters that stay, and why
         self.producers: list[tuple[str, np.ndarray]] = []  # in the order of the run
@@ -68,7 +69,8 @@ class Watch(TorchDispatchMode):
     def numbers(self, tensor: Tensor) -> Numbers:
         """Dimension -> the number of each position along it, for the dimensions along which filters
         lie."""
-        return self.known.get(id(tensor), (tensor, {}))[1]
+        known, numbers = self.known.get(id(tensor), (None, {}))
+        return numbers if known and known() is tensor else {}  # not of one that is gone
 
     def constant(self, tensor: Tensor) -> bool:
         """Whether a tensor is a weight, or computed from weights alone: no image changes it."""
@@ -175,14 +177,12 @@ class Watch(TorchDispatchMode):
         op = Op(func, args, kwargs or {}, out, self.stack[-1])
         if op.tensors and op.outputs and all(id(t) in self.constants for t in op.tensors):
             self.constants |= dict.fromkeys(map(id, op.outputs), self.constants[id(op.tensors[0])])
-            self.known |= {id(t): (t, {}) for t in op.outputs if id(t) not in self.known}
+            self.held += op.outputs
         calls = len(self.calls)
         if any(self.numbers(t) for t in op.tensors):
             for tensor, found in zip(op.outputs, self.followed(op), strict=False):
-                self.known[id(tensor)] = (
-                    tensor,
-                    {d: v for d, v in found.items() if tensor.shape[d] > 1},
-                )
+                found = {d: v for d, v in found.items() if tensor.shape[d] > 1}
+                self.known[id(tensor)] = (weakref.ref(tensor), found)
         if len(self.calls) == calls and func.overloadpacket in flop_registry:
             self.call(op, str(op))
         self.see(op)
