@@ -125,7 +125,11 @@ def distinct(image: Tensor) -> np.ndarray:
 def whole_or_chunks(watch: Watch, op: Op, vector: np.ndarray | None, image: np.ndarray) -> None:
     """A part of the channels was taken: one of several equal chunks, which then lose the same, or
     else all stay."""
-    if vector is None or (there := np.isin(vector, image)).all():
+    if vector is None:
+        return
+    landed = np.zeros(watch.count_numbers, bool)  # faster than ``isin`` for large images
+    landed[image] = True
+    if (there := landed[vector]).all():
         return
     taken = np.flatnonzero(there)
     size, chunked = len(taken), False
