@@ -160,13 +160,16 @@ def mutate_widths(
     groups: np.ndarray,
     rank: np.ndarray,
     least: np.ndarray | int = 1,
+    scale: np.ndarray | float = 1.0,
 ) -> np.ndarray:
     """Each group's width changed with probability ``p_mutation`` by a normal step; it keeps its
     filters of least ``rank`` (ours).
+
+    scale: of the steps, one for all groups or one each.
     """
     _, starts, sizes = np.unique(groups, return_index=True, return_counts=True)
     widths = np.add.reduceat(genomes, starts, axis=-1, dtype=int)
-    steps = np.rint(rng.normal(0, STEP, widths.shape) * sizes).astype(int) * (
+    steps = np.rint(rng.normal(0, STEP, widths.shape) * scale * sizes).astype(int) * (
         rng.random(widths.shape) < p_mutation
     )
     return rank < np.repeat(
