@@ -39,8 +39,6 @@ def run(
 
     Parameters
     ----------
-    folder
-        Of run directories; see ``finished.runs_folder``.
     workers
         Processes, of one thread each, that evaluate candidates and fine-tune solutions.
     scheduler

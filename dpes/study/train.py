@@ -42,10 +42,7 @@ def fit(
     progress: Progress | None = None,
     checkpoint: Path | None = None,
 ) -> list[dict]:
-    """Train ``model`` in place on the training images, where it and ``dataset`` are.
-
-    SGD with Nesterov momentum; weight decay on convolution and linear weights only. The model is
-    left in evaluation mode.
+    """Train ``model`` in place by ``sgd``, on its device; it is left in evaluation mode.
 
     Parameters
     ----------
@@ -53,7 +50,7 @@ def fit(
         Of the order of images and of augmentation; ``recipe.seed`` does not count.
     checkpoint
         A file written after every epoch. If it exists, training goes on from it, on the CPU to the
-        very same bits as without interruption. The caller deletes it.
+        same bits as without interruption. The caller deletes it.
 
     Returns
     -------
