@@ -98,8 +98,17 @@ class State:
 def start(F: ArrayLike, n_bits: int) -> State:
     """Generation 0: the unpruned network, evaluated once, thrice parent.
 
-    F: [2], its objectives. Raises ``StrategyError`` unless they are finite. Source: authors' later
-    code.
+    Parameters
+    ----------
+    F
+        [2], its error and cost.
+
+    Raises
+    ------
+    StrategyError
+        They are not finite.
+
+    Source: authors' later code.
     """
     F = np.asarray(F, dtype=float)
     if F.shape != (2,) or not np.isfinite(F).all():
@@ -139,6 +148,7 @@ def ask(
     -------
     Genomes bool [population, n_bits], and the parent of each, int [population], an index into
     ``ROLES``.
+
     Source: paper, authors' later code.
     """
     parent_of = rng.integers(len(ROLES), size=settings.population)
@@ -161,8 +171,20 @@ def mutate_widths(
     rank: np.ndarray,
     least: np.ndarray | int = 1,
 ) -> np.ndarray:
-    """Each group's width changed with probability ``p_mutation`` by a normal step; it keeps its
-    filters of least ``rank`` (ours).
+    """Each group's width changed with probability ``p_mutation`` by a normal step.
+
+    Parameters
+    ----------
+    genomes
+        bool [n, n_bits].
+    groups, rank, least
+        See ``ask``; a group keeps its filters of least rank.
+
+    Returns
+    -------
+    Genomes, bool [n, n_bits].
+
+    Source: ours.
     """
     _, starts, sizes = np.unique(groups, return_index=True, return_counts=True)
     widths = np.add.reduceat(genomes, starts, axis=-1, dtype=int)
@@ -208,6 +230,11 @@ def tell(state: State, genomes: np.ndarray, F: ArrayLike, settings: Search = Sea
         become parents.
     settings
         ``knee``, ``keep_unpruned`` and ``error_ceiling`` count here.
+
+    Raises
+    ------
+    StrategyError
+        Genomes or objectives of another shape.
 
     Source: paper, authors' later code.
     """

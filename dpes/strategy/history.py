@@ -57,8 +57,12 @@ class History:
     """All candidates of a search so far, in their order: which genomes are known, what is written
     down, and what a strategy learns from.
 
-    write: called with each new candidate and its seconds. For ``genomes`` and ``F`` it needs the
-    length of a genome and the MACs of the whole network.
+    Parameters
+    ----------
+    write
+        Called with each new candidate and its seconds.
+    n_bits, whole
+        Length of a genome and MACs of the whole network, for ``genomes`` and ``F``.
     """
 
     def __init__(
@@ -240,8 +244,14 @@ def archive(history: pd.DataFrame, cost: str) -> pd.DataFrame:
     """The candidates that no other dominates, over all generations, by falling cost; the unpruned
     network is none of them.
 
-    history: a row per candidate, the unpruned network first. cost: the column of the second
-    objective. Source: ours.
+    Parameters
+    ----------
+    history
+        A row per candidate, the unpruned network first.
+    cost
+        The column of the second objective.
+
+    Source: ours.
     """
     # it may be born again, and would not be a result
     pruned = history[history.genome != history.genome.iloc[0]]

@@ -27,7 +27,13 @@ def load_baseline(
 
     Looked for in ``baselines/`` of the data folders, which is published with the study, then in
     ``weights/``, where a training here leaves it, with its recipe, log and checksum beside it.
-    Raises ``RunError`` for a damaged file. Source: ours.
+
+    Raises
+    ------
+    RunError
+        The file is damaged.
+
+    Source: ours.
     """
     if settings.weights != "train":
         return models.load_weights(

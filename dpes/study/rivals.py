@@ -42,11 +42,25 @@ def train_rivals(
     Kept in ``rivals.json`` of the run's directory after each one, with a checkpoint after every
     epoch: the same call continues.
 
-    masks: how many random ones. widths: also what a search on widths finds (``on_widths``), which
-    takes as long as the run's own. Returns a row each, ``knee`` first: errors in [0, 1] on the test
-    set, MACs for one image; ``wrong_alone`` and ``knee_wrong_alone`` count the test images that
-    only one of the two gets wrong, where the knee's own weights are here. Raises ``RunError`` if
-    the file is damaged, the run in use, the device not there, or a worker dies. Source: ours.
+    Parameters
+    ----------
+    masks
+        How many random ones.
+    widths
+        Also what a search on widths finds (``on_widths``), which takes as long as the run's own.
+
+    Returns
+    -------
+    A row each, ``knee`` first: errors in [0, 1] on the test set, MACs for one image.
+    ``wrong_alone`` and ``knee_wrong_alone`` count the test images that only one of the two gets
+    wrong, where the knee's own weights are here.
+
+    Raises
+    ------
+    RunError
+        The file is damaged, the run in use, the device not there, or a worker dies.
+
+    Source: ours.
     """
     check_asked(run.settings, masks, widths)
     check_device(device)
@@ -163,8 +177,16 @@ def frame(run: Run, done: dict[str, dict[str, Any]]) -> pd.DataFrame:
 def read_rivals(run: Run, file: str = "rivals.json") -> pd.DataFrame | None:
     """The rivals of a finished run, or None if there are none; see ``train_rivals``.
 
-    file: ``rivals-again.json`` holds those that were trained a second time, on another machine,
-    where there are some. Raises ``RunError`` if it is damaged.
+    Parameters
+    ----------
+    file
+        ``rivals-again.json`` holds those that were trained a second time, on another machine, where
+        there are some.
+
+    Raises
+    ------
+    RunError
+        The file is damaged.
     """
     done = stored(run.path / file)
     return frame(run, done) if done else None

@@ -11,9 +11,8 @@ import torch
 
 from dpes import DpesError
 
-CHECKS: dict[
-    str, Callable[[Any], str]
-] = {}  # name -> a function that returns what the reader has shown, or raises Hint
+# name -> a function that returns what the reader has shown, or raises Hint
+CHECKS: dict[str, Callable[[Any], str]] = {}
 
 
 class Hint(Exception):
@@ -37,9 +36,18 @@ def exercise(name: str) -> Callable[[Callable[[Any], str]], Callable[[Any], str]
 def check(name: str, answer: Any) -> bool:
     """Whether the answer to an exercise is right; prints a hint, never the answer, if it is not.
 
-    name: as in the exercise's cell. answer: a number, a function or what else the exercise asks
-    for; ``...`` is no answer yet. An error in the reader's own code is told, not raised.
-    Raises ``UnknownExercise`` for a name that no exercise has.
+    Parameters
+    ----------
+    name
+        As in the exercise's cell.
+    answer
+        A number, a function or what else the exercise asks for; ``...`` is no answer yet. An error
+        in the reader's own code is told, not raised.
+
+    Raises
+    ------
+    UnknownExercise
+        No exercise has this name.
     """
     if name not in CHECKS:
         raise UnknownExercise(f"unknown exercise {name!r}: choose from {', '.join(sorted(CHECKS))}")
