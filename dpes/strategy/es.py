@@ -188,12 +188,10 @@ def mutate_widths(
     """
     _, starts, sizes = np.unique(groups, return_index=True, return_counts=True)
     widths = np.add.reduceat(genomes, starts, axis=-1, dtype=int)
-    steps = np.rint(rng.normal(0, STEP, widths.shape) * sizes).astype(int) * (
-        rng.random(widths.shape) < p_mutation
-    )
-    return rank < np.repeat(
-        np.clip(widths + steps, np.minimum(least, sizes), sizes), sizes, axis=-1
-    )
+    steps = np.rint(rng.normal(0, STEP, widths.shape) * sizes).astype(int)
+    widths += steps * (rng.random(widths.shape) < p_mutation)
+    widths = np.clip(widths, np.minimum(least, sizes), sizes)
+    return rank < np.repeat(widths, sizes, axis=-1)
 
 
 def select(
@@ -244,13 +242,10 @@ def tell(state: State, genomes: np.ndarray, F: ArrayLike, settings: Search = Sea
             f"genomes {genomes.shape} with objectives {F.shape}: must be [n, "
             f"{state.parents.shape[1]}] and [n, 2]"
         )
-    genomes, objectives = (
-        np.concatenate([state.parents, genomes.astype(bool)]),
-        np.concatenate([state.F, F]),
-    )
-    competing = np.isfinite(objectives).all(axis=1) & (
-        settings.keep_unpruned | ~genomes.all(axis=1)
-    )
+    genomes = np.concatenate([state.parents, genomes.astype(bool)])
+    objectives = np.concatenate([state.F, F])
+    competing = np.isfinite(objectives).all(axis=1)
+    competing &= settings.keep_unpruned | ~genomes.all(axis=1)
     if not competing.any():
         return replace(state, generation=state.generation + 1)
     genomes, objectives = genomes[competing], objectives[competing]
