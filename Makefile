@@ -33,10 +33,11 @@ strict: ## the same, every page anew, a warning is an error
 pdf: book ## the book as one PDF, printed by Chromium
 	@$(BIN)/python book/pdf.py
 
-test: $(ENV) ## all tests, a process a core, then every notebook by nbval (ARGS="-m 'not slow'" for pytest)
+test: $(ENV) ## all tests, then every notebook by nbval, a process a core (ARGS="-m 'not slow'" for pytest)
 	@$(BIN)/python -m pytest -n auto --dist loadfile $(ARGS)
 	@echo "the notebooks by nbval: a first time makes the runs of the quick study, which the book then shares"
-	@DPES_DATA="$${DPES_DATA:-$(CURDIR)/data}" DPES_RUNS="$(CURDIR)/data/runs" $(BIN)/python -m pytest --nbval-lax --nbval-current-env -v notebooks
+	@DPES_DATA="$${DPES_DATA:-$(CURDIR)/data}" DPES_RUNS="$(CURDIR)/data/runs" OMP_NUM_THREADS=1 \
+	  $(BIN)/python -m pytest -n auto --dist loadfile --nbval-lax --nbval-current-env notebooks
 
 lint: $(ENV) ## ruff, its format, and types
 	@$(BIN)/ruff check .

@@ -165,9 +165,10 @@ def rivals(arguments: argparse.Namespace) -> None:
 def arena(arguments: argparse.Namespace) -> None:
     from .study import tournament
 
-    names = ("folder", "only", "seeds", "workers", "searches", "left", "fitness")
-    options = {name: getattr(arguments, name) for name in names}
-    tournament.run(**options, say=lambda line: print(line, flush=True))
+    names = ("folder", "only", "seeds", "model", "searches")
+    options = tournament.Options(**{name: getattr(arguments, name) for name in names})
+    means = {name: getattr(arguments, name) for name in ("workers", "left", "fitness")}
+    tournament.run(options, **means, say=lambda line: print(line, flush=True))
 
 
 def restore(arguments: argparse.Namespace) -> None:

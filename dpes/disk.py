@@ -20,7 +20,7 @@ import torch
 from safetensors.torch import save as to_bytes
 from torch import Tensor
 
-from .errors import RunError, SettingsError
+from .errors import RunError, SettingsError, shown
 
 
 def path_of(value: Any, name: str) -> Path:
@@ -28,8 +28,7 @@ def path_of(value: Any, name: str) -> Path:
     try:
         return Path(value).expanduser()
     except (TypeError, RuntimeError):  # RuntimeError: a home that is not known
-        said = (repr(value).splitlines() or [""])[0]
-        raise SettingsError(f"{name} = {said:.60}: must be a path") from None
+        raise SettingsError(f"{name} = {shown(value)}: must be a path") from None
 
 
 def write_bytes(path: Path, value: bytes) -> None:

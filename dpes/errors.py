@@ -30,6 +30,11 @@ def first_line(problem: BaseException) -> str:
     return said if len(said) <= 300 else f"{said[:299]}…"
 
 
+def shown(value: object) -> str:
+    """A value of a user's, in one line of at most 60 characters."""
+    return f"{(repr(value).splitlines() or [''])[0]:.60}"
+
+
 class MissingPackage(DpesError):
     """A package that one of the extras brings."""
 

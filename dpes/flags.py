@@ -10,6 +10,7 @@ from typing import Any, NoReturn
 from . import __version__, fields
 from .disk import path_of
 from .study import data, models, profiles
+from .study.arena import ARENAS
 from .study.settings import flat_fields
 
 NAMES: dict[str, list[str]] = {  # settings whose values are names of a registry
@@ -95,6 +96,9 @@ def add_tournament(command: Parser) -> None:
     place = Path("data/arena")
     about = f"of rows (default: {place})"
     command.add_argument("--folder", type=folder_of, default=place, help=about)
+    about = "resnet20 (default), or a larger network on which few methods are confirmed; its rows "
+    about += "lie in a folder of its name: " + ", ".join(ARENAS)
+    command.add_argument("--model", default="resnet20", choices=ARENAS, metavar="MODEL", help=about)
     command.add_argument("--searches", action="store_true", help="search only, fine-tune nothing")
     about = "judge what was fine-tuned by other kinds of fitness"
     command.add_argument("--fitness", action="store_true", help=about)

@@ -5,6 +5,7 @@ one line with the cure.
 from __future__ import annotations
 
 import random
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -183,7 +184,8 @@ def test_settings_that_nobody_can_mean_are_refused_where_they_are_made(case):
 def test_numbers_that_would_never_end_are_refused(finished):
     from dpes.study import rivals, tournament
 
-    refuses(lambda: tournament.chosen("", "0-99999999999", False), "are more than 1000")
+    many = tournament.Options(Path("rows"), seeds="0-99999999999")
+    refuses(many.tasks, "are more than 1000")
     refuses(lambda: rivals.check_asked(finished.settings, 10**8, False), "masks = 100000000: must")
 
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,7 +19,8 @@ from dpes.errors import RunError
 from dpes.report import arena as report
 from dpes.strategy.history import Candidate, History
 from dpes.study import arena, criteria, data, fidelity, models, rows, tournament, tuning
-from dpes.study.methods import METHODS, TOP, seeded
+from dpes.study.methods import CONFIRMED, METHODS, TOP, seeded
+from dpes.study.profiles import make_settings
 
 tp = pytest.importorskip("torch_pruning")
 
@@ -199,6 +201,30 @@ def test_the_plan_takes_main_methods_first_and_each_task_once():
             assert task.training % tuning.SECOND == task.seed or not seeded(task.name)
     trained = {t.training for t in tasks if t.name == "uniform-l1" and t.share == 0.5}
     assert trained == {0, 1, 2, 3, 4, 100, 101, 102, 103, 104}
+
+
+def test_a_larger_network_confirms_few_methods_in_a_folder_of_its_own(tmp_path, monkeypatch):
+    own, large = (tournament.Options(tmp_path, model=m) for m in ("resnet20", "resnet56"))
+    assert own.rows == tmp_path and large.rows == tmp_path / "resnet56"
+    tasks = large.tasks()
+    assert {t.name for t in tasks} == set(CONFIRMED) and len(tasks) == len(set(tasks)) < 60
+    assert {t.share for t in tasks} == {0, 0.5, 1}
+    assert {t.name for t in replace(large, only="archive").tasks()} == {"archive"}
+    assert not any(t.share for t in replace(large, searches=True).tasks())
+    done: list[object] = []
+    monkeypatch.setattr(tournament, "work", lambda *what: done.append(what))
+    tournament.run(replace(large, only="uniform-l1", seeds="0"), say=lambda line: None)
+    [(folder, tasks, workers, _, model)] = done
+    assert folder == tmp_path / "resnet56" and model == "resnet56" and workers == 1
+    assert [t.share for t in tasks] == [0, 0.5]
+
+
+@pytest.mark.parametrize("name", sorted(set(arena.ARENAS) - {"vgg16"}))
+def test_each_arena_names_weights_that_exist(name):
+    one = arena.ARENAS[name]
+    wanted = make_settings("cpu", model=name, weights=one.weights).baseline_id
+    published = Path(__file__).parent.parent / "data" / "baselines" / f"{wanted}.safetensors"
+    assert name in models.MODELS and (one.weights == "akamaster" or published.exists())
 
 
 def test_the_command_names_what_is_wrong_in_one_line(capsys, tmp_path):

@@ -207,19 +207,6 @@ def test_files_are_as_readable_as_any_other(saved, tmp_path):
     assert os.stat(saved[0]).st_mode == os.stat(tmp_path / "any").st_mode
 
 
-def test_a_folder_that_is_not_there_is_an_error_of_the_system(saved, tmp_path):
-    """The command line turns it, and a full disk, into one line."""
-    model = models.build("resnet8", channels=1)
-    layout = trace(model, X[:1])
-    with pytest.raises(FileNotFoundError):
-        save(
-            tmp_path / "none" / "small.safetensors",
-            model,
-            layout,
-            np.ones(layout.n_bits, dtype=bool),
-        )
-
-
 def test_genomes_as_text():
     for n in (1, 7, 8, 9, 224):
         genome = np.random.default_rng(n).random(n) < 0.5

@@ -7,12 +7,11 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.spectral_norm import SpectralNorm, remove_spectral_norm
-from torch.nn.utils.weight_norm import WeightNorm, remove_weight_norm
 
 from .cloning import clone
 from .evaluating import evaluating
-from .layout import Layout, stays
+from .layout import Layout, UnsupportedModel, stays
+from .network import misfit, plain, table
 from .operations import Op
 from .watching import Watch
 
@@ -26,8 +25,16 @@ def slim(model: nn.Module, layout: Layout, genome: Any) -> nn.Module:
     memory with it and computes what ``mask`` computes. Raises ``GenomeError`` for a genome that
     does not fit. Source: ours.
     """
-    model, keep = plain(model), layout.checked(genome)
+    model, keep = fitting(model, layout, genome)
     return cut(clone(model), model, layout, keep)
+
+
+def fitting(model: nn.Module, layout: Layout, genome: Any) -> tuple[nn.Module, np.ndarray]:
+    """The plain network of a layout and a checked genome; what does not fit is refused."""
+    model = plain(model)
+    if problem := misfit(model, layout):
+        raise UnsupportedModel(f"{problem}: give the layout that trace found in this model")
+    return model, layout.checked(genome)
 
 
 def cut(target: nn.Module, model: nn.Module, layout: Layout, keep: np.ndarray) -> nn.Module:
@@ -78,11 +85,6 @@ def cut(target: nn.Module, model: nn.Module, layout: Layout, keep: np.ndarray) -
     return target
 
 
-def table(module: nn.Module, name: str) -> dict[str, Any]:
-    """Where a module holds a tensor: among its parameters or its buffers."""
-    return module._parameters if name in module._parameters else module._buffers
-
-
 def mask(model: nn.Module, layout: Layout, genome: Any) -> nn.Module:
     """The full-size network with removed filters silenced wherever they could speak: the function
     ``slim`` must equal.
@@ -92,7 +94,8 @@ def mask(model: nn.Module, layout: Layout, genome: Any) -> nn.Module:
     and teaching: it saves nothing, shares its weights with ``model``, and computes in evaluation
     mode without gradients. Source: ours.
     """
-    return Masked(plain(model), layout, layout.checked(genome))
+    model, keep = fitting(model, layout, genome)
+    return Masked(model, layout, keep)
 
 
 class Masked(nn.Module):
@@ -132,53 +135,3 @@ class Silence(Watch):
                 shape = [-1 if d == dim else 1 for d in range(tensor.ndim)]
                 # not multiplied by zero, which leaves what is not a number: x / |x| of a silenced x
                 tensor.masked_fill_(torch.from_numpy(silent).to(tensor.device).view(shape), 0)
-
-
-def plain(model: nn.Module) -> nn.Module:
-    """The network within wrappers of ``torch.compile`` and data parallelism, with the weights that
-    it computes as weights.
-
-    Weight norm and spectral norm compute a layer's weights from others, and would compute others
-    where inputs are missing: their last result takes their place, in a clone. A model without
-    either is returned as it is.
-    """
-    while isinstance(model, (nn.DataParallel, nn.parallel.DistributedDataParallel)) or hasattr(
-        model, "_orig_mod"
-    ):
-        model = getattr(model, "_orig_mod", None) or model.module  # type: ignore[assignment]
-    made_in_inference_mode = any(t.is_inference() for t in model.parameters())
-    compiled = any(m._compiled_call_impl is not None for m in model.modules())
-    if compiled or made_in_inference_mode or any(map(computed, model.modules())):
-        model = clone(model)
-        for module in model.modules():
-            module._compiled_call_impl = None
-        for module in filter(computed, list(model.modules())):
-            fix_weights(module)
-    return model
-
-
-NORMS = {WeightNorm: remove_weight_norm, SpectralNorm: remove_spectral_norm}  # those that are hooks
-
-
-def computed(module: nn.Module) -> bool:
-    """Whether a module computes its weights from others."""
-    return "parametrizations" in module._modules or any(
-        type(h) in NORMS for h in module._forward_pre_hooks.values()
-    )
-
-
-def fix_weights(module: nn.Module) -> None:
-    """Puts the last result of a module's computed weights in their place."""
-    if "parametrizations" in module._modules:
-        computing: Any = module.parametrizations
-        computing.eval()  # spectral norm would go on with its estimate
-        values = {name: getattr(module, name).detach().clone() for name in computing}
-        del module._modules["parametrizations"]
-        # torch derives a class for each parametrised module
-        module.__class__ = type(module).__bases__[0]
-        for name, value in values.items():
-            module.register_parameter(name, nn.Parameter(value))
-    hooks: list[Any] = list(module._forward_pre_hooks.values())
-    for hook in hooks:
-        if type(hook) in NORMS:
-            NORMS[type(hook)](module, hook.name)

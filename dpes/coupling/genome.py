@@ -5,33 +5,36 @@ from __future__ import annotations
 
 import numpy as np
 
-from .layout import GenomeError
+from .layout import GenomeError, as_array, as_bits
 
 
 def repair(genomes: np.ndarray, groups: np.ndarray, least: np.ndarray | int = 1) -> np.ndarray:
     """Genomes in which every group keeps enough filters: the first pruned ones of a poorer group
-    return.
+    return. Source: authors' later code, which has ``least`` = 1.
 
-    genomes: bool [n, n_bits], or one genome [n_bits]. groups: int [n_bits], the group of each bit,
-    ascending (``Layout.group_of_bit``). least: how many filters each group keeps, int [n_groups]
-    (``Layout.least``) or one number. Raises ``GenomeError`` for groups that do not fit. Source:
-    authors' later code, which has ``least`` = 1.
+    Parameters
+    ----------
+    genomes : bool [n, n_bits], or one genome [n_bits].
+    groups : int [n_bits], the group of each bit, ascending (``Layout.group_of_bit``).
+    least : how many filters each group keeps, int [n_groups] (``Layout.least``) or one number.
+
+    Raises
+    ------
+    GenomeError : groups or least numbers that do not fit the genomes.
     """
-    if len(groups) != genomes.shape[-1] or (np.diff(groups) < 0).any():
-        raise GenomeError(
-            f"groups of {genomes.shape[-1]} bits: must be as many numbers, ascending "
-            "(Layout.group_of_bit is)"
-        )
+    genomes, groups, least = as_bits(genomes), as_array(groups), as_array(least)
+    n = genomes.shape[-1:]
+    if groups.dtype.kind not in "iu" or groups.shape != n or (np.diff(groups) < 0).any():
+        wanted = "must be as many numbers, ascending (Layout.group_of_bit is)"
+        raise GenomeError(f"groups of {sum(n)} bits: {wanted}")
     _, starts, sizes = np.unique(groups, return_index=True, return_counts=True)
-    lacking = np.minimum(least, sizes) - np.add.reduceat(
-        genomes, starts, axis=-1, dtype=int
-    )  # [..., n_groups]
-    pruned = np.cumsum(
-        ~genomes, axis=-1
-    )  # number of each pruned filter, counted through all groups ...
-    number = pruned - np.repeat(
-        (pruned - ~genomes)[..., starts], sizes, axis=-1
-    )  # ... and within its own, from 1
+    if least.dtype.kind not in "iu" or least.shape not in ((), starts.shape) or (least < 1).any():
+        raise GenomeError("least: must be a whole number of at least 1, or one for each group")
+    left = np.add.reduceat(genomes, starts, axis=-1, dtype=int)  # [..., n_groups]
+    lacking = np.minimum(least, sizes) - left
+    # the number of each pruned filter, counted through all groups, and within its own, from 1
+    pruned = np.cumsum(~genomes, axis=-1)
+    number = pruned - np.repeat((pruned - ~genomes)[..., starts], sizes, axis=-1)
     return genomes | (number <= np.repeat(lacking, sizes, axis=-1))
 
 

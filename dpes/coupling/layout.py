@@ -14,8 +14,31 @@ from ..errors import DpesError
 KEPT = -1  # in place of a bit: this position belongs to no prunable filter
 
 
+class UnsupportedModel(DpesError):
+    """The model cannot be run or cut as asked, or nothing in it can be pruned; the message says
+    why."""
+
+
 class GenomeError(DpesError):
     """A genome that does not fit its layout."""
+
+
+def as_array(value: Any) -> np.ndarray:
+    """A caller's numbers, whatever holds them; a single object where they make no array."""
+    try:
+        return np.asarray(value.detach().cpu() if hasattr(value, "detach") else value)
+    except ValueError:  # rows of different lengths
+        return np.asarray(None)
+
+
+def as_bits(genome: Any) -> np.ndarray:
+    """A caller's genome, or several, as bool; raises ``GenomeError`` for other values than 0 and
+    1."""
+    bits = as_array(genome)
+    if bits.dtype != bool and not (bits.size and np.isin(bits, (0, 1)).all()):
+        found = f"a {type(genome).__name__} of {bits.dtype}"
+        raise GenomeError(f"genome is {found}: bits must be 0 (removed) or 1 (kept)")
+    return bits.astype(bool, copy=False)
 
 
 @dataclass(frozen=True)
@@ -106,14 +129,10 @@ class Layout:
     def checked(self, genome: Any) -> np.ndarray:
         """The genome as bool [n_bits]; raises ``GenomeError`` for a wrong length or a group without
         enough filters."""
-        keep = np.asarray(genome)
+        keep = as_bits(genome)
         if keep.shape != (self.n_bits,):
             bits = f"this layout has {self.n_bits} bits, one per prunable filter"
             raise GenomeError(f"genome of shape {list(keep.shape)}: {bits}")
-        if keep.dtype != bool:
-            if not np.isin(keep, (0, 1)).all():
-                raise GenomeError(f"genome of {keep.dtype}: bits must be 0 (removed) or 1 (kept)")
-            keep = keep.astype(bool)
         for group in self.groups:
             if (left := int(keep[group.bits].sum())) < group.least:
                 what = f"leaves {left} filters" if left else "removes every filter"

@@ -17,11 +17,12 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
+from ..errors import first_line
 from .cutting import Silence, clone, cut
 from .evaluating import evaluating
 from .layout import Layout, stays
 from .operations import Op, leaves, shares
-from .subject import Subject, first_line, trains
+from .subject import Subject, trains
 
 TOLERANCE = {torch.float64: 1e-6, torch.float32: 1e-3}  # of the largest output
 ELSE = "computes something else"

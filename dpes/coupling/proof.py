@@ -23,9 +23,9 @@ from functools import partial
 import numpy as np
 from torch import Tensor, nn
 
-from .layout import Layout
+from .layout import Layout, UnsupportedModel
 from .lockstep import ELSE, Fault, faults
-from .proposing import Proposal, UnsupportedModel
+from .proposing import Proposal
 from .reading import computed_with
 from .subject import Subject, outputs
 

@@ -7,16 +7,12 @@ from collections.abc import Iterable
 import numpy as np
 from torch import Tensor, nn
 
-from ..errors import DpesError
+from ..errors import first_line
 from .evaluating import evaluating
-from .layout import KEPT, Call, Group, Layout, Owned, Width
+from .layout import KEPT, Call, Group, Layout, Owned, UnsupportedModel, Width
 from .operations import leaves
 from .uniting import components
 from .watching import Watch
-
-
-class UnsupportedModel(DpesError):
-    """The model cannot be run, or nothing in it can be pruned; the message says why."""
 
 
 class Proposal:
@@ -38,13 +34,14 @@ class Proposal:
                 with evaluating(self.model), watch:
                     out = self.model(x)
                 self.example = x
+            except UnsupportedModel:
+                raise
             except Exception as error:
                 if len(x) < len(self.example):
                     continue
-                reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
                 where = f"{type(self.model).__name__}: the example does not run through it"
                 raise UnsupportedModel(
-                    f"{where} ({reason}); does its shape fit the model?"
+                    f"{where} ({first_line(error)}); does its shape fit the model?"
                 ) from error
             break
         if not (outputs := list(leaves(out))):

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..errors import SettingsError
 from .operations import Op
 
 if TYPE_CHECKING:
@@ -28,14 +29,26 @@ RULES: dict[str, Rule] = {}
 
 
 def rule(*names: str) -> Callable[[Rule], Rule]:
-    """Registers a rule for operations by their names, such as
-    ``aten::convolution`` or ``mylib::gate``; the last one counts.
+    """Registers a rule for operations of one's own, as a decorator; the last one counts. Source:
+    ours.
 
     The rule is called as ``rule(watch, op)``; ``op.args``, ``op.argument("dim")``, ``op.out`` are
-    those of the call, and ``watch.numbers(tensor)`` what is known of a tensor. Source: ours.
+    those of the call, and ``watch.numbers(tensor)`` what is known of a tensor.
+
+    Parameters
+    ----------
+    names : of the operations, such as ``mylib::gate`` or ``aten::convolution``.
+
+    Raises
+    ------
+    SettingsError : a name that is no text, or a rule that cannot be called.
     """
+    if not names or not all(isinstance(name, str) for name in names):
+        raise SettingsError('rule needs names of operations: @rule("mylib::gate")')
 
     def register(function: Rule) -> Rule:
+        if not callable(function):
+            raise SettingsError(f"rule of {names[0]} must be a function of (watch, op)")
         for name in " ".join(names).split():
             RULES[name if "::" in name else f"aten::{name}"] = function
         return function

@@ -9,16 +9,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import nn
 
 from ..disk import digest, path_of, verify, write_tensors
 from ..errors import DpesError
-from .cutting import plain, slim
+from .cloning import clone
+from .cutting import cut
 from .genome import from_hex, to_hex
-from .layout import Layout
+from .layout import GenomeError, Layout
+from .network import misfit, plain
 from .tracing import trace
 
 FORMAT = "dpes slim network 1"
@@ -36,53 +37,58 @@ def save(
     model: str = "",
     **metrics: float,
 ) -> None:
-    """Write a slim network as safetensors with a JSON header: class or name, genome, coupled
-    groups, metrics.
+    """Write a slim network as safetensors with a JSON header, never a pickle. Source: ours.
 
-    No pickle. Raises ``FileError`` for a network that was not cut by this genome.
-    model: a name to remember it by (its class path when empty). metrics: numbers to keep with it,
-    such as ``error=0.08``.
+    Parameters
+    ----------
+    path : of the file, in a folder that is there.
+    small, layout, genome : a network, and what ``slim`` made it with.
+    model : a name to remember it by (its class path when empty).
+    metrics : numbers to keep with it, such as ``error=0.08``.
+
+    Raises
+    ------
+    FileError : the network was not cut by this genome, or an argument is wrong.
     """
-    check_fit(small := plain(small), layout, genome)
+    small, path = plain(small), path_of(path, "path")
+    keep = layout.checked(genome) if isinstance(layout, Layout) else None
+    if wrong := misfit(small, layout, keep):
+        raise FileError(f"nothing is written: {wrong}; give the layout and genome it was cut by")
+    if path.is_dir() or not path.parent.is_dir():
+        raise FileError(f"{path}: cannot be written; name a file in a folder that is there")
+    if isinstance(model, str) and not model:
+        model = f"{type(small).__module__}.{type(small).__qualname__}"
     header: dict[str, Any] = {
         "format": FORMAT,
-        "model": model or f"{type(small).__module__}.{type(small).__qualname__}",
+        "model": model,
         "genome": to_hex(layout.checked(genome)),
         "groups": [[g.name, g.size] for g in layout.groups],
         "input": list(layout.example),
-        "metrics": {
-            name: float(value) if hasattr(value, "item") else value
-            for name, value in metrics.items()
-        },
+        "metrics": {k: float(v) if getattr(v, "ndim", 1) == 0 else v for k, v in metrics.items()},
     }
-    if layout.integers:
-        header["integers"] = True
-    if layout.keep:
-        header["keep"] = list(layout.keep)
+    header |= {"integers": True} if layout.integers else {}
+    header |= {"keep": list(layout.keep)} if layout.keep else {}
+    if wrong := flaw(header):
+        raise FileError(f"nothing is written: {wrong}")
     tensors = {place: t for t, (place, *_) in _tensors(small, layout)}
     header["sha256"] = digest(tensors, json.dumps(header))
-    write_tensors(path_of(path, "path"), tensors, {"dpes": json.dumps(header)})
-
-
-def check_fit(small: nn.Module, layout: Layout, genome: Any) -> None:
-    """Refuses to write what could not be loaded: a network of other widths than the genome's."""
-    kept = np.append(layout.checked(genome), True)  # KEPT = -1 is the appended last one
-    modules = dict(small.named_modules(remove_duplicate=False))
-    for owned in layout.tensors:
-        module, name = owned.places[0]
-        place = f"{module}.{name}".lstrip(".")
-        tensor = getattr(modules.get(module), name, None)
-        for dim, bits in owned.cuts:
-            here = None if tensor is None or tensor.ndim <= dim else tensor.shape[dim]
-            if here != (wanted := int(kept[bits].sum())):
-                found = f"{place} has {here} places in dimension {dim}, the genome keeps {wanted}"
-                cure = "give the genome that this network was cut by"
-                raise FileError(f"nothing is written: {found}; {cure}")
+    write_tensors(path, tensors, {"dpes": json.dumps(header)})
 
 
 def read_header(path: str | Path) -> dict[str, Any]:
-    """The header of a slim network's file: model, genome (hex), groups, input (image shape),
-    metrics.
+    """The header of a slim network's file.
+
+    Parameters
+    ----------
+    path : of a file that ``save`` wrote.
+
+    Returns
+    -------
+    dict : ``model``, ``genome`` (hexadecimal), ``groups``, ``input`` (shape of one), ``metrics``.
+
+    Raises
+    ------
+    FileError : the file is damaged, or none of these.
     """
     return read(path_of(path, "path"))[0]
 
@@ -90,33 +96,45 @@ def read_header(path: str | Path) -> dict[str, Any]:
 MOST = 2**24  # values of an input: a network is run on one of that size when its file is read
 
 
-def all_of(kind: type, value: Any) -> bool:
-    return isinstance(value, list) and all(type(v) is kind for v in value)
+def all_are(value: Any, *kinds: type) -> bool:
+    return isinstance(value, list) and all(type(v) in kinds for v in value)
 
 
 # entry of a header -> what it must be, in words
 ENTRIES: dict[str, tuple[Callable[[Any], bool], str]] = {
-    "format": (lambda v: isinstance(v, str), "a text"),
+    "format": (lambda v: v == FORMAT, "that of this version"),
     "model": (lambda v: isinstance(v, str), "a text"),
     "genome": (lambda v: isinstance(v, str), "a text"),
     "groups": (
-        lambda v: isinstance(v, list) and all(
-            isinstance(g, list) and [type(e) for e in g] == [str, int] for g in v
-        ),
+        lambda v: all_are(v, list) and all([type(e) for e in g] == [str, int] for g in v),
         "names with numbers",
     ),
     "input": (
-        lambda v: all_of(int, v) and 0 < len(v) < 9 and min(v) > 0 and math.prod(v) <= MOST,
+        lambda v: all_are(v, int) and 0 < len(v) < 9 and min(v) > 0 and math.prod(v) <= MOST,
         f"a shape of at most {MOST} values",
     ),
-    "metrics": (lambda v: isinstance(v, dict), "names with numbers"),
+    "metrics": (
+        lambda v: isinstance(v, dict) and all_are([*v.values()], int, float),
+        "names with numbers",
+    ),
     "integers": (lambda v: type(v) is bool, "true or false"),
-    "keep": (lambda v: all_of(str, v), "names"),
+    "keep": (lambda v: all_are(v, str), "names"),
 }  # fmt: skip
+
+
+def flaw(header: dict[str, Any]) -> str:
+    """What is wrong with a header, or nothing."""
+    if missing := {"model", "genome", "groups", "input"} - set(header):
+        return f"no {min(missing)!r} in its header"
+    for name, (fits, words) in ENTRIES.items():
+        if name in header and not fits(header[name]):
+            return f"{name} is {reprlib.repr(header[name])}, not {words}"
+    return ""
 
 
 def read(path: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
     """Header and tensors of a slim network's file, compared with its checksum."""
+    cure = "write it again with dpes.save"
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
@@ -124,29 +142,19 @@ def read(path: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
     except FileNotFoundError:
         raise FileError(f"{path}: no such file") from None
     except (SafetensorError, OSError) as error:
-        raise FileError(f"{path}: damaged ({error}); write it again with dpes.save") from None
+        raise FileError(f"{path}: damaged ({error}); {cure}") from None
     try:
         # one entry, since the order of several is not reproducible
         header = json.loads(metadata.get("dpes", "{}"))
     except (ValueError, RecursionError):
         header = None
     if not isinstance(header, dict):
-        raise FileError(
-            f"{path}: damaged (its header is no JSON object); write it again with dpes.save"
-        ) from None
+        raise FileError(f"{path}: damaged (its header is no JSON object); {cure}")
     if header.get("format") != FORMAT:
-        raise FileError(
-            f"{path}: not a slim network of dpes, or of another version "
-            f"({header.get('format', 'no format in its header')})"
-        )
-    if missing := {"model", "genome", "groups", "input"} - set(header):
-        raise FileError(
-            f"{path}: damaged (no {min(missing)!r} in its header); write it again with dpes.save"
-        )
-    for name, (fits, words) in ENTRIES.items():
-        if name in header and not fits(header[name]):
-            found = reprlib.repr(header[name])
-            raise FileError(f"{path}: damaged ({name} is {found}, not {words}); do not trust it")
+        found = header.get("format", "no format in its header")
+        raise FileError(f"{path}: not a slim network of dpes, or of another version ({found})")
+    if wrong := flaw(header):
+        raise FileError(f"{path}: damaged ({wrong}); {cure}")
     check_sum(path, header, tensors)
     return header, tensors
 
@@ -167,43 +175,27 @@ def check_sum(path: Path, header: dict[str, Any], tensors: dict[str, torch.Tenso
 
 
 def load(path: str | Path, model: nn.Module) -> nn.Module:
-    """The slim network of a file, built from a full-size ``model`` of the same architecture (its
-    weights do not matter).
+    """The slim network of a file. Source: ours.
 
-    Raises ``FileError`` for a damaged file, and for another architecture, naming the first
-    difference.
+    Parameters
+    ----------
+    path : of a file that ``save`` wrote.
+    model : a full-size network of the same architecture; its weights do not matter.
+
+    Raises
+    ------
+    FileError : a damaged file, or another architecture; the first difference is named.
     """
-    path = path_of(path, "path")
+    path, model = path_of(path, "path"), plain(model)
     header, stored = read(path)
-    model = plain(model)
-    like = next(model.parameters())
-    device, dtype = like.device, torch.int64 if header.get("integers") else like.dtype
-    example = torch.zeros(1, *header["input"], device=device, dtype=dtype)
-    keep = header.get("keep", ())
-    layout = trace(model, example, keep=keep, prove=False)
-    mine = [[g.name, g.size] for g in layout.groups]
-    if mine != header["groups"]:  # perhaps since a proof kept some of them whole
-        layout = trace(model, example, keep=keep)
-        mine = [[g.name, g.size] for g in layout.groups]
-    for i, (theirs, ours) in enumerate(zip(header["groups"], mine, strict=False)):
-        if theirs != ours:
-            raise FileError(
-                f"{path}: made from {header['model']}, not from this {type(model).__name__}: "
-                f"group {i} is {theirs[0]} with {theirs[1]} filters there, "
-                f"{ours[0]} with {ours[1]} here"
-            )
-    if len(header["groups"]) != len(mine):
-        raise FileError(
-            f"{path}: made from {header['model']} with {len(header['groups'])} coupled groups; "
-            f"this {type(model).__name__} has {len(mine)}"
-        )
+    layout = layout_of(path, header, model)
     try:
-        genome = from_hex(header["genome"], layout.n_bits)
-    except (TypeError, ValueError) as error:
+        genome = layout.checked(from_hex(header["genome"], layout.n_bits))
+    except (ValueError, GenomeError) as error:
         raise FileError(
             f"{path}: damaged (its genome: {error}); write it again with dpes.save"
         ) from None
-    small = slim(model, layout, genome)
+    small = cut(clone(model), model, layout, genome)
     for tensor, (place, *_) in _tensors(small, layout):
         if place not in stored:
             raise FileError(
@@ -216,6 +208,31 @@ def load(path: str | Path, model: nn.Module) -> nn.Module:
         with torch.no_grad():
             tensor.copy_(value)
     return small.eval()
+
+
+def layout_of(path: Path, header: dict[str, Any], model: nn.Module) -> Layout:
+    """The layout of a model that has the groups of a file; raises ``FileError`` at the first that
+    differs."""
+    if (like := next(model.parameters(), None)) is None:
+        raise FileError(f"{path}: this {type(model).__name__} has no weights to cut")
+    dtype = torch.int64 if header.get("integers") else like.dtype
+    example = torch.zeros(1, *header["input"], device=like.device, dtype=dtype)
+    for prove in (False, True):  # perhaps a proof kept some groups whole
+        layout = trace(model, example, keep=header.get("keep", ()), prove=prove)
+        mine = [[g.name, g.size] for g in layout.groups]
+        if mine == header["groups"]:
+            return layout
+    here = f"not from this {type(model).__name__}"
+    for i, (theirs, ours) in enumerate(zip(header["groups"], mine, strict=False)):
+        if theirs != ours:
+            raise FileError(
+                f"{path}: made from {header['model']}, {here}: group {i} is {theirs[0]} with "
+                f"{theirs[1]} filters there, {ours[0]} with {ours[1]} here"
+            )
+    raise FileError(
+        f"{path}: made from {header['model']} with {len(header['groups'])} coupled groups; "
+        f"this {type(model).__name__} has {len(mine)}"
+    )
 
 
 def _tensors(small: nn.Module, layout: Layout) -> list[tuple[torch.Tensor, list[str]]]:

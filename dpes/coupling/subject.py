@@ -9,10 +9,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
-from .cutting import clone
+from ..errors import first_line
+from .cloning import clone
 from .evaluating import evaluating, restored
+from .layout import UnsupportedModel
 from .operations import leaves
-from .proposing import UnsupportedModel
 
 
 @dataclass
@@ -78,10 +79,6 @@ def calm(model: nn.Module, x: Tensor) -> None:
         model.eval()
         for norm, momentum in zip(norms, momenta, strict=True):
             norm.momentum = momentum
-
-
-def first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 def trains(model: nn.Module, x: Tensor) -> bool:

@@ -5,18 +5,18 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import replace
+from difflib import get_close_matches
+from numbers import Integral, Real
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.parameter import is_lazy
 
-from ..errors import suggest
-from .cutting import plain
-from .evaluating import evaluating
-from .layout import Layout
+from ..errors import shown, suggest
+from .layout import Group, Layout, UnsupportedModel
+from .network import batch, plain
 from .proof import proved
-from .proposing import Proposal, UnsupportedModel
-from .watching import Watch
+from .proposing import Proposal
 
 
 @torch.inference_mode(False)
@@ -24,73 +24,82 @@ def trace(
     model: nn.Module,
     example: Tensor,
     *,
-    keep: Iterable[str] = (),
+    keep: str | Iterable[str] = (),
     min_filters: int = 1,
     min_share: float = 0.0,
     prove: bool = True,
 ) -> Layout:
-    """Find the coupled groups of a network, and prove that they can be cut.
+    """Find the coupled groups of a network, and prove that they can be cut. Source: ours.
 
-    model: any ``nn.Module`` that maps one tensor to one or several; it is left unchanged,
-    but for buffers that its own forward writes. Wrappers of ``torch.compile`` and data parallelism
-    are taken off.
-    example: a batch of inputs, [n, ...]; only shapes matter, n = 1 is enough.
-    keep: names of layers (or of modules that hold them) whose filters all stay. min_filters,
-    min_share: what every group keeps at least, as a number and as a share of its filters.
-    prove: cut it at random and compare with the masked network (see ``dpes.coupling.proof``); what
-    does not hold is kept whole. Without it, a width that is written into the code passes unnoticed.
-    Raises ``UnsupportedModel`` where the model does not run or nothing in it can be pruned. Source:
-    ours.
+    Parameters
+    ----------
+    model : maps one tensor to one or several; left unchanged, but for buffers that its own
+        forward writes. Wrappers of ``torch.compile`` and data parallelism are taken off.
+    example : a batch of inputs, [n, ...]; only shapes matter, n = 1 is enough.
+    keep : names of layers, or of modules that hold them, whose filters all stay.
+    min_filters, min_share : what every group keeps at least, a number and a share of its filters.
+    prove : compare with the masked network (see ``dpes.coupling.proof``); what does not hold is
+        kept whole. Without it, a width that is written into the code passes unnoticed.
+
+    Raises
+    ------
+    UnsupportedModel : the model does not run, nothing in it can be pruned, an option is wrong.
     """
-    if not isinstance(model, nn.Module):
-        raise UnsupportedModel(f"trace needs a torch.nn.Module, not {type(model).__name__}")
-    if not isinstance(example, Tensor) or example.ndim < 2:
-        raise UnsupportedModel("trace needs an example batch: one tensor of shape [images, ...]")
-    refuse_what_has_no_tensors(model)
     inner = plain(model)
-    names = [name for name, _ in inner.named_modules()]
-    if unknown := [k for k in keep if k not in names]:
-        raise UnsupportedModel(
-            f"keep names {unknown[0]!r}, which is no layer: {suggest(unknown[0], names)}"
-        )
-    if min_filters < 1 or not 0 <= min_share <= 1:
-        limits = "must be at least 1, and a share from 0 to 1"
-        raise UnsupportedModel(f"min_filters = {min_filters}, min_share = {min_share}: {limits}")
-    if example.is_inference():  # what is computed from it would be followed in other pieces
-        example = example.clone()
-    proposal = Proposal(inner, example, tuple(keep))
+    names = layers(inner, keep)
+    check_options(min_filters, min_share, prove)
+    proposal = Proposal(inner, batch(example), names)
     layout = proposal.layout()
     if prove:
         layout = proved(inner, proposal, layout)
-    notes = layout.notes
-    if inner is not model:
-        notes += ("without what is wrapped around it, and with computed weights as plain ones",)
-    least = [
-        min(g.size, max(g.least, min_filters, math.ceil(min_share * g.size))) for g in layout.groups
-    ]
-    groups = tuple(replace(g, least=n) for g, n in zip(layout.groups, least, strict=True))
-    return replace(layout, groups=groups, notes=notes)
+    wrapped = "without what is wrapped around it, and with computed weights as plain ones"
+    notes = layout.notes if inner is model else (*layout.notes, wrapped)
+    return replace(layout, groups=at_least(layout, min_filters, min_share), notes=notes)
 
 
-def refuse_what_has_no_tensors(model: nn.Module) -> None:
-    """Layers whose weights no clone of them could hold in another size."""
-    for name, module in model.named_modules():
-        tensors = [*module._parameters.values(), *module._buffers.values()]
-        where = f"{name or type(model).__name__} is a {type(module).__name__}"
-        if any(t is not None and (is_lazy(t) or t.is_meta) for t in tensors):
+def layers(model: nn.Module, keep: Any) -> tuple[str, ...]:
+    """The names that a caller wants kept; each must be one of the network's."""
+    known = [name for name, _ in model.named_modules()]
+    names = (keep,) if isinstance(keep, str) or not isinstance(keep, Iterable) else tuple(keep)
+    for name in names:
+        if name not in known:
+            near = get_close_matches(str(name), known, 5, cutoff=0)
             raise UnsupportedModel(
-                f"{where} without weights yet: load them, or run the network once"
+                f"keep names {shown(name)}, which is no layer: {suggest(str(name), near)}"
             )
-        if isinstance(module, torch.jit.ScriptModule):
-            raise UnsupportedModel(f"{where}: trace the network that it was made from")
-        if "quantized" in type(module).__module__:
-            raise UnsupportedModel(f"{where}: prune before quantisation")
+    return names
+
+
+def check_options(min_filters: Any, min_share: Any, prove: Any) -> None:
+    whole = isinstance(min_filters, Integral) and not isinstance(min_filters, bool)
+    share = isinstance(min_share, Real) and not isinstance(min_share, bool)
+    for name, value, right, wanted in (
+        ("min_filters", min_filters, whole and min_filters >= 1, "a whole number of at least 1"),
+        ("min_share", min_share, share and 0 <= min_share <= 1, "a share from 0 to 1"),
+        ("prove", prove, isinstance(prove, bool), "True or False"),
+    ):
+        if not right:
+            raise UnsupportedModel(f"{name} = {shown(value)}: must be {wanted}")
+
+
+def at_least(layout: Layout, min_filters: int, min_share: float) -> tuple[Group, ...]:
+    """The groups with the number of filters that each keeps, whatever the genome."""
+    least = [max(g.least, min_filters, math.ceil(min_share * g.size)) for g in layout.groups]
+    pairs = zip(layout.groups, least, strict=True)
+    return tuple(replace(g, least=min(g.size, n)) for g, n in pairs)
 
 
 def macs(model: nn.Module, example: Tensor) -> int:
     """MACs of one image through convolutions, linear layers and products (FLOPs as some count them:
-    twice that)."""
-    model = plain(model)
-    with evaluating(model), Watch(model) as watch:
-        model(example[:1])
-    return sum(call[3] for call in watch.calls)
+    twice that).
+
+    Parameters
+    ----------
+    model : any network that runs on ``example``, a batch [n, ...].
+
+    Raises
+    ------
+    UnsupportedModel : the model does not run.
+    """
+    watch = Proposal(plain(model), batch(example)).watched()
+    return sum(call[3] for call in watch.calls) // watch.images

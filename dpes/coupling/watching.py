@@ -14,6 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
 from . import moves  # noqa: F401 - adds its rules
+from .layout import UnsupportedModel
 from .operations import Op
 from .reading import Reads
 from .rules import Numbers, rule_for
@@ -182,10 +183,24 @@ class Watch(TorchDispatchMode):
 
     def followed(self, op: Op) -> Sequence[Numbers]:
         """The numbers of an operation's outputs."""
-        if follow := rule_for(op):
-            found = follow(self, op)
-            return [found] if isinstance(found, dict) else found
-        return self.unknown(op)
+        if not (follow := rule_for(op)):
+            return self.unknown(op)
+        found: Any = follow(self, op)
+        found = [found] if isinstance(found, dict) else found
+        if not isinstance(found, (list, tuple)) or not all(map(self.are_of, found, op.outputs)):
+            wanted = "must return {dimension: number of each position}, or a list of such"
+            raise UnsupportedModel(f"the rule of {op.name} {wanted}, one for each output")
+        return found
+
+    def are_of(self, numbers: Any, tensor: Tensor) -> bool:
+        """Whether a rule's answer are numbers of this tensor."""
+        return isinstance(numbers, dict) and all(
+            dim in range(tensor.ndim)
+            and getattr(vector, "dtype", None) == np.int64
+            and vector.shape == (tensor.shape[dim],)
+            and 0 <= vector.min() <= vector.max() < self.count_numbers
+            for dim, vector in numbers.items()
+        )
 
     def unknown(self, op: Op) -> Sequence[Numbers]:
         """Whatever no rule knows: all filters that go in stay, so the operation sees what it always

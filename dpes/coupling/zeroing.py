@@ -14,14 +14,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..errors import DpesError
+from ..errors import DpesError, first_line
 from .cutting import clone, cut
 from .evaluating import evaluating
 from .layout import Layout, stays
 from .lockstep import TOLERANCE
 from .operations import Op, leaves
 from .proof import repaired
-from .subject import first_line, randomised
+from .subject import randomised
 from .watching import Watch
 
 

@@ -26,7 +26,8 @@ from ..strategy.space import Space, ranking
 from . import criteria, data, models
 from .baseline import load_baseline
 from .fitness import Fitness
-from .settings import Settings, Training
+from .profiles import make_settings
+from .settings import Training
 
 RECALIBRATED = "recalibrated"
 
@@ -66,6 +67,15 @@ class Arena:
         return Training(
             epochs=1, images=self.tune_images, lr=self.tune_lr, precision=self.tune_precision
         )
+
+
+# where the outcome of the tournament on ResNet-20 is confirmed, and that itself
+ARENAS = {
+    "resnet20": Arena(),
+    "resnet56": Arena("resnet56"),
+    "densenet22": Arena("densenet22", weights="train"),
+    "vgg16": Arena("vgg16", weights="train"),
+}
 
 
 class Computed(Mapping):
@@ -155,10 +165,8 @@ def prepare(arena: Arena) -> Bench:
     """Load the network and the images; one thread, so that equal processors give equal bits."""
     torch.set_num_threads(1)
     dataset = data.load(arena.dataset)
-    settings = Settings(
-        model=arena.model, dataset=arena.dataset, weights=arena.weights, profile="arena"
-    )
-    model = load_baseline(settings, dataset).eval()
+    names = {"model": arena.model, "dataset": arena.dataset, "weights": arena.weights}
+    model = load_baseline(make_settings("cpu", **names), dataset).eval()
     return Bench(
         arena, model, trace(model, torch.zeros(1, dataset.channels, 32, 32), prove=False), dataset
     )

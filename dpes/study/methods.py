@@ -94,6 +94,13 @@ PARTS: dict[str, Method] = {  # from the paper's way to ours, and back, one part
 REFERENCES: dict[str, Method] = {"unpruned": Reference(), "scratch": Reference(of="surrogate-fpgm")}
 METHODS: dict[str, Method] = TOP | CORE | MORE | PARTS | REFERENCES
 
+# Who is confirmed on larger networks: ours, the two that come nearest, the paper's way, the plain
+# ones, and by what they are measured
+CONFIRMED = (
+    "surrogate-fpgm", "global-group", "random-fpgm", "deeppruning", "uniform-l1", "uniform-random",
+    "unpruned",
+)  # fmt: skip
+
 # Comparisons of neighbours in which one part changes: (method, what changed since the one before).
 FROM_THE_PAPER = (
     ("deeppruning", "the paper's way: bits, three parents, from the unpruned network"),

@@ -14,12 +14,11 @@ from pathlib import Path
 
 from ..errors import SettingsError
 from . import arena, fidelity, rows, tuning
-from .methods import CORE, METHODS, MORE, PARTS, REFERENCES, TOP, method, seeded
+from .methods import CONFIRMED, CORE, METHODS, MORE, PARTS, REFERENCES, TOP, method, seeded
 
-SEARCH_SECONDS, TUNE_SECONDS = (
-    1.0,
-    40.0,
-)  # of a candidate, of a fine-tuning: first guesses, replaced by what is measured
+OWN = "resnet20"  # the tournament's own network; others confirm
+# of a candidate, of a fine-tuning: first guesses, replaced by what is measured
+SEARCH_SECONDS, TUNE_SECONDS = 1.0, 40.0
 
 
 @dataclass(frozen=True)
@@ -64,6 +63,15 @@ def plan(seeds: list[int], names: list[str] | None = None) -> list[Task]:
     return list(dict.fromkeys(t for t in tasks if names is None or t.name in names))
 
 
+def confirmation(seeds: list[int], names: list[str] | None = None) -> list[Task]:
+    """The tasks on a larger network: few methods, at the tighter cut."""
+    tight, _ = tuning.SHARES
+    methods = names or CONFIRMED
+    return list(
+        dict.fromkeys(t for s in seeds for name in methods for t in of_one(name, s, seeds, tight))
+    )
+
+
 def of_one(name: str, seed: int, seeds: list[int], share: float) -> list[Task]:
     """A row and its fine-tuning. The seed of the search is that of the training, too.
 
@@ -95,10 +103,14 @@ class Forecast:
 
 
 def work(
-    folder: Path, tasks: list[Task], workers: int = 1, say: Callable[[str], None] = print
+    folder: Path,
+    tasks: list[Task],
+    workers: int = 1,
+    say: Callable[[str], None] = print,
+    model: str = OWN,
 ) -> None:
     """Do all tasks that are not done and that no other process is at."""
-    bench = arena.prepare(arena.Arena())
+    bench = arena.prepare(arena.ARENAS[model])
     known, forecast = rows.known_errors(folder, bench.arena), Forecast()
     for task in waiting(tasks, folder):
         with rows.claimed(task.path(folder)) as mine:
@@ -140,51 +152,65 @@ def waiting(tasks: list[Task], folder: Path) -> Iterator[Task]:
 MOST = 1000  # seeds of one command
 
 
-def chosen(only: str, seeds: str, searches: bool) -> list[Task]:
-    """The tasks of the command's options; raises ``SettingsError`` for seeds that are no numbers,
-    ``MethodError`` for unknown names.
-    """
-    names = [name for name in only.split(",") if name] or None
-    for name in names or ():
-        method(name)
-    low, _, high = seeds.partition("-")
-    if not low.isdigit() or not (high or low).isdigit() or int(high or low) < int(low):
-        limits = "must be a number such as 3, or a range such as 0-4"
-        raise SettingsError(f"seeds = {seeds!r}: {limits}")
-    if int(high or low) - int(low) >= MOST:
-        raise SettingsError(f"seeds = {seeds!r}: are more than {MOST}")
-    return [
-        task
-        for task in plan(list(range(int(low), int(high or low) + 1)), names)
-        if not (searches and task.share)
-    ]
+@dataclass(frozen=True)
+class Options:
+    """Which part of the tournament to do; the names are those of the command's flags."""
+
+    folder: Path
+    only: str = ""
+    seeds: str = "0-4"
+    model: str = OWN
+    searches: bool = False
+
+    @property
+    def rows(self) -> Path:
+        """The folder of the rows; a larger network's lie in one of its own."""
+        return self.folder if self.model == OWN else self.folder / self.model
+
+    def tasks(self) -> list[Task]:
+        """Raises ``SettingsError`` for seeds that are no numbers, ``MethodError`` for unknown
+        names.
+        """
+        names = [name for name in self.only.split(",") if name] or None
+        for name in names or ():
+            method(name)
+        low, _, high = self.seeds.partition("-")
+        if not low.isdigit() or not (high or low).isdigit() or int(high or low) < int(low):
+            limits = "must be a number such as 3, or a range such as 0-4"
+            raise SettingsError(f"seeds = {self.seeds!r}: {limits}")
+        if int(high or low) - int(low) >= MOST:
+            raise SettingsError(f"seeds = {self.seeds!r}: are more than {MOST}")
+        every = plan if self.model == OWN else confirmation
+        tasks = every(list(range(int(low), int(high or low) + 1)), names)
+        return [task for task in tasks if not (self.searches and task.share)]
+
+    def words(self) -> list[str]:
+        """The same, as a command line."""
+        named = {"folder": self.folder, "only": self.only, "seeds": self.seeds, "model": self.model}
+        flags = [word for name, value in named.items() for word in (f"--{name}", str(value))]
+        return flags + ["--searches"] * self.searches
 
 
 def run(
-    folder: Path,
-    only: str = "",
-    seeds: str = "0-4",
+    options: Options,
     workers: int = 1,
-    searches: bool = False,
     left: bool = False,
     fitness: bool = False,
     say: Callable[[str], None] = print,
 ) -> None:
     """All tasks of the options, by so many processes; see ``python -m dpes arena --help``."""
+    folder, model = options.rows, options.model
     if fitness:
         say(f"{len(fidelity.missing(folder))} networks to judge by other kinds of fitness")
-        return None if left else fidelity.run(arena.prepare(arena.Arena()), folder)
-    tasks = chosen(only, seeds, searches)
+        return None if left else fidelity.run(arena.prepare(arena.ARENAS[model]), folder)
+    tasks = options.tasks()
     missing = [task for task in tasks if not task.done(folder)]
-    say(
-        f"{len(missing)} of {len(tasks)} tasks left, "
-        f"about {Forecast().left(missing, workers):.1f} h"
-    )
+    hours = Forecast().left(missing, workers)
+    say(f"{len(missing)} of {len(tasks)} tasks left, about {hours:.1f} h")
     if left or not missing:
         return
-    words = ["--folder", str(folder), "--only", only, "--seeds", seeds]
-    with beside(words + ["--searches"] * searches, workers - 1):
-        work(folder, tasks, workers, say)
+    with beside(options.words(), workers - 1):
+        work(folder, tasks, workers, say, model)
 
 
 @contextmanager
