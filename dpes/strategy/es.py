@@ -84,13 +84,8 @@ class State:
             raise StrategyError(
                 f"{path}: not a saved state of the search ({type(error).__name__}); {cure}"
             ) from None
-        if (
-            parents.dtype != bool
-            or parents.ndim != 2
-            or len(parents) != len(ROLES)
-            or F.dtype != float
-            or F.shape != (len(ROLES), 2)
-        ):
+        found = parents.dtype, parents.shape[:-1], F.dtype, F.shape
+        if found != (bool, (len(ROLES),), float, (len(ROLES), 2)):
             raise StrategyError(f"{path}: not a saved state of the search (wrong shapes); {cure}")
         return cls(generation, parents, F)
 
@@ -188,10 +183,16 @@ def mutate_widths(
     """
     _, starts, sizes = np.unique(groups, return_index=True, return_counts=True)
     widths = np.add.reduceat(genomes, starts, axis=-1, dtype=int)
-    steps = np.rint(rng.normal(0, STEP, widths.shape) * sizes).astype(int)
-    widths += steps * (rng.random(widths.shape) < p_mutation)
-    widths = np.clip(widths, np.minimum(least, sizes), sizes)
+    widths = np.clip(stepped(widths, rng, p_mutation, sizes), np.minimum(least, sizes), sizes)
     return rank < np.repeat(widths, sizes, axis=-1)
+
+
+def stepped(
+    widths: np.ndarray, rng: np.random.Generator, p_mutation: float, sizes: np.ndarray
+) -> np.ndarray:
+    """int [n, n_groups]: widths, each changed with a probability by a normal step, not clipped."""
+    steps = np.rint(rng.normal(0, STEP, widths.shape) * sizes).astype(int)
+    return widths + steps * (rng.random(widths.shape) < p_mutation)
 
 
 def select(

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..coupling.genome import from_hex, to_hex
-from ..disk import verify
+from ..disk import damaged, verify
 from ..errors import RunError
 from . import pareto
 from .es import ROLES
@@ -146,8 +146,7 @@ def read_history(path: Path, mend: bool = True) -> list[Candidate]:
                 raise ValueError(f"its checksum in {TIMING} differs")
             check_among(candidate, candidates)
         except ValueError as error:
-            cure = f"restore it, or delete {path.parent} and run again"
-            raise RunError(f"{path}: damaged (line {number}: {error}); {cure}") from None
+            raise damaged(path, f"line {number}: {error}") from None
         candidates[candidate.place] = candidate
     if mend:
         cut_off(path)
@@ -196,7 +195,7 @@ def read_checksums(path: Path) -> dict[Place, int]:
             if "crc32" in values:
                 found[place] = values["crc32"]
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-            raise RunError(f"{path}: damaged (line {number}); delete this file: {LOSS}") from None
+            raise damaged(path, f"line {number}", f"delete this file: {LOSS}") from None
     return found
 
 

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load as to_tensors
 from torch import Tensor, nn
 
-from ..disk import read_entries, tensor_bytes, write_bytes, write_json
+from ..disk import damaged, read_entries, tensor_bytes, write_bytes, write_json
 from ..errors import RunError, first_line
 from ..fields import to_dict
 from ..strategy.workers import keep_freed_memory
@@ -50,7 +50,7 @@ def load_baseline(
         network.load_state_dict(read_weights(path))
     except Exception as error:
         cure = "restore it, or delete it to train it again"
-        raise RunError(f"{path}: damaged ({first_line(error)}); {cure}") from None
+        raise damaged(path, first_line(error), cure) from None
     return network.to(device).eval()
 
 

@@ -17,7 +17,7 @@ from ..coupling.genome import from_hex
 from ..coupling.layout import Layout
 from ..coupling.slimfile import load
 from ..coupling.tracing import trace
-from ..disk import path_of, read_entries
+from ..disk import damaged, path_of, read_entries
 from ..errors import RunError, SettingsError, suggest
 from ..strategy import es
 from ..strategy.history import History, archive, read_history
@@ -88,8 +88,7 @@ class Run:
         candidates = read_history(file := self.path / "history.jsonl", mend=False)
         search = self.settings.search
         if len(candidates) != (total := 1 + search.population * search.generations):
-            problem = f"damaged ({len(candidates)} of {total} candidates)"
-            raise RunError(f"{file}: {problem}; restore it, or delete {self.path} and run again")
+            raise damaged(file, f"{len(candidates)} of {total} candidates")
         return History(candidates).frame
 
     @property

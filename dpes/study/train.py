@@ -23,6 +23,7 @@ from .data import Dataset, Split, augment, batches, normalise
 from .devices import draws
 from .settings import Training
 
+AFRESH = "delete it to train from the start"
 Progress = Callable[[int, float, float], None]  # called with epoch, loss and seconds
 
 
@@ -170,20 +171,14 @@ class Course:
                 tensors = {key: file.get_tensor(key) for key in file.keys()}
             if header["sha256"] != digest(tensors, header["identity"] + header["log"]):
                 raise ValueError("its checksum differs")
-            written, log, drawn = (
-                header["identity"],
-                json.loads(header["log"]),
-                tensors["generator"],
-            )
+            written, log = header["identity"], json.loads(header["log"])
+            drawn = tensors["generator"]
         except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
-            raise CheckpointError(
-                f"{path} is damaged: delete it to train from the start"
-            ) from error
+            raise CheckpointError(f"{path} is damaged: {AFRESH}") from error
         state = {k.removeprefix("model."): v for k, v in tensors.items() if k.startswith("model.")}
         shapes = {k: v.shape for k, v in self.model.state_dict().items()}
         if written != self.identity or shapes != {k: v.shape for k, v in state.items()}:
-            cure = "delete it to train from the start"
-            raise CheckpointError(f"{path} belongs to another training: {cure}")
+            raise CheckpointError(f"{path} belongs to another training: {AFRESH}")
         self.model.load_state_dict(state)
         self.generator.set_state(drawn)
         for key, p in self.model.named_parameters():

@@ -130,9 +130,9 @@ def generations(run: dpes.Run) -> Explorer:
     )
 
 
-def toy(layers: int = 10, filters: int = 24, population: int = 30, steps: int = 10) -> Explorer:
+def toy() -> Explorer:
     """The strategy on a made-up error, run in the page; a slider for p."""
-    return Explorer("toy", layers=layers, filters=filters, population=population, generations=steps)
+    return Explorer("toy", layers=10, filters=24, population=30, generations=10)
 
 
 def drag(points: dict[str, tuple[float, float]]) -> Explorer:
