@@ -342,7 +342,9 @@ def test_the_space_of_the_bench_has_all_orders_and_true_costs(bench):
     space = bench.space
     assert (
         space.orders["l1"]
-        == importance.ranks(bench.layout, importance.l1_norms(bench.model, bench.layout))
+        == importance.ranking(
+            bench.layout.group_of_bit, importance.l1_norms(bench.model, bench.layout)
+        )
     ).all()
     assert space.cost(np.ones((1, space.n_bits), bool)).tolist() == [1.0]
     assert {"l1", *criteria.CRITERIA} == set(space.orders) == set(space.scores)

@@ -12,10 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dpes.coupling.genome import to_hex
+from dpes.coupling.importance import ranking
 from dpes.strategy import es, loop, parents, starts, surrogate
 from dpes.strategy.history import Candidate, History
 from dpes.strategy.settings import Search
-from dpes.strategy.space import Space, order_of, ranking
+from dpes.strategy.space import Space, order_of
 from dpes.study import families
 from dpes.study.methods import METHODS, REFERENCES, MethodError, is_search, method, seeded
 
@@ -34,7 +35,7 @@ def made_up() -> Space:
     }
     plain = Space(groups, lambda genomes: (genomes @ PRICE[groups] / (PRICE @ SIZES)) ** 2)
     return Space(
-        groups, plain.cost, {name: ranking(plain, s) for name, s in scores.items()}, scores
+        groups, plain.cost, {name: ranking(groups, s) for name, s in scores.items()}, scores
     )
 
 
@@ -145,7 +146,7 @@ def test_widths_and_genomes_are_inverse(widths, seed):
 @given(st.integers(0, 2**31))
 def test_a_ranking_orders_each_group_by_falling_score(seed):
     scores = np.random.default_rng(seed).integers(0, 5, (3, SPACE.n_bits)).astype(float)
-    rank = ranking(SPACE, scores)
+    rank = ranking(SPACE.groups, scores)
     for row, places in zip(scores, rank, strict=True):
         for g in range(len(SIZES)):
             inside = np.flatnonzero(SPACE.groups == g)
@@ -300,7 +301,11 @@ def test_a_learned_order_finds_the_filters_that_matter():
     known = Space(
         SPACE.groups,
         SPACE.cost,
-        {"l1": ranking(SPACE, worth + np.random.default_rng(1).normal(0, 0.2, SPACE.n_bits))},
+        {
+            "l1": ranking(
+                SPACE.groups, worth + np.random.default_rng(1).normal(0, 0.2, SPACE.n_bits)
+            )
+        },
     )
     genomes = starts.spread(SPACE, 0, None, 0, 120)
     history = history_of(genomes, hidden(genomes), SPACE.cost(genomes))

@@ -82,26 +82,16 @@ def located(folder: str) -> Path:
 def candidates(folder: Path | str) -> pd.DataFrame:
     """All candidates of all finished rows, with their share of the MACs left."""
     frames = []
+    columns = ["method", "seed", "index", "error", "macs_left", "unpruned", "genome"]
     for path in sorted(Path(folder).glob("*.jsonl")):
         head, rows = read_row(path)
         if rows and len(rows) >= total(head["method"]):
-            frame = pd.DataFrame(rows).assign(
-                method=head["method"], seed=head["seed"], index=range(len(rows))
-            )
-            frames.append(
-                frame.assign(
-                    macs_left=frame.macs / head["macs"],
-                    unpruned=[all_kept(g, head["n_bits"]) for g in frame.genome],
-                )
-            )
-    columns = ["method", "seed", "index", "error", "macs_left", "unpruned", "genome"]
-    return (
-        pd.concat(frames, ignore_index=True)[columns] if frames else pd.DataFrame(columns=columns)
-    )
-
-
-def all_kept(genome: str, n_bits: int) -> bool:
-    return bool(from_hex(genome, n_bits).all())
+            frame = pd.DataFrame(rows).assign(method=head["method"], seed=head["seed"])
+            whole = [bool(from_hex(g, head["n_bits"]).all()) for g in frame.genome]
+            left = frame.macs / head["macs"]
+            frames.append(frame.assign(index=range(len(rows)), macs_left=left, unpruned=whole))
+    empty = pd.DataFrame(columns=columns)
+    return pd.concat(frames, ignore_index=True)[columns] if frames else empty
 
 
 def attained(errors: np.ndarray, macs_left: np.ndarray, share: float) -> float:
@@ -119,13 +109,13 @@ def scores(frame: pd.DataFrame, evaluations: int | None = None) -> pd.DataFrame:
     for (method, seed), row in frame.sort_values("index").groupby(["method", "seed"]):
         row = row if evaluations is None else row.head(evaluations + int(row.unpruned.iloc[0]))
         F = row[["error", "macs_left"]].to_numpy(float)
+        counted = len(row) - int(row.unpruned.iloc[0])
+        errors = {f"error_{round(100 * s)}": attained(F[:, 0], F[:, 1], s) for s in SHARES}
+        volumes = {"hypervolume": (1, 1), "useful": (USEFUL, 1)}
         rows.append(
-            {"method": method, "seed": seed, "evaluations": len(row) - int(row.unpruned.iloc[0])}
-            | {f"error_{round(100 * s)}": attained(F[:, 0], F[:, 1], s) for s in SHARES}
-            | {
-                "hypervolume": pareto.hypervolume(F, (1, 1)),
-                "useful": pareto.hypervolume(F, (USEFUL, 1)),
-            }
+            {"method": method, "seed": seed, "evaluations": counted}
+            | errors
+            | {name: pareto.hypervolume(F, corner) for name, corner in volumes.items()}
         )
     return pd.DataFrame(rows)
 
@@ -160,16 +150,8 @@ def trained_long(folder: Path | str) -> pd.DataFrame:
 def tuned_entries(folder: Path | str, long: bool = False) -> pd.DataFrame:
     """``tuned`` with the genomes. The seed of a family that has none is that of its training."""
     columns = [
-        "method",
-        "seed",
-        "share",
-        "training",
-        "macs",
-        "found_error",
-        "search_error",
-        "test_error",
-        "seconds",
-        "genome",
+        *("method", "seed", "share", "training", "macs"),
+        *("found_error", "search_error", "test_error", "seconds", "genome"),
         *(["unpruned_error"] if long else []),
     ]
     frame = pd.DataFrame(read_tuned(Path(folder), long)).reindex(columns=columns)
@@ -201,17 +183,17 @@ def summary(
     rows = {}
     for method, rows_of in frame.groupby("method"):
         values = rows_of.groupby("seed")[list(columns)].mean()
+        found = {name: values[name].dropna() for name in columns}
         rows[method] = {
-            c: judgement.estimate(values[c].dropna()).text(scale, digits)
-            if values[c].notna().any()
-            else "-"
-            for c in columns
-        }
-        rows[method] |= {
-            "seeds": str(len(values)),
-            "knowledge": "yes" if METHODS[method].knowledge else "no",
-        }
+            name: judgement.estimate(some).text(scale, digits) if len(some) else "-"
+            for name, some in found.items()
+        } | {"seeds": str(len(values)), "knowledge": knows(method)}
     return pd.DataFrame(rows).T
+
+
+def knows(method: str) -> str:
+    """Whether it has looked at the weights."""
+    return "yes" if METHODS[method].knowledge else "no"
 
 
 def test_table(tests: pd.DataFrame) -> pd.DataFrame:
@@ -226,7 +208,7 @@ def test_table(tests: pd.DataFrame) -> pd.DataFrame:
         return pd.DataFrame()
     missing = tests[tests.test_error.isna()].groupby("method").size()
     table = pd.DataFrame(parts).fillna("–")
-    table["knowledge"] = ["yes" if METHODS[m].knowledge else "no" for m in table.index]
+    table["knowledge"] = [knows(method) for method in table.index]
     table["seeds"] = tests.groupby("method").seed.nunique()
     table["networks not found"] = missing.reindex(table.index, fill_value=0)
     order = tests.groupby(["method", "share"]).test_error.mean().unstack().mean(axis=1)

@@ -154,11 +154,9 @@ def rank_for(settings: Search, model: nn.Module, layout: Layout) -> np.ndarray |
     """The ranks that a search needs (``es.ask``): by L1 norm for the encoding by widths, none for
     the plain strategy.
     """
-    return (
-        importance.ranks(layout, importance.l1_norms(model, layout))
-        if settings.encoding == "widths"
-        else None
-    )
+    if settings.encoding != "widths":
+        return None
+    return importance.ranking(layout.group_of_bit, importance.l1_norms(model, layout))
 
 
 def in_short(state: es.State) -> str:

@@ -47,15 +47,10 @@ class Variant:
         return self.encoding == "widths" and self.order != "random"
 
     def rank(self, space: Space, seed: int) -> np.ndarray | None:
-        """Int [n_bits]: the order of the filters, or None where every set of filters can come
-        up."""
-        if self.order == "learned" and self.criteria:
-            return space.orders[self.criteria[0]]
-        return (
-            None
-            if self.encoding == "bits" or self.order == "learned"
-            else order_of(space, self.order, seed)
-        )
+        """int [n_bits]: the order of the filters, or None where every set of them can come up."""
+        if self.order == "learned":
+            return space.orders[self.criteria[0]] if self.criteria else None
+        return order_of(space, self.order, seed) if self.encoding == "widths" else None
 
     def __call__(self, space: Space, history: History, seed: int) -> np.ndarray:
         rank, first = self.rank(space, seed), 1 if self.start == "unpruned" else self.first
@@ -77,8 +72,7 @@ class Variant:
     def screened(
         self, space: Space, history: History, rank: np.ndarray | None, rng: np.random.Generator
     ) -> np.ndarray:
-        """What the surrogate likes best among offspring of the archive and as many fresh
-        samples."""
+        """What the surrogate likes best of offspring of the archive and as many fresh samples."""
         if self.order == "learned":
             widths = learned.widths_to_try(space, history, self.p_mutation, self.pool, rng)
             names = self.criteria or ()
