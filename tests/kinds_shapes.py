@@ -61,6 +61,18 @@ def _():
     return Net(mid, left=conv(4, 4))
 
 
+@kind("a split written out behind one depthwise convolution, before others", ("c2", "c3.0"), 16)
+def _():
+    """What is refused at the split stays so there alone, though the convolutions then are read otherwise."""
+
+    def mid(m, x):
+        a, b = torch.split(m.d(x), [4, 4], 1)
+        return m.d(torch.cat([a, b * 2], 1))
+
+    depthwise = nn.Sequential(conv(8, 8), conv(8, 8, groups=8))
+    return Net(mid, d=conv(8, 8, groups=8), c3=depthwise)
+
+
 @kind("index of channels", *KEPT)
 def _():
     return Net(lambda m, x: x[:, [1, 0, 3, 2, 5, 4, 7, 6]])

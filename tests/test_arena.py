@@ -208,7 +208,9 @@ def test_a_larger_network_confirms_few_methods_in_a_folder_of_its_own(tmp_path, 
     assert own.rows == tmp_path and large.rows == tmp_path / "resnet56"
     tasks = large.tasks()
     assert {t.name for t in tasks} == set(CONFIRMED) and len(tasks) == len(set(tasks)) < 60
-    assert {t.share for t in tasks} == {0, 0.5, 1}
+    assert {t.share for t in tasks if not t.long} == {0, 0.5, 1}
+    long = [t for t in tasks if t.long]
+    assert {t.share for t in long} == {0.5, 0.8} and tasks[-len(long) :] == long
     assert {t.name for t in replace(large, only="archive").tasks()} == {"archive"}
     assert not any(t.share for t in replace(large, searches=True).tasks())
     done: list[object] = []
@@ -217,6 +219,24 @@ def test_a_larger_network_confirms_few_methods_in_a_folder_of_its_own(tmp_path, 
     [(folder, tasks, workers, _, model)] = done
     assert folder == tmp_path / "resnet56" and model == "resnet56" and workers == 1
     assert [t.share for t in tasks] == [0, 0.5]
+
+
+def test_a_network_may_be_trained_long_and_stands_apart(bench, short, tmp_path, monkeypatch):
+    longer = replace(arena.Arena("resnet56").recipe(long=True), epochs=2, images=128)
+    assert arena.Arena("resnet56").recipe(long=True) == make_settings("cpu").finetune
+    own = bench.arena.recipe()
+    monkeypatch.setattr(arena.Arena, "recipe", lambda self, long=False: longer if long else own)
+    rows.run_row(bench, tmp_path, "uniform-l1", 0, known := {})
+    brief = tuning.tune(bench, tmp_path, "uniform-l1", 0, 0.5, 0, known)
+    long = tuning.tune(bench, tmp_path, "uniform-l1", 0, 0.5, 0, known, long=True)
+    assert long["genome"] == brief["genome"] and long["recipe"]["epochs"] == 2
+    assert long["test_error"] != brief["test_error"] and 0 < long["unpruned_error"] < 1
+    assert len(report.tuned(tmp_path)) == len(report.tuned(tmp_path, long=True)) == 1
+    [line] = report.trained_long(tmp_path).itertuples()
+    assert line.Index == "uniform L1" and line._1 == "50 %"
+    lost = 100 * (long["test_error"] - long["unpruned_error"])
+    assert abs(float(line._3) - lost) < 0.01
+    assert tournament.Task("uniform-l1", 0, 0.5, 0, long=True).done(tmp_path)
 
 
 @pytest.mark.parametrize("name", sorted(set(arena.ARENAS) - {"vgg16"}))

@@ -12,7 +12,7 @@ import pytest
 HOUSE = Path(__file__).parents[1] / "dpes"
 ORDER = [  # of all files; models/ is one
     *("errors", "fields", "disk"),
-    *("coupling.layout", "coupling.genome", "coupling.operations", "coupling.rules", "coupling.moves", "coupling.reading", "coupling.uniting", "coupling.evaluating"),
+    *("coupling.layout", "coupling.genome", "coupling.operations", "coupling.rules", "coupling.layers", "coupling.moves", "coupling.reading", "coupling.uniting", "coupling.evaluating"),
     *("coupling.watching", "coupling.cloning", "coupling.network", "coupling.cutting", "coupling.cost", "coupling.importance"),
     *("coupling.proposing", "coupling.subject", "coupling.lockstep"),
     *("coupling.proof", "coupling.tracing", "coupling.zeroing"),

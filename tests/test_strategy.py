@@ -190,6 +190,35 @@ def test_archive_parents_are_non_dominated_and_the_lonely_ones_come_more_often()
     assert parents.crowding(F[:2]).tolist() == [np.inf, np.inf]
 
 
+def test_above_the_ceiling_nobody_has_offspring_while_others_are_below_it():
+    history = run(method("random-widths"), 0, 60)
+    drawn = [
+        {g.tobytes() for g in parents.archive(history, np.random.default_rng(0), 400, ceiling)}
+        for ceiling in (None, 0.4, 0.0)
+    ]
+    errs = {g.tobytes(): e for g, e in zip(history.genomes, history.F[:, 0], strict=True)}
+    assert max(map(errs.get, drawn[0])) > 0.4 >= max(map(errs.get, drawn[1]))
+    assert drawn[2] == drawn[0]  # nobody is below: all may
+
+
+def test_steps_are_longer_where_the_archive_disagrees():
+    whole = np.ones((4, SPACE.n_bits), dtype=bool)
+    widths = np.array([SIZES] * 4)
+    widths[:, 2] = [32, 24, 16, 8]
+    genomes = SPACE.genomes(widths, order_of(SPACE, "l1", 0))
+    history = history_of(genomes, np.array([0.1, 0.2, 0.3, 0.4]), SPACE.cost(genomes))
+    scale = parents.spread(SPACE, history)
+    assert scale.argmax() == 2 and scale.min() > 0 and np.isclose(scale.mean(), 1)
+    same = history_of(whole[:1], np.array([0.1]), np.array([1.0]))
+    assert (parents.spread(SPACE, same) == 1).all()
+    rank, rng = order_of(SPACE, "l1", 0), np.random.default_rng
+    step = method("surrogate-steps").mutated(
+        SPACE, history, genomes[:1].repeat(500, 0), rank, rng(0)
+    )
+    moved = np.abs(SPACE.shares(step) - SPACE.shares(genomes[:1])).mean(0)
+    assert moved.argmax() == 2
+
+
 def test_three_parents_are_those_of_the_papers_selection():
     history = run(METHODS["bits-spread"], 0, 30)
     rows = es.select(history.F)

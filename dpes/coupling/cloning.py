@@ -41,13 +41,7 @@ def again(value: Any, known: dict[int, Any]) -> Any:
     if id(value) in known:
         return known[id(value)]
     new: Any = value
-    if isinstance(value, nn.Module) or holds_layers(value):
-        new = known[id(value)] = object.__new__(type(value))
-        new.__dict__.update(zip(vars(value), several(vars(value).values(), known), strict=True))
-    elif isinstance(value, Tensor):
-        new = value.detach().clone().requires_grad_(value.requires_grad)
-        new = nn.Parameter(new, value.requires_grad) if isinstance(value, nn.Parameter) else new
-    elif isinstance(value, dict):
+    if isinstance(value, dict):
         new = known[id(value)] = type(value).__new__(type(value))
         if value:
             new.update(zip(value, several(value.values(), known), strict=True))
@@ -58,25 +52,38 @@ def again(value: Any, known: dict[int, Any]) -> Any:
         new = set(several(value, known))
     elif isinstance(value, tuple):
         new = getattr(value, "_make", type(value))(several(value, known))
-    elif isinstance(value, types.MethodType):
-        new = types.MethodType(value.__func__, again(value.__self__, known))
+    elif isinstance(value, nn.Module) or holds_layers(value):
+        new = known[id(value)] = object.__new__(type(value))
+        new.__dict__.update(zip(vars(value), several(vars(value).values(), known), strict=True))
+    elif isinstance(value, Tensor):
+        new = value.detach().clone().requires_grad_(value.requires_grad)
+        new = nn.Parameter(new, value.requires_grad) if isinstance(value, nn.Parameter) else new
     elif isinstance(value, weakref.ref) and isinstance(value(), nn.Module):
         new = weakref.ref(again(value(), known))
-    elif isinstance(value, functools.partial):
-        function, *arguments = several([value.func, *value.args], known)
-        new = functools.partial(function, *arguments, **again(value.keywords, known))
-    elif isinstance(value, types.FunctionType) and reaches(value):
-        cells = [types.CellType() for _ in value.__closure__ or ()]
-        new = types.FunctionType(
-            value.__code__, value.__globals__, value.__name__, None, tuple(cells) or None
-        )
-        known[id(value)] = new
-        new.__dict__.update(value.__dict__)
-        new.__defaults__ = again(value.__defaults__, known)
-        new.__kwdefaults__ = again(value.__kwdefaults__, known)
-        for cell, old in zip(cells, value.__closure__ or (), strict=True):
-            cell.cell_contents = again(old.cell_contents, known)
+    elif callable(value):
+        new = function_again(value, known)
     known[id(value)] = new
+    return new
+
+
+def function_again(value: Any, known: dict[int, Any]) -> Any:
+    """A bound method, a partial or a function built anew around the parts that it holds."""
+    if isinstance(value, types.MethodType):
+        return types.MethodType(value.__func__, again(value.__self__, known))
+    if isinstance(value, functools.partial):
+        function, *arguments = several([value.func, *value.args], known)
+        return functools.partial(function, *arguments, **again(value.keywords, known))
+    if not isinstance(value, types.FunctionType) or not reaches(value):
+        return value
+    cells = tuple(types.CellType() for _ in value.__closure__ or ())
+    code, space = value.__code__, value.__globals__
+    new = types.FunctionType(code, space, value.__name__, None, cells or None)
+    known[id(value)] = new
+    new.__dict__.update(value.__dict__)
+    new.__defaults__ = again(value.__defaults__, known)
+    new.__kwdefaults__ = again(value.__kwdefaults__, known)
+    for cell, old in zip(cells, value.__closure__ or (), strict=True):
+        cell.cell_contents = again(old.cell_contents, known)
     return new
 
 
@@ -86,7 +93,7 @@ def several(values: Iterable[Any], known: dict[int, Any]) -> list[Any]:
 
 def holds_layers(value: Any) -> bool:
     """Whether an object of a class of one's own has layers, or their methods, as attributes."""
-    if isinstance(value, (dict, Tensor, type, types.ModuleType, types.FunctionType)):
+    if isinstance(value, (Tensor, type, types.ModuleType, types.FunctionType)):
         return False
     held = getattr(value, "__dict__", {}).values()
     return any(isinstance(getattr(h, "__self__", h), nn.Module) for h in held)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -11,19 +12,31 @@ from torch import Tensor, nn
 from .cloning import clone
 from .evaluating import evaluating
 from .layout import Layout, UnsupportedModel, stays
-from .network import misfit, plain, table
-from .operations import Op
+from .network import misfit, plain, tensors_of
+from .operations import Op, laid
 from .watching import Watch
 
 
 @torch.inference_mode(False)
 def slim(model: nn.Module, layout: Layout, genome: Any) -> nn.Module:
-    """A new, physically smaller network without the filters that ``genome`` removes; ``model``
-    stays as it is.
+    """A new, physically smaller network without the filters that ``genome`` removes. Source: ours.
 
-    genome: bool [layout.n_bits], 1 = kept. The result is of the same class as ``model``, shares no
-    memory with it and computes what ``mask`` computes. Raises ``GenomeError`` for a genome that
-    does not fit. Source: ours.
+    It is of the same class as ``model``, which stays as it is, shares no memory with it and
+    computes what ``mask`` computes.
+
+    Parameters
+    ----------
+    model, layout
+        A network, and the layout that ``trace`` found in it.
+    genome
+        Bool [layout.n_bits], 1 = kept.
+
+    Raises
+    ------
+    UnsupportedModel
+        The layout is that of another network.
+    GenomeError
+        The genome does not fit.
     """
     model, keep = fitting(model, layout, genome)
     return cut(clone(model), model, layout, keep)
@@ -44,45 +57,38 @@ def cut(target: nn.Module, model: nn.Module, layout: Layout, keep: np.ndarray) -
     This is all that a candidate costs: its tensors are selected from those of ``model``, the module
     tree is used again.
     """
-    modules = dict(target.named_modules(remove_duplicate=False))
-    originals = dict(model.named_modules(remove_duplicate=False))
-    found: dict[int, Tensor | None] = {}
+    found: dict[int, Tensor | None] = {}  # kept positions, once for all that share ``bits``
     kept = np.append(keep, True)  # KEPT = -1 is the appended last one
 
     def positions(bits: np.ndarray, device: torch.device) -> Tensor | None:
-        """The kept positions, or None where nothing leaves; found once for all tensors that share
-        ``bits``."""
+        """The kept positions, or None where nothing leaves."""
         if id(bits) not in found:
-            (index,) = kept[bits].nonzero()
-            found[id(bits)] = (
-                None if len(index) == len(bits) else torch.from_numpy(index).to(device)
-            )
+            here = kept[bits]
+            found[id(bits)] = None if here.all() else torch.from_numpy(here.nonzero()[0]).to(device)
         return found[id(bits)]
 
-    for owned in layout.tensors:
-        module, name = owned.places[0]
-        original = table(originals[module], name)[name]
-        assert original is not None
-        tensor = original.detach()
-        kernels = (
-            tensor.ndim > 3 and tensor.is_contiguous() and all(dim < 2 for dim, _ in owned.cuts)
-        )
-        if kernels:
-            tensor = tensor.flatten(2)  # whole kernels move faster than their pixels
-        for dim, bits in owned.cuts:
-            if (index := positions(bits, tensor.device)) is not None:
-                tensor = tensor.index_select(dim, index)
-        if kernels:
-            tensor = tensor.unflatten(2, original.shape[2:])
-        if tensor.data_ptr() == original.data_ptr():
-            tensor = tensor.clone()
-        cut_one = table(modules[module], name)[name]  # the same under every name that it has
-        cut_one.grad, cut_one.data = None, tensor
+    originals, ours = (tensors_of(m, layout.tensors) for m in (model, target))
+    for owned, original, cut_one in zip(layout.tensors, originals, ours, strict=True):
+        indices = {dim: positions(bits, original.device) for dim, bits in owned.cuts}
+        cut_one.grad, cut_one.data = None, selected(original.detach(), indices)
+    modules = dict(target.named_modules(remove_duplicate=False))
     for w in layout.widths:
-        index = positions(w.bits, torch.device("cpu"))
-        width = len(w.bits) if index is None else len(index)
-        setattr(modules[w.module], w.attribute, width // w.divisor)
+        setattr(modules[w.module], w.attribute, int(kept[w.bits].sum()) // w.divisor)
     return target
+
+
+def selected(tensor: Tensor, indices: dict[int, Tensor | None]) -> Tensor:
+    """A copy of the positions of a tensor that stay: all along dimensions without an index."""
+    left = {dim: index for dim, index in indices.items() if index is not None}
+    if not left:
+        return tensor.clone()
+    shape = tensor.shape[2:]
+    kernels = len(shape) > 1 and tensor.is_contiguous() and max(left) < 2
+    if kernels:
+        tensor = tensor.flatten(2)  # whole kernels move faster than their pixels
+    for dim, index in left.items():
+        tensor = tensor.index_select(dim, index)
+    return tensor.unflatten(2, shape) if kernels else tensor
 
 
 def mask(model: nn.Module, layout: Layout, genome: Any) -> nn.Module:
@@ -90,9 +96,14 @@ def mask(model: nn.Module, layout: Layout, genome: Any) -> nn.Module:
     ``slim`` must equal.
 
     The output of every operation that carries removed filters is zero there, so a shift of batch
-    norm or an offset of an activation cannot wake them. genome: bool [layout.n_bits]. For checks
-    and teaching: it saves nothing, shares its weights with ``model``, and computes in evaluation
-    mode without gradients. Source: ours.
+    norm or an offset of an activation cannot wake them. For checks and teaching: it saves nothing,
+    shares its weights with ``model``, and computes in evaluation mode without gradients. Source:
+    ours.
+
+    Parameters
+    ----------
+    model, layout, genome
+        As those of ``slim``, which tells what is raised.
     """
     model, keep = fitting(model, layout, genome)
     return Masked(model, layout, keep)
@@ -103,35 +114,32 @@ class Masked(nn.Module):
 
     def __init__(self, model: nn.Module, layout: Layout, keep: np.ndarray):
         super().__init__()
-        self.model, self.choices, self.speaks = (
-            model,
-            dict(layout.choices),
-            stays(layout.bit_of, keep),
-        )
+        self.model, self.layout, self.kept = model, layout, keep
         self.eval()
 
     def forward(self, *inputs: Tensor) -> Any:
-        with evaluating(self.model), Silence(self.model, self.speaks, self.choices):
+        with evaluating(self.model), Silence(self.model, self.layout, self.kept):
             return self.model(*inputs)
 
 
 class Silence(Watch):
     """Follows the filters through a run and puts zeros in place of the outputs of removed ones."""
 
-    def __init__(self, model: nn.Module, speaks: np.ndarray, choices: dict[int, int]):
-        super().__init__(model, choices=choices)
-        self.speaks = speaks
+    def __init__(self, model: nn.Module, layout: Layout, keep: np.ndarray):
+        super().__init__(model, choices=dict(layout.choices))
+        self.layout, self.speaks = layout, stays(layout.bit_of, keep)
+
+    def gone(self, tensor: Tensor) -> Iterator[tuple[int, Tensor]]:
+        """Along which dimensions removed filters lie, and where: bool, with a size along it."""
+        for dim, vector in self.numbers(tensor).items():
+            if (silent := ~self.speaks[vector]).any():
+                yield dim, laid(torch.from_numpy(silent).to(tensor.device), dim, tensor.ndim)
 
     def see(self, op: Op) -> None:
         if op.is_view:
             return  # of values that are silent already
         for tensor in op.outputs:
             if not self.constant(tensor):  # which no image reaches
-                self.silence(tensor)
-
-    def silence(self, tensor: Tensor) -> None:
-        for dim, vector in self.numbers(tensor).items():
-            if (silent := ~self.speaks[vector]).any():
-                shape = [-1 if d == dim else 1 for d in range(tensor.ndim)]
-                # not multiplied by zero, which leaves what is not a number: x / |x| of a silenced x
-                tensor.masked_fill_(torch.from_numpy(silent).to(tensor.device).view(shape), 0)
+                for _, gone in self.gone(tensor):
+                    # not multiplied by zero, which leaves what is not a number: x / |x| of such x
+                    tensor.masked_fill_(gone, 0)

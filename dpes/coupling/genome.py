@@ -14,13 +14,17 @@ def repair(genomes: np.ndarray, groups: np.ndarray, least: np.ndarray | int = 1)
 
     Parameters
     ----------
-    genomes : bool [n, n_bits], or one genome [n_bits].
-    groups : int [n_bits], the group of each bit, ascending (``Layout.group_of_bit``).
-    least : how many filters each group keeps, int [n_groups] (``Layout.least``) or one number.
+    genomes
+        Bool [n, n_bits], or one genome [n_bits].
+    groups
+        Int [n_bits], the group of each bit, ascending (``Layout.group_of_bit``).
+    least
+        How many filters each group keeps, int [n_groups] (``Layout.least``) or one number.
 
     Raises
     ------
-    GenomeError : groups or least numbers that do not fit the genomes.
+    GenomeError
+        Groups or least numbers that do not fit the genomes.
     """
     genomes, groups, least = as_bits(genomes), as_array(groups), as_array(least)
     n = genomes.shape[-1:]

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from .layout import KEPT, Layout
+from .network import tensors_of
 
 
 @torch.no_grad()
@@ -18,18 +19,12 @@ def l1_norms(model: nn.Module, layout: Layout) -> np.ndarray:
     Only weights that compute the filter count (convolution and linear, by their output dimension).
     Source: Li et al. 2017, summed over coupled layers as usual since.
     """
-    modules = dict(model.named_modules(remove_duplicate=False))
     norms = np.zeros(layout.n_bits)
-    for owned in layout.tensors:
-        module, name = owned.places[0]
+    for owned, tensor in zip(layout.tensors, tensors_of(model, layout.tensors), strict=True):
         bits = dict(owned.cuts).get(0)
-        if bits is None or name != "weight" or len(owned.shape) < 2:
-            continue
-        sums = (
-            getattr(modules[module], name).detach().double().abs().flatten(1).sum(1).cpu().numpy()
-        )
-        prunable = bits != KEPT
-        np.add.at(norms, bits[prunable], sums[prunable])
+        if bits is not None and owned.places[0][1] == "weight" and tensor.ndim > 1:
+            sums = tensor.double().abs().flatten(1).sum(1).cpu().numpy()
+            np.add.at(norms, bits[bits != KEPT], sums[bits != KEPT])
     return norms
 
 

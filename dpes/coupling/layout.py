@@ -11,6 +11,7 @@ import numpy as np
 
 from ..errors import DpesError
 
+Event = tuple[str, str, int]  # a module, an operation in it, and which one of several
 KEPT = -1  # in place of a bit: this position belongs to no prunable filter
 
 
@@ -108,7 +109,7 @@ class Layout:
     notes: tuple[str, ...] = ()  # what else a reader should know, such as a wrapper taken off
     # for ``mask``, which follows the network's filters once more:
     bit_of: np.ndarray = field(repr=False, default_factory=lambda: np.zeros(0, int))
-    choices: tuple[tuple[int, int], ...] = field(repr=False, default=())
+    choices: tuple[tuple[Event, int], ...] = field(repr=False, default=())
 
     @property
     def n_bits(self) -> int:
@@ -127,8 +128,18 @@ class Layout:
         return np.array([g.least for g in self.groups])
 
     def checked(self, genome: Any) -> np.ndarray:
-        """The genome as bool [n_bits]; raises ``GenomeError`` for a wrong length or a group without
-        enough filters."""
+        """The genome as bool [n_bits].
+
+        Parameters
+        ----------
+        genome
+            Zeros and ones [n_bits], whatever holds them.
+
+        Raises
+        ------
+        GenomeError
+            It has another length, other values, or leaves a group without enough filters.
+        """
         keep = as_bits(genome)
         if keep.shape != (self.n_bits,):
             bits = f"this layout has {self.n_bits} bits, one per prunable filter"
@@ -160,10 +171,7 @@ class Layout:
         return total
 
     def activations(self, genome: Any) -> int:
-        """Values that layers write for one image (Radosavovic et al.
-
-        2020 call these activations).
-        """
+        """Values that layers write for one image, called activations by Radosavovic et al. 2020."""
         width = _Widths(self.checked(genome))
         return sum(c.positions * width(c.out_bits) for c in self.calls)
 

@@ -20,7 +20,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from ..errors import first_line
 from .cutting import Silence, clone, cut
 from .evaluating import evaluating
-from .layout import Layout, stays
+from .layout import Layout
 from .operations import Op, leaves, shares
 from .subject import Subject, trains
 
@@ -31,11 +31,12 @@ COPIES = ("aten::clone", "aten::contiguous", "aten::_unsafe_view", "aten::_resha
 
 @dataclass(frozen=True)
 class Fault:
-    """What is wrong with a cut, and the removed bits that meet there, none where no place is
-    known."""
+    """What is wrong with a cut, the removed bits that meet there, none where no place is known, and
+    the operation."""
 
     reason: str
     bits: np.ndarray
+    op: str = ""
 
 
 def faults(subject: Subject, layout: Layout, genome: np.ndarray, thorough: bool) -> list[Fault]:
@@ -102,8 +103,8 @@ class LockStep(Silence):
         heard: list[tuple[str, list[Tensor] | None]],
         problem: str,
     ):
-        super().__init__(model, stays(layout.bit_of, genome), dict(layout.choices))
-        self.bit_of, self.removed, self.problem = layout.bit_of, ~genome, problem
+        super().__init__(model, layout, genome)
+        self.removed, self.problem = ~genome, problem
         self.heard = iter([*heard, ("", None)])
         self.next = next(self.heard)
         self.faults: list[Fault] = []
@@ -127,11 +128,8 @@ class LockStep(Silence):
         """Compares the positions that stay; goes on with the slim network's values where they
         differ."""
         kept, here = mine, torch.ones((), dtype=torch.bool, device=mine.device)
-        for dim, vector in self.numbers(mine).items():
-            speaks = torch.from_numpy(self.speaks[vector]).to(mine.device)
-            if not speaks.all():
-                kept = kept.index_select(dim, speaks.nonzero().flatten())
-                here = here & speaks.view([-1 if d == dim else 1 for d in range(mine.ndim)])
+        for dim, gone in self.gone(mine):
+            kept, here = kept.index_select(dim, (~gone).flatten().nonzero()[:, 0]), here & ~gone
         if kept.shape != other.shape and any(self.numbers(t) for t in op.outputs if t is not mine):
             return  # a by-product beside an output that is followed, such as a pool's indices
         if kept.shape != other.shape:
@@ -147,9 +145,11 @@ class LockStep(Silence):
 
     def blame(self, op: Op, why: str) -> None:
         vectors = [v for t in [*op.tensors, *op.outputs] for v in self.numbers(t).values()]
-        bits = np.unique(np.concatenate([self.bit_of[v] for v in vectors] or [np.zeros(0, int)]))
+        bits = np.unique(
+            np.concatenate([np.zeros(0, int), *(self.layout.bit_of[v] for v in vectors)])
+        )
         bits = bits[bits >= 0]
-        self.faults.append(Fault(f"without it {op} {why}", bits[self.removed[bits]]))
+        self.faults.append(Fault(f"without it {op} {why}", bits[self.removed[bits]], op.name))
 
 
 def alike(a: Tensor, b: Tensor, op: Op | None = None) -> bool:

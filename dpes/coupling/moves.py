@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .operations import Op
+from .operations import Op, laid
 from .rules import Numbers, rule
 
 if TYPE_CHECKING:
@@ -112,7 +112,7 @@ def moved(watch: Watch, op: Op) -> Sequence[Numbers]:
 def spread(tensor: Tensor, dim: int, vector: np.ndarray | None) -> Tensor:
     """The number of each element of a tensor along whose dimension these filters lie."""
     numbers = torch.from_numpy(np.zeros(1, int) if vector is None else vector)
-    return numbers.view([-1 if d == dim else 1 for d in range(tensor.ndim)]).expand(tensor.shape)
+    return laid(numbers, dim, tensor.ndim).expand(tensor.shape)
 
 
 def distinct(image: Tensor) -> np.ndarray:

@@ -3,6 +3,7 @@ ones."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from torch.nn.utils.spectral_norm import SpectralNorm, remove_spectral_norm
 from torch.nn.utils.weight_norm import WeightNorm, remove_weight_norm
 
 from .cloning import clone
-from .layout import Layout, UnsupportedModel
+from .layout import Layout, Owned, UnsupportedModel
 
 NORMS = {WeightNorm: remove_weight_norm, SpectralNorm: remove_spectral_norm}  # those that are hooks
 
@@ -30,7 +31,7 @@ def plain(model: Any) -> nn.Module:
         isinstance(model, nn.Module) and hasattr(model, "_orig_mod")
     ):
         model = getattr(model, "_orig_mod", None) or model.module
-    refuse_what_has_no_tensors(model)
+    refuse_what_is_no_network(model)
     made_in_inference_mode = any(t.is_inference() for t in model.parameters())
     compiled = any(m._compiled_call_impl is not None for m in model.modules())
     if compiled or made_in_inference_mode or any(map(computed, model.modules())):
@@ -42,23 +43,27 @@ def plain(model: Any) -> nn.Module:
     return model
 
 
-def refuse_what_has_no_tensors(model: Any) -> None:
-    """What is no network, and layers whose weights no clone of them could hold in another size."""
+def refuse_what_is_no_network(model: Any) -> None:
+    """Raises ``UnsupportedModel`` for it, and for layers without tensors that could be cut."""
     if not isinstance(model, nn.Module):
         cure = "build it first" if isinstance(model, type) else "mind the order of the arguments"
         found = f"model must be a torch.nn.Module, not a {type(model).__name__}"
         raise UnsupportedModel(f"{found}: {cure}")
     for name, module in model.named_modules():
-        where = f"{name or type(model).__name__} is a {type(module).__name__}"
-        tensors = [*module._parameters.values(), *module._buffers.values()]
-        if any(t is not None and (is_lazy(t) or t.is_meta) for t in tensors):
+        if problem := without_tensors(module):
             raise UnsupportedModel(
-                f"{where} without weights yet: load them, or run the network once"
+                f"{name or type(model).__name__} is a {type(module).__name__}{problem}"
             )
-        if isinstance(module, torch.jit.ScriptModule):
-            raise UnsupportedModel(f"{where}: trace the network that it was made from")
-        if "quantized" in type(module).__module__:
-            raise UnsupportedModel(f"{where}: prune before quantisation")
+
+
+def without_tensors(module: nn.Module) -> str:
+    """Why no clone of a layer could hold its weights in another size, or nothing."""
+    tensors = [*module._parameters.values(), *module._buffers.values()]
+    if any(t is not None and (is_lazy(t) or t.is_meta) for t in tensors):
+        return " without weights yet: load them, or run the network once"
+    if isinstance(module, torch.jit.ScriptModule):
+        return ": trace the network that it was made from"
+    return ": prune before quantisation" if "quantized" in type(module).__module__ else ""
 
 
 def batch(example: Any) -> Tensor:
@@ -103,23 +108,30 @@ def table(module: nn.Module, name: str) -> dict[str, Any]:
     return module._parameters if name in module._parameters else module._buffers
 
 
+def tensors_of(model: nn.Module, owned: Iterable[Owned]) -> list[Tensor]:
+    """A network's tensors of a layout."""
+    modules = dict(model.named_modules(remove_duplicate=False))
+    return [table(modules[o.places[0][0]], o.places[0][1])[o.places[0][1]] for o in owned]
+
+
 def misfit(model: nn.Module, layout: Any, keep: np.ndarray | None = None) -> str:
     """The first tensor that tells a network from the one of a layout, cut by a checked genome if
     there is one; nothing where none does."""
     if not isinstance(layout, Layout):
         return f"layout must be a Layout, not a {type(layout).__name__}"
-    kept = np.append(np.ones(layout.n_bits, bool) if keep is None else keep, True)
+    kept = None if keep is None else np.append(keep, True)
     modules = dict(model.named_modules(remove_duplicate=False))
     known = set()
     for owned in layout.tensors:
         module, name = owned.places[0]
         tensor = table(modules[module], name).get(name) if module in modules else None
-        shape, place = list(owned.shape), f"{module}.{name}".lstrip(".")
-        for dim, bits in owned.cuts:
-            shape[dim] = int(kept[bits].sum())
+        shape = list(owned.shape)
+        if kept is not None:
+            for dim, bits in owned.cuts:
+                shape[dim] = int(kept[bits].sum())
         if tensor is None or list(tensor.shape) != shape:
             found = "missing" if tensor is None else list(tensor.shape)
-            return f"{place} is {found}, not {shape}"
+            return f"{f'{module}.{name}'.lstrip('.')} is {found}, not {shape}"
         known.add(id(tensor))
     more = (name for name, p in model.named_parameters() if id(p) not in known)
     return next((f"{name} is none of its weights" for name in more), "")

@@ -70,6 +70,11 @@ def shares(func: Any) -> bool:
     return info is not None and not info.is_write
 
 
+def laid(vector: Tensor, dim: int, ndim: int) -> Tensor:
+    """A vector laid along one of so many dimensions."""
+    return vector.view([-1 if d == dim else 1 for d in range(ndim)])
+
+
 def leaves(value: Any, seen: set[int] | None = None) -> Iterator[Tensor]:
     """All tensors within lists, tuples, dictionaries and objects, in their order."""
     seen = set() if seen is None else seen

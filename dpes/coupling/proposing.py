@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 import numpy as np
 from torch import Tensor, nn
 
 from ..errors import first_line
 from .evaluating import evaluating
-from .layout import KEPT, Call, Group, Layout, Owned, UnsupportedModel, Width
+from .layout import KEPT, Call, Event, Group, Layout, Owned, UnsupportedModel, Width
 from .operations import leaves
 from .uniting import components
 from .watching import Watch
@@ -24,7 +22,7 @@ class Proposal:
     def __init__(self, model: nn.Module, example: Tensor, keep: tuple[str, ...] = ()):
         self.model, self.example, self.keep = model, example, keep
         self.whole: dict[tuple[str, int], str] = {}
-        self.choices: dict[int, int] = {}
+        self.choices: dict[Event, int] = {}
 
     def watched(self) -> Watch:
         """One run of one image; of the whole example where the model takes no single one."""
@@ -130,18 +128,18 @@ class Proposal:
             cuts = tuple((dim, vector) for dim, vector in found if (vector != KEPT).any())
             is_parameter = isinstance(t, nn.Parameter)
             tensors.append(Owned(tuple(places), tuple(t.shape), is_parameter, cuts))
-        counts = [Width(*key, bits(v), divisor) for key, (v, divisor) in watch.counts.items()]
+        widths = [Width(*key, bits(v), divisor) for key, (v, divisor) in watch.counts.items()]
         calls = []
         for name, outs, ins, total, positions in watch.calls:
             size = (1 if outs is None else len(outs)) * (1 if ins is None else len(ins))
             read = None if ins is None else bits(ins)
             factor = total // size // watch.images
             calls.append(Call(name, bits(outs), read, factor, positions))
-        counted, x = [*counts, *widths(self.model, tensors)], self.example
+        x = self.example
         return Layout(
             groups=groups,
             tensors=tuple(tensors),
-            widths=tuple(w for w in counted if (w.bits != KEPT).any()),
+            widths=tuple(w for w in widths if (w.bits != KEPT).any()),
             calls=tuple(calls),
             kept=tuple((name, len(positions), why) for (name, why), positions in kept.items()),
             example=tuple(x.shape[1:]),
@@ -151,21 +149,3 @@ class Proposal:
             choices=tuple(self.choices.items()),
             notes=tuple(watch.notes),
         )
-
-
-WIDTHS = {  # attributes of torch's layers: the dimension of their weight that they count
-    "out_channels": 0, "in_channels": 1, "out_features": 0, "in_features": 1, "num_channels": 0,
-    "num_parameters": 0, "embedding_dim": 1,
-}  # fmt: skip
-
-
-def widths(model: nn.Module, tensors: Iterable[Owned]) -> Iterable[Width]:
-    """The attributes of layers that count the positions of their cut weights."""
-    modules = dict(model.named_modules(remove_duplicate=False))
-    for owned in tensors:
-        for place in (place for place, name in owned.places if name == "weight"):
-            module = modules[place]
-            for attribute, dim in WIDTHS.items():
-                bits = dict(owned.cuts).get(1 - dim if getattr(module, "transposed", 0) else dim)
-                if bits is not None and getattr(module, attribute, None) == len(bits):
-                    yield Width(place, attribute, bits)

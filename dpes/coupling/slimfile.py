@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import nn
@@ -19,10 +20,11 @@ from .cloning import clone
 from .cutting import cut
 from .genome import from_hex, to_hex
 from .layout import GenomeError, Layout
-from .network import misfit, plain
+from .network import misfit, plain, tensors_of
 from .tracing import trace
 
 FORMAT = "dpes slim network 1"
+CURE = "write it again with dpes.save"
 
 
 class FileError(DpesError):
@@ -41,27 +43,40 @@ def save(
 
     Parameters
     ----------
-    path : of the file, in a folder that is there.
-    small, layout, genome : a network, and what ``slim`` made it with.
-    model : a name to remember it by (its class path when empty).
-    metrics : numbers to keep with it, such as ``error=0.08``.
+    path
+        Of the file, in a folder that is there.
+    small, layout, genome
+        A network, and what ``slim`` made it with.
+    model
+        A name to remember it by (its class path when empty).
+    metrics
+        Numbers to keep with it, such as ``error=0.08``.
 
     Raises
     ------
-    FileError : the network was not cut by this genome, or an argument is wrong.
+    FileError
+        The network was not cut by this genome, or an argument is wrong.
     """
     small, path = plain(small), path_of(path, "path")
-    keep = layout.checked(genome) if isinstance(layout, Layout) else None
+    keep = layout.checked(genome) if isinstance(layout, Layout) else np.zeros(0, bool)
     if wrong := misfit(small, layout, keep):
         raise FileError(f"nothing is written: {wrong}; give the layout and genome it was cut by")
     if path.is_dir() or not path.parent.is_dir():
         raise FileError(f"{path}: cannot be written; name a file in a folder that is there")
     if isinstance(model, str) and not model:
         model = f"{type(small).__module__}.{type(small).__qualname__}"
+    header = header_of(layout, keep, model, metrics)
+    tensors = named(small, layout)
+    header["sha256"] = digest(tensors, json.dumps(header))
+    write_tensors(path, tensors, {"dpes": json.dumps(header)})
+
+
+def header_of(layout: Layout, keep: np.ndarray, model: Any, metrics: dict) -> dict[str, Any]:
+    """What a file says of its network, in this order."""
     header: dict[str, Any] = {
         "format": FORMAT,
         "model": model,
-        "genome": to_hex(layout.checked(genome)),
+        "genome": to_hex(keep),
         "groups": [[g.name, g.size] for g in layout.groups],
         "input": list(layout.example),
         "metrics": {k: float(v) if getattr(v, "ndim", 1) == 0 else v for k, v in metrics.items()},
@@ -70,9 +85,7 @@ def save(
     header |= {"keep": list(layout.keep)} if layout.keep else {}
     if wrong := flaw(header):
         raise FileError(f"nothing is written: {wrong}")
-    tensors = {place: t for t, (place, *_) in _tensors(small, layout)}
-    header["sha256"] = digest(tensors, json.dumps(header))
-    write_tensors(path, tensors, {"dpes": json.dumps(header)})
+    return header
 
 
 def read_header(path: str | Path) -> dict[str, Any]:
@@ -80,15 +93,17 @@ def read_header(path: str | Path) -> dict[str, Any]:
 
     Parameters
     ----------
-    path : of a file that ``save`` wrote.
+    path
+        Of a file that ``save`` wrote.
 
     Returns
     -------
-    dict : ``model``, ``genome`` (hexadecimal), ``groups``, ``input`` (shape of one), ``metrics``.
+    ``model``, ``genome`` (hexadecimal), ``groups``, ``input`` (shape of one image), ``metrics``.
 
     Raises
     ------
-    FileError : the file is damaged, or none of these.
+    FileError
+        The file is damaged, or none of these.
     """
     return read(path_of(path, "path"))[0]
 
@@ -113,17 +128,16 @@ ENTRIES: dict[str, tuple[Callable[[Any], bool], str]] = {
         lambda v: all_are(v, int) and 0 < len(v) < 9 and min(v) > 0 and math.prod(v) <= MOST,
         f"a shape of at most {MOST} values",
     ),
-    "metrics": (
-        lambda v: isinstance(v, dict) and all_are([*v.values()], int, float),
-        "names with numbers",
-    ),
+    "metrics": (lambda v: isinstance(v, dict) and all_are([*v.values()], int, float), "numbers"),
     "integers": (lambda v: type(v) is bool, "true or false"),
     "keep": (lambda v: all_are(v, str), "names"),
 }  # fmt: skip
 
 
-def flaw(header: dict[str, Any]) -> str:
+def flaw(header: Any) -> str:
     """What is wrong with a header, or nothing."""
+    if not isinstance(header, dict):
+        return "its header is no JSON object"
     if missing := {"model", "genome", "groups", "input"} - set(header):
         return f"no {min(missing)!r} in its header"
     for name, (fits, words) in ENTRIES.items():
@@ -134,7 +148,6 @@ def flaw(header: dict[str, Any]) -> str:
 
 def read(path: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
     """Header and tensors of a slim network's file, compared with its checksum."""
-    cure = "write it again with dpes.save"
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
@@ -142,32 +155,28 @@ def read(path: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
     except FileNotFoundError:
         raise FileError(f"{path}: no such file") from None
     except (SafetensorError, OSError) as error:
-        raise FileError(f"{path}: damaged ({error}); {cure}") from None
+        raise FileError(f"{path}: damaged ({error}); {CURE}") from None
     try:
         # one entry, since the order of several is not reproducible
         header = json.loads(metadata.get("dpes", "{}"))
     except (ValueError, RecursionError):
         header = None
-    if not isinstance(header, dict):
-        raise FileError(f"{path}: damaged (its header is no JSON object); {cure}")
-    if header.get("format") != FORMAT:
+    if isinstance(header, dict) and header.get("format") != FORMAT:
         found = header.get("format", "no format in its header")
         raise FileError(f"{path}: not a slim network of dpes, or of another version ({found})")
     if wrong := flaw(header):
-        raise FileError(f"{path}: damaged ({wrong}); {cure}")
+        raise FileError(f"{path}: damaged ({wrong}); {CURE}")
     check_sum(path, header, tensors)
     return header, tensors
 
 
 def check_sum(path: Path, header: dict[str, Any], tensors: dict[str, torch.Tensor]) -> None:
-    """Raises ``FileError`` if a checksum differs (older files have none), or a weight is not
-    finite.
-    """
+    """Refuses a checksum that differs (older files have none), and weights that are not finite."""
     wanted = header.pop("sha256", None)
     if wanted is None and header.keys() <= ENTRIES.keys():
         verify(path, path.read_bytes())
     elif wanted != digest(tensors, json.dumps(header)):
-        raise FileError(f"{path}: damaged (its checksum differs); write it again with dpes.save")
+        raise FileError(f"{path}: damaged (its checksum differs); {CURE}")
     for name, tensor in tensors.items():
         if not tensor.isfinite().all():
             cure = "train it again at a lower learning rate"
@@ -179,12 +188,15 @@ def load(path: str | Path, model: nn.Module) -> nn.Module:
 
     Parameters
     ----------
-    path : of a file that ``save`` wrote.
-    model : a full-size network of the same architecture; its weights do not matter.
+    path
+        Of a file that ``save`` wrote.
+    model
+        A full-size network of the same architecture; its weights do not matter.
 
     Raises
     ------
-    FileError : a damaged file, or another architecture; the first difference is named.
+    FileError
+        A damaged file, or another architecture; the first difference is named.
     """
     path, model = path_of(path, "path"), plain(model)
     header, stored = read(path)
@@ -192,27 +204,22 @@ def load(path: str | Path, model: nn.Module) -> nn.Module:
     try:
         genome = layout.checked(from_hex(header["genome"], layout.n_bits))
     except (ValueError, GenomeError) as error:
-        raise FileError(
-            f"{path}: damaged (its genome: {error}); write it again with dpes.save"
-        ) from None
+        raise FileError(f"{path}: damaged (its genome: {error}); {CURE}") from None
     small = cut(clone(model), model, layout, genome)
-    for tensor, (place, *_) in _tensors(small, layout):
-        if place not in stored:
-            raise FileError(
-                f"{path}: has no tensor {place!r}; made from another version of {header['model']}?"
-            )
-        if (value := stored[place]).shape != tensor.shape:
-            raise FileError(
-                f"{path}: {place} is {list(value.shape)} there, {list(tensor.shape)} here"
-            )
+    for place, tensor in named(small, layout).items():
+        if (value := stored.get(place)) is None:
+            cure = f"made from another version of {header['model']}?"
+            raise FileError(f"{path}: has no tensor {place!r}; {cure}")
+        if value.shape != tensor.shape:
+            there, here = list(value.shape), list(tensor.shape)
+            raise FileError(f"{path}: {place} is {there} there, {here} here")
         with torch.no_grad():
             tensor.copy_(value)
     return small.eval()
 
 
 def layout_of(path: Path, header: dict[str, Any], model: nn.Module) -> Layout:
-    """The layout of a model that has the groups of a file; raises ``FileError`` at the first that
-    differs."""
+    """The layout of a model that has the groups of a file; the first that differs is named."""
     if (like := next(model.parameters(), None)) is None:
         raise FileError(f"{path}: this {type(model).__name__} has no weights to cut")
     dtype = torch.int64 if header.get("integers") else like.dtype
@@ -235,13 +242,7 @@ def layout_of(path: Path, header: dict[str, Any], model: nn.Module) -> Layout:
     )
 
 
-def _tensors(small: nn.Module, layout: Layout) -> list[tuple[torch.Tensor, list[str]]]:
-    """Every tensor of a slim network once, with all of its names."""
-    modules = dict(small.named_modules(remove_duplicate=False))
-    return [
-        (
-            getattr(modules[o.places[0][0]], o.places[0][1]),
-            [".".join(p).lstrip(".") for p in o.places],
-        )
-        for o in layout.tensors
-    ]
+def named(small: nn.Module, layout: Layout) -> dict[str, torch.Tensor]:
+    """Every tensor of a slim network once, by its first name."""
+    names = [".".join(owned.places[0]).lstrip(".") for owned in layout.tensors]
+    return dict(zip(names, tensors_of(small, layout.tensors), strict=True))

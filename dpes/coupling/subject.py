@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from contextlib import suppress
 from dataclasses import dataclass
 
 import torch
@@ -64,21 +65,14 @@ def calm(model: nn.Module, x: Tensor) -> None:
         generator = torch.Generator().manual_seed(1)
         shape = (4, *x.shape[1:])
         x = torch.randn(shape, generator=generator, dtype=x.dtype).to(x.device)
-    norms = [m for m in model.modules() if isinstance(m, _NormBase) and m.running_var is not None]
-    momenta = [norm.momentum for norm in norms]
-    try:
-        for norm in norms:
+    for norm in model.modules():
+        if isinstance(norm, _NormBase) and norm.running_var is not None:
             norm.train()
             norm.momentum = 1.0
+    # one that takes other batches only, or maps of one pixel, keeps statistics that are random
+    with suppress(Exception):
         model(x)
-    except (
-        Exception
-    ):  # takes other batches only, or maps of one pixel: then its statistics stay random
-        pass
-    finally:
-        model.eval()
-        for norm, momentum in zip(norms, momenta, strict=True):
-            norm.momentum = momentum
+    model.eval()
 
 
 def trains(model: nn.Module, x: Tensor) -> bool:

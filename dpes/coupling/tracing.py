@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import shown, suggest
-from .layout import Group, Layout, UnsupportedModel
+from .layout import Layout, UnsupportedModel
 from .network import batch, plain
 from .proof import proved
 from .proposing import Proposal
@@ -33,28 +33,29 @@ def trace(
 
     Parameters
     ----------
-    model : maps one tensor to one or several; left unchanged, but for buffers that its own
-        forward writes. Wrappers of ``torch.compile`` and data parallelism are taken off.
-    example : a batch of inputs, [n, ...]; only shapes matter, n = 1 is enough.
-    keep : names of layers, or of modules that hold them, whose filters all stay.
-    min_filters, min_share : what every group keeps at least, a number and a share of its filters.
-    prove : compare with the masked network (see ``dpes.coupling.proof``); what does not hold is
-        kept whole. Without it, a width that is written into the code passes unnoticed.
+    model
+        Maps one tensor to one or several. It is left as it is, but for buffers that its forward
+        writes; wrappers of ``torch.compile`` and data parallelism are taken off.
+    example
+        A batch of inputs, [n, ...]; only shapes matter, n = 1 is enough.
+    keep
+        Layers, or modules that hold them, by name, whose filters all stay.
+    min_filters, min_share
+        What every group keeps at least: a number, and a share of its filters.
+    prove
+        Compare with the masked network (see ``dpes.coupling.proof``); what does not hold stays.
+        Without it, a width that is written into the code passes unnoticed.
 
     Raises
     ------
-    UnsupportedModel : the model does not run, nothing in it can be pruned, an option is wrong.
+    UnsupportedModel
+        The model does not run, nothing in it can be pruned, or an option is out of range.
     """
-    inner = plain(model)
-    names = layers(inner, keep)
     check_options(min_filters, min_share, prove)
-    proposal = Proposal(inner, batch(example), names)
-    layout = proposal.layout()
-    if prove:
-        layout = proved(inner, proposal, layout)
-    wrapped = "without what is wrapped around it, and with computed weights as plain ones"
-    notes = layout.notes if inner is model else (*layout.notes, wrapped)
-    return replace(layout, groups=at_least(layout, min_filters, min_share), notes=notes)
+    inner = plain(model)
+    proposal = Proposal(inner, batch(example), layers(inner, keep))
+    layout = proved(proposal) if prove else proposal.layout()
+    return finished(layout, inner is not model, min_filters, min_share)
 
 
 def layers(model: nn.Module, keep: Any) -> tuple[str, ...]:
@@ -82,11 +83,13 @@ def check_options(min_filters: Any, min_share: Any, prove: Any) -> None:
             raise UnsupportedModel(f"{name} = {shown(value)}: must be {wanted}")
 
 
-def at_least(layout: Layout, min_filters: int, min_share: float) -> tuple[Group, ...]:
-    """The groups with the number of filters that each keeps, whatever the genome."""
+def finished(layout: Layout, unwrapped: bool, min_filters: int, min_share: float) -> Layout:
+    """The layout with the number of filters that each group keeps, whatever the genome."""
     least = [max(g.least, min_filters, math.ceil(min_share * g.size)) for g in layout.groups]
     pairs = zip(layout.groups, least, strict=True)
-    return tuple(replace(g, least=min(g.size, n)) for g, n in pairs)
+    groups = tuple(replace(g, least=min(g.size, n)) for g, n in pairs)
+    note = "without what is wrapped around it, and with computed weights as plain ones"
+    return replace(layout, groups=groups, notes=layout.notes + (note,) * unwrapped)
 
 
 def macs(model: nn.Module, example: Tensor) -> int:
@@ -95,11 +98,13 @@ def macs(model: nn.Module, example: Tensor) -> int:
 
     Parameters
     ----------
-    model : any network that runs on ``example``, a batch [n, ...].
+    model, example
+        Any network, and a batch [n, ...] that it runs on.
 
     Raises
     ------
-    UnsupportedModel : the model does not run.
+    UnsupportedModel
+        The model does not run.
     """
     watch = Proposal(plain(model), batch(example)).watched()
     return sum(call[3] for call in watch.calls) // watch.images

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import ExitStack
+from itertools import count
 from threading import get_ident
 from typing import Any
 
@@ -13,8 +14,8 @@ from torch.nn.modules.module import register_module_forward_hook, register_modul
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
-from . import moves  # noqa: F401 - adds its rules
-from .layout import UnsupportedModel
+from . import layers, moves  # noqa: F401 - they add their rules
+from .layout import Event, UnsupportedModel
 from .operations import Op
 from .reading import Reads
 from .rules import Numbers, rule_for
@@ -29,7 +30,7 @@ class Watch(TorchDispatchMode):
     which of the possible readings to take, where a new shape has several (see ``choose``).
     """
 
-    def __init__(self, model: nn.Module, images: int = 1, choices: dict[int, int] | None = None):
+    def __init__(self, model: nn.Module, images: int = 1, choices: dict[Event, int] | None = None):
         super().__init__()
         self.model, self.images, self.choices = model, images, choices or {}
         self.modules = dict(model.named_modules(remove_duplicate=False))
@@ -54,7 +55,8 @@ class Watch(TorchDispatchMode):
         self.readers: list[tuple[str, np.ndarray]] = []
         self.calls: list[tuple[str, np.ndarray | None, np.ndarray | None, int, int]] = []
         self.counts: dict[tuple[str, str], tuple[np.ndarray, int]] = {}
-        self.events: list[tuple[str, np.ndarray]] = []  # kind of place where a reading was chosen
+        # where a reading was chosen: the kind of place, and the filters concerned
+        self.events: dict[Event, tuple[str, np.ndarray]] = {}
         self.notes: dict[str, int] = {}  # what else a reader of the layout should know
 
     def fresh(self, n: int) -> np.ndarray:
@@ -98,8 +100,10 @@ class Watch(TorchDispatchMode):
         The one that leaves most to choose from, unless the proof found it wrong and asks for the
         next.
         """
-        turn = self.choices.get(len(self.events), 0)
-        self.events.append((f"{op.name} in {type(self.modules[self.stack[-1]]).__name__}", vector))
+        place = self.stack[-1]
+        event = next(e for n in count() if (e := (place, op.name, n)) not in self.events)
+        self.events[event] = (f"{op.name} in {type(self.modules[place]).__name__}", vector)
+        turn = self.choices.get(event, 0)
         ranked = sorted(options, key=lambda option: -option[0])
         return ranked[turn][1] if turn < len(ranked) else None
 
@@ -130,11 +134,14 @@ class Watch(TorchDispatchMode):
         macs = flop_registry[op.func.overloadpacket](*op.args, **op.kwargs, out_val=op.out) // 2
         self.calls.append((name, outs, ins, macs, each))
 
-    def count(self, attribute: str, vector: np.ndarray | None, divisor: int = 1) -> None:
-        """An attribute of the running module counts these filters."""
-        module = self.modules[self.stack[-1]]
-        if vector is not None and getattr(module, attribute, None) == len(vector) // divisor:
-            self.counts.setdefault((self.stack[-1], attribute), (vector, divisor))
+    def count(
+        self, attribute: str, vector: np.ndarray | None, divisor: int = 1, layer: str | None = None
+    ) -> None:
+        """An attribute of a layer, or of the running module, counts these filters."""
+        place = self.stack[-1] if layer is None else layer
+        value = getattr(self.modules.get(place), attribute, None)
+        if vector is not None and value == len(vector) // divisor:
+            self.counts.setdefault((place, attribute), (vector, divisor))
 
     def settle(self, op: Op, image: np.ndarray) -> Numbers:
         """Where numbers lie after a move: {dimension: number of each position}, from the number of

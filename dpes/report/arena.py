@@ -11,6 +11,7 @@ import pandas as pd
 from ..coupling.genome import from_hex
 from ..errors import DpesError
 from ..strategy import pareto
+from ..study.arena import ARENAS
 from ..study.methods import METHODS, REFERENCES, seeded
 from ..study.rows import read_row, total
 from ..study.tuning import SECOND, read_tuned
@@ -27,6 +28,8 @@ TITLES = {  # of methods, in words; widths: how many filters each group keeps, t
     "surrogate-bn": "surrogate search (BN), no floor",
     "surrogate-taylor": "surrogate search (Taylor), no floor",
     "surrogate-uniform": "surrogate search (L1), uniform start",
+    "surrogate-steps": "surrogate search (L1), steps from history",
+    "surrogate-ceiling": "surrogate search (L1), error ceiling",
     "surrogate-brief": "surrogate search (FPGM), trained 8 steps",
     "surrogate-300": "surrogate search (L1), 300 evaluations",
     "surrogate-blind": "surrogate search (random order)",
@@ -117,20 +120,41 @@ def scores(frame: pd.DataFrame, evaluations: int | None = None) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def tuned(folder: Path | str) -> pd.DataFrame:
+def tuned(folder: Path | str, long: bool = False) -> pd.DataFrame:
     """All fine-tuned networks: method, seed, share, training, macs, search_error, test_error (NaN:
-    it found none so light).
+    it found none so light). long: those that were trained as long as the study's own runs.
     """
-    return tuned_entries(folder).drop(columns="genome")
+    return tuned_entries(folder, long).drop(columns="genome")
 
 
-def tuned_entries(folder: Path | str) -> pd.DataFrame:
+def confirmed(folder: Path | str) -> dict[str, pd.DataFrame]:
+    """``tuned`` of each larger network on which some were confirmed, by its name."""
+    found = {name: tuned(Path(folder) / name) for name in ARENAS if (Path(folder) / name).is_dir()}
+    return {name: tests for name, tests in found.items() if len(tests)}
+
+
+def trained_long(folder: Path | str) -> pd.DataFrame:
+    """Networks that were trained long, in percent: a row for each method and share of the MACs with
+    its test error and what it lost against the unpruned network as it came.
+    """
+    tests = tuned(folder, long=True).sort_values(["share", "test_error"], ascending=[False, True])
+    lost = 100 * (tests.test_error - tests.unpruned_error)
+    table = {
+        "MACs left": [f"{100 * share:.0f} %" for share in tests.share],
+        "test error": (100 * tests.test_error).map("{:.2f}".format).tolist(),
+        "lost (points)": lost.map("{:.2f}".format).tolist(),
+    }
+    return pd.DataFrame(table, index=[title(m) for m in tests.method])
+
+
+def tuned_entries(folder: Path | str, long: bool = False) -> pd.DataFrame:
     """``tuned`` with the genomes. The seed of a family that has none is that of its training."""
     columns = [
         *("method", "seed", "share", "training", "macs"),
         *("found_error", "search_error", "test_error", "seconds", "genome"),
+        *(["unpruned_error"] if long else []),
     ]
-    frame = pd.DataFrame(read_tuned(Path(folder))).reindex(columns=columns)
+    frame = pd.DataFrame(read_tuned(Path(folder), long)).reindex(columns=columns)
     own = frame.method.map(seeded).astype(bool)
     return frame.assign(seed=frame.seed.where(own, frame.training % SECOND))
 

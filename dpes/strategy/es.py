@@ -165,6 +165,7 @@ def mutate_widths(
     groups: np.ndarray,
     rank: np.ndarray,
     least: np.ndarray | int = 1,
+    scale: np.ndarray | float = 1.0,
 ) -> np.ndarray:
     """Each group's width changed with probability ``p_mutation`` by a normal step.
 
@@ -174,6 +175,8 @@ def mutate_widths(
         bool [n, n_bits].
     groups, rank, least
         See ``ask``; a group keeps its filters of least rank.
+    scale
+        Of the steps: one for all groups, or float [n_groups].
 
     Returns
     -------
@@ -183,15 +186,21 @@ def mutate_widths(
     """
     _, starts, sizes = np.unique(groups, return_index=True, return_counts=True)
     widths = np.add.reduceat(genomes, starts, axis=-1, dtype=int)
-    widths = np.clip(stepped(widths, rng, p_mutation, sizes), np.minimum(least, sizes), sizes)
+    widths = np.clip(
+        stepped(widths, rng, p_mutation, sizes, scale), np.minimum(least, sizes), sizes
+    )
     return rank < np.repeat(widths, sizes, axis=-1)
 
 
 def stepped(
-    widths: np.ndarray, rng: np.random.Generator, p_mutation: float, sizes: np.ndarray
+    widths: np.ndarray,
+    rng: np.random.Generator,
+    p_mutation: float,
+    sizes: np.ndarray,
+    scale: np.ndarray | float = 1.0,
 ) -> np.ndarray:
     """int [n, n_groups]: widths, each changed with a probability by a normal step, not clipped."""
-    steps = np.rint(rng.normal(0, STEP, widths.shape) * sizes).astype(int)
+    steps = np.rint(rng.normal(0, STEP, widths.shape) * scale * sizes).astype(int)
     return widths + steps * (rng.random(widths.shape) < p_mutation)
 
 

@@ -36,6 +36,8 @@ class Variant:
     fitness: str | None = None  # of its candidates; the tournament's own when unset
     # orders that a learned order begins with; none when unset
     criteria: tuple[str, ...] | None = None
+    ceiling: float | None = None  # error above which a candidate of the archive has no offspring
+    steps: str | None = None  # history: of a group (widths) as the archive disagrees on it
 
     @property
     def knowledge(self) -> bool:
@@ -59,12 +61,13 @@ class Variant:
         rng = np.random.default_rng([seed, (len(history) - first) // self.population])
         if self.parents == "three":
             three = parents.three(space, history, first, self.population)
-            return self.mutated(space, three[rng.integers(3, size=self.population)], rank, rng)
+            drawn = three[rng.integers(3, size=self.population)]
+            return self.mutated(space, history, drawn, rank, rng)
         if self.proposals == "surrogate":
             return self.screened(space, history, rank, rng)
-        drawn = parents.archive(history, rng, 4 * self.population)
-        new = surrogate.unseen(self.mutated(space, drawn, rank, rng), history.genomes)
-        return new[: self.population]
+        drawn = parents.archive(history, rng, 4 * self.population, self.ceiling)
+        new = self.mutated(space, history, drawn, rank, rng)
+        return surrogate.unseen(new, history.genomes)[: self.population]
 
     def screened(
         self, space: Space, history: History, rank: np.ndarray | None, rng: np.random.Generator
@@ -74,7 +77,8 @@ class Variant:
             widths = learned.widths_to_try(space, history, self.p_mutation, self.pool, rng)
             names = self.criteria or ()
             return learned.propose(space, history, widths, self.population, rng, names)
-        old = self.mutated(space, parents.archive(history, rng, self.pool // 2), rank, rng)
+        drawn = parents.archive(history, rng, self.pool // 2, self.ceiling)
+        old = self.mutated(space, history, drawn, rank, rng)
         new = starts.spread(space, int(rng.integers(2**32)), rank, 0, self.pool // 2)
         pool = np.concatenate([old, new])
         if self.least is not None and rank is not None:
@@ -93,10 +97,18 @@ class Variant:
         return starts.spread(space, seed, rank, 0, self.first)
 
     def mutated(
-        self, space: Space, genomes: np.ndarray, rank: np.ndarray | None, rng: np.random.Generator
+        self,
+        space: Space,
+        history: History,
+        genomes: np.ndarray,
+        rank: np.ndarray | None,
+        rng: np.random.Generator,
     ) -> np.ndarray:
         """Offspring of the given parents, one each."""
         if rank is None:
             flips = rng.random(genomes.shape) < self.p_mutation
             return es.repair(genomes ^ flips, space.groups, space.least)
-        return es.mutate_widths(genomes, rng, self.p_mutation, space.groups, rank, space.least)
+        scale = parents.spread(space, history) if self.steps == "history" else 1.0
+        return es.mutate_widths(
+            genomes, rng, self.p_mutation, space.groups, rank, space.least, scale
+        )

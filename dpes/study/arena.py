@@ -63,8 +63,10 @@ class Arena:
             "32 steps, recalibrated": replace(brief, partial_images=32 * step),
         }
 
-    def recipe(self) -> Training:
-        """One fine-tuning for all."""
+    def recipe(self, long: bool = False) -> Training:
+        """One fine-tuning for all; long: that of the study's own runs of this network."""
+        if long:
+            return make_settings("cpu", model=self.model, dataset=self.dataset).finetune
         return Training(
             epochs=1, images=self.tune_images, lr=self.tune_lr, precision=self.tune_precision
         )
