@@ -73,6 +73,8 @@ def prune(
     Fine-tune the networks that come out as you trained the original: they are only cut and
     recalibrated. The unpruned network is judged first: what does not fit is refused at once.
 
+    It has many parameters, because it stands for a whole study. Source: ours.
+
     Parameters
     ----------
     example
@@ -107,8 +109,6 @@ def prune(
     ------
     DpesError
         A model, data or settings that do not fit.
-
-    It has many parameters, because it stands for a whole study. Source: ours.
     """
     settings, seed = check_arguments(settings or Search(), evaluate, data, seed)
     layout = layout or trace(model, example)
