@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch._inductor.config
-from harness import ROOT, alternate, cifar, keep, machine, measure, network, ratios, stored
+from harness import ROOT, alternate, cifar, keep, machine, network, stored, times
 from torch import Tensor, nn
 
 from dpes import open_run
@@ -110,9 +110,8 @@ def main() -> None:
     seconds, answers = alternate(ways, len(chosen), clock=lambda: sum(os.times()[:4]))
     measures: list[dict[str, Any]] = []
     for name in list(WAYS)[1:]:
-        times = ratios(seconds[name], seconds[USUAL])
         changed = int((answers[name] != answers[USUAL]).sum())
-        entry = measure(f"{name}, a whole evaluation of ResNet-56", times, "x")
+        entry = times(f"{name}, a whole evaluation of ResNet-56", seconds, name, USUAL)
         entry |= {"changed": changed, "images": len(answers[USUAL])}
         measures.append(entry | {"pays": entry["median"] <= PAYS})
         print(f"{name}: {entry['median']} x; {changed} of {entry['images']} classes change")

@@ -93,6 +93,8 @@ class State:
 def start(F: ArrayLike, n_bits: int) -> State:
     """Generation 0: the unpruned network, evaluated once, thrice parent.
 
+    Source: authors' later code.
+
     Parameters
     ----------
     F
@@ -102,8 +104,6 @@ def start(F: ArrayLike, n_bits: int) -> State:
     ------
     StrategyError
         They are not finite.
-
-    Source: authors' later code.
     """
     F = np.asarray(F, dtype=float)
     if F.shape != (2,) or not np.isfinite(F).all():
@@ -127,6 +127,8 @@ def ask(
 
     A pruned filter can so return, and without selection the kept fraction drifts towards one half.
 
+    Source: paper, authors' later code.
+
     Parameters
     ----------
     settings
@@ -141,10 +143,9 @@ def ask(
 
     Returns
     -------
-    Genomes bool [population, n_bits], and the parent of each, int [population], an index into
-    ``ROLES``.
-
-    Source: paper, authors' later code.
+    genomes, parents
+        bool [population, n_bits], and the parent of each, int [population], an index into
+        ``ROLES``.
     """
     parent_of = rng.integers(len(ROLES), size=settings.population)
     if rank is not None:
@@ -169,6 +170,8 @@ def mutate_widths(
 ) -> np.ndarray:
     """Each group's width changed with probability ``p_mutation`` by a normal step.
 
+    Source: ours.
+
     Parameters
     ----------
     genomes
@@ -181,8 +184,6 @@ def mutate_widths(
     Returns
     -------
     Genomes, bool [n, n_bits].
-
-    Source: ours.
     """
     _, starts, sizes = np.unique(groups, return_index=True, return_counts=True)
     widths = np.add.reduceat(genomes, starts, axis=-1, dtype=int)
@@ -231,6 +232,8 @@ def tell(state: State, genomes: np.ndarray, F: ArrayLike, settings: Search = Sea
     nearly always be the network that was to be pruned. If nothing competes, the parents stay. Of
     equal objectives the parent's, then the earlier offspring's genome stays.
 
+    Source: paper, authors' later code.
+
     Parameters
     ----------
     F
@@ -243,8 +246,6 @@ def tell(state: State, genomes: np.ndarray, F: ArrayLike, settings: Search = Sea
     ------
     StrategyError
         Genomes or objectives of another shape.
-
-    Source: paper, authors' later code.
     """
     F = np.asarray(F, dtype=float)
     if genomes.shape[1:] != state.parents.shape[1:] or F.shape != (len(genomes), 2):

@@ -243,14 +243,14 @@ def archive(history: pd.DataFrame, cost: str) -> pd.DataFrame:
     """The candidates that no other dominates, over all generations, by falling cost; the unpruned
     network is none of them.
 
+    Source: ours.
+
     Parameters
     ----------
     history
         A row per candidate, the unpruned network first.
     cost
         The column of the second objective.
-
-    Source: ours.
     """
     # it may be born again, and would not be a result
     pruned = history[history.genome != history.genome.iloc[0]]

@@ -53,6 +53,8 @@ def search(
 ) -> es.State:
     """Search to the last generation; the parents of the state returned are the three solutions.
 
+    Source: paper, authors' later code; see ``es``.
+
     Parameters
     ----------
     history
@@ -68,8 +70,6 @@ def search(
     ------
     RunError
         The history is of another search, or all of a generation failed.
-
-    Source: paper, authors' later code; see ``es``.
     """
     settings, n_bits = task.settings, task.layout.n_bits
     total = 1 + settings.population * settings.generations

@@ -28,12 +28,12 @@ def load_baseline(
     Looked for in ``baselines/`` of the data folders, which is published with the study, then in
     ``weights/``, where a training here leaves it, with its recipe, log and checksum beside it.
 
+    Source: ours.
+
     Raises
     ------
     RunError
         The file is damaged.
-
-    Source: ours.
     """
     shape = dataset.n_classes, dataset.channels
     if settings.weights != "train":

@@ -51,9 +51,10 @@ def train_rivals(
 
     Returns
     -------
-    A row each, ``knee`` first: errors in [0, 1] on the test set, MACs for one image.
-    ``wrong_alone`` and ``knee_wrong_alone`` count the test images that only one of the two gets
-    wrong, where the knee's own weights are here.
+    pandas.DataFrame
+        A row each, ``knee`` first: errors in [0, 1] on the test set, MACs for one image.
+        ``wrong_alone`` and ``knee_wrong_alone`` count the test images that only one of the two gets
+        wrong, where the knee's own weights are here.
 
     Raises
     ------

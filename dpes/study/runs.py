@@ -37,6 +37,8 @@ def run(
 ) -> Run:
     """Run what ``settings`` describe: finished runs are loaded, half-done ones continued.
 
+    Source: ours.
+
     Parameters
     ----------
     workers
@@ -48,8 +50,6 @@ def run(
     ------
     RunError
         The directory is damaged, of other settings, or in use; the device is not there.
-
-    Source: ours.
     """
     path = where(settings, folder)
     check_means(workers, scheduler)
@@ -167,6 +167,8 @@ def restore(
     From the network that the run started from, by its settings: on the same kind of machine, with
     as many threads, to the same bits. What the run has found and published stays as it is.
 
+    Source: ours.
+
     Returns
     -------
     Role -> error on the test set, of those that were missing.
@@ -175,8 +177,6 @@ def restore(
     ------
     RunError
         The run is in use, or the device not there.
-
-    Source: ours.
     """
     check_device(device)
     missing = [role for role in es.ROLES if not (run.path / f"{role}.safetensors").exists()]
