@@ -26,6 +26,10 @@ class Machine:
     workers: int = 1
     finetunings_at_once: int = 1  # ``dpes.run`` does as many as it has workers
 
+    def __post_init__(self) -> None:
+        if min(self.workers, self.finetunings_at_once) < 1:
+            raise ValueError("workers and finetunings_at_once must be at least 1")
+
     def seconds(self, images: int, share: float, training: bool, rate: float) -> float:
         """Of images through a network with a share of the MACs, at a share of the rate.
 
@@ -35,6 +39,11 @@ class Machine:
         compute = share * self.macs_per_image / (rate * self.macs_per_second)
         compute = 3 * compute / self.training_rate if training else compute
         return images * max(compute, 1 / self.load_images_per_second)
+
+    def phase(self, images: int, left: Sequence[float], rounds: int, training: bool) -> float:
+        """Of all candidates: the unpruned one, and so many rounds in each generation."""
+        slim = sum(self.seconds(images, share, training, self.slim_rate) for share in left)
+        return self.seconds(images, 1, training, 1) + rounds * slim
 
 
 @dataclass(frozen=True)
@@ -71,47 +80,38 @@ def search_seconds(
 
     A generation of P candidates takes ceil(P / workers) rounds, since the next one needs all of its
     errors; the unpruned network is a round of its own.
-
-    Parameters
-    ----------
-    train_images
-        What "all training images" means in the settings.
-    macs_left
-        Share of the MACs that candidates keep on average, one number or one for each generation.
-    solutions_left
-        That of heavy, knee and light.
-    machine
-        The fields of ``Machine``.
+    train_images: what "all training images" means in the settings. macs_left: share of the MACs
+    that candidates keep on average, one number or one for each generation. solutions_left: that of
+    heavy, knee and light. machine: the fields of ``Machine``.
     """
     search, worker = settings.search, Machine(**machine)
-    one = isinstance(macs_left, int | float)
-    left = [macs_left] * search.generations if one else list(macs_left)
-    if len(left) != search.generations:
-        each = f"one for each of the {search.generations} generations"
-        raise ValueError(f"macs_left has {len(left)} numbers: must be one, or {each}")
-    if min(worker.workers, worker.finetunings_at_once) < 1:
-        raise ValueError("workers and finetunings_at_once must be at least 1")
-    rounds_each = math.ceil(search.population / worker.workers)
-
-    def phase(images: int, training: bool = False) -> float:
-        slim = sum(worker.seconds(images, share, training, worker.slim_rate) for share in left)
-        return worker.seconds(images, 1, training, 1) + rounds_each * slim
-
+    left = of_generations(macs_left, search.generations)
+    each = math.ceil(search.population / worker.workers)
     calibrated = search.calibration_images if "recalibrate" in search.fitness else 0
     epochs = search.partial_epochs if "partial" in search.fitness else 0
+    trained = epochs * images(search.partial_images, train_images)
     candidates = 1 + search.population * search.generations
-    rounds = 1 + rounds_each * search.generations
+    rounds = 1 + each * search.generations
     return SearchSeconds(
         start_seconds=worker.start_seconds,
-        calibration_seconds=phase(calibrated),
-        training_seconds=phase(epochs * images(search.partial_images, train_images), True),
-        judging_seconds=phase(search.search_images),
+        calibration_seconds=worker.phase(calibrated, left, each, training=False),
+        training_seconds=worker.phase(trained, left, each, training=True),
+        judging_seconds=worker.phase(search.search_images, left, each, training=False),
         overhead_seconds=rounds * worker.overhead_seconds_per_candidate,
         finetuning_seconds=finetuning(settings, worker, train_images, solutions_left),
         candidates=candidates,
         rounds=rounds,
         idle_share=1 - candidates / (rounds * worker.workers),
     )
+
+
+def of_generations(macs_left: float | Sequence[float], generations: int) -> list[float]:
+    """A share of the MACs for each generation."""
+    left = [macs_left] * generations if isinstance(macs_left, int | float) else list(macs_left)
+    if len(left) != generations:
+        each = f"one for each of the {generations} generations"
+        raise ValueError(f"macs_left has {len(left)} numbers: must be one, or {each}")
+    return left
 
 
 def images(wanted: int | None, there_are: int) -> int:

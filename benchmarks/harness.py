@@ -17,11 +17,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from dpes import trace
+from dpes import Search, trace
 from dpes.coupling.layout import Layout
 from dpes.disk import write_json
 from dpes.strategy.es import repair
 from dpes.study import data, models
+from dpes.study.fitness import Fitness
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent
@@ -39,6 +40,10 @@ def network(name: str) -> tuple[nn.Module, Layout]:
     model = models.load_weights(name, "akamaster") if name == "resnet56" else models.build(name)
     model = model.to(memory_format=torch.contiguous_format).eval()
     return model, trace(model, torch.zeros(1, 3, 32, 32))
+
+
+def fitness_of(name: str, **settings: Any) -> Fitness:
+    return Fitness(*network(name), cifar(), Search(**settings))
 
 
 def everything(layout: Layout) -> np.ndarray:
@@ -99,10 +104,6 @@ def alternate(
     return seconds, answers
 
 
-def ratios(above: list[float], below: list[float]) -> list[float]:
-    return [a / b for a, b in zip(above, below, strict=True)]
-
-
 def processor_seconds(work: Callable[[], Any]) -> float:
     """This process's own seconds."""
     started = time.process_time()
@@ -120,6 +121,14 @@ def measure(what: str, values: list[float], unit: str, **goal: float) -> dict[st
         least, most = goal.get("at_least", -np.inf), goal.get("at_most", np.inf)
         entry["met"] = bool(least <= statistics.median(values) <= most)
     return entry
+
+
+def times(
+    what: str, seconds: dict[str, list[float]], above: str, below: str, **goal: float
+) -> dict[str, Any]:
+    """How many times the seconds of one way are those of another, turn by turn."""
+    ratios = [a / b for a, b in zip(seconds[above], seconds[below], strict=True)]
+    return measure(what, ratios, "x", **goal)
 
 
 def machine() -> dict[str, Any]:

@@ -19,10 +19,10 @@ from contextlib import redirect_stdout
 from dataclasses import replace
 from typing import Any
 
-import rates
+import scaling_rates
 from forecast import SearchSeconds, search_seconds
 from harness import benchmark, filled, percent, table
-from rates import NETS, plain
+from scaling_rates import NETS, plain
 
 # name -> (value, what it is, its source); nothing of this was measured by us
 ASSUMED: dict[str, tuple[Any, str, str]] = {
@@ -244,4 +244,4 @@ def text(found: dict) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(benchmark("scaling", rates.measure, text))
+    sys.exit(benchmark("scaling", scaling_rates.measure, text))

@@ -85,28 +85,31 @@ def write_arrays(path: Path, **arrays: Any) -> None:
     write_bytes(path, file.getvalue())
 
 
+def damaged(path: Path, why: object, cure: str = "") -> RunError:
+    """The error for a file that is not as it was written; the usual cure is that of a run."""
+    cure = cure or f"restore it, or delete {path.parent} and run again"
+    return RunError(f"{path}: damaged ({why}); {cure}")
+
+
 def read_json(path: Path, cure: str = "") -> Any:
     """What ``write_json`` wrote, or older files without checksums; ``RunError`` for damaged ones,
     with a cure of their own if they have one.
     """
-    cure = cure or f"restore it, or delete {path.parent} and run again"
     try:
         raw = path.read_bytes()
         verify(path, raw)
         value = json.loads(raw)
     # a ValueError too: bytes that are no text, a number of 5,000 digits
     except (OSError, ValueError, RecursionError) as error:
+        cure = cure or f"restore it, or delete {path.parent} and run again"
         raise RunError(f"{path}: cannot be read ({type(error).__name__}); {cure}") from None
     if head := SEALED.match(raw):
-        rest = raw[head.end() :]
-        if (
-            raw[: head.end()]
-            != b'{\n "checksum": "%s",\n' % hashlib.sha256(rest).hexdigest().encode()
-        ):
-            raise RunError(f"{path}: damaged (its checksum differs); {cure}")
+        own = hashlib.sha256(raw[head.end() :]).hexdigest()
+        if head[0] != f'{{\n "checksum": "{own}",\n'.encode():
+            raise damaged(path, "its checksum differs", cure)
         del value["checksum"]
     elif isinstance(value, dict) and "checksum" in value:
-        raise RunError(f"{path}: damaged (its checksum is not where it was written); {cure}")
+        raise damaged(path, "its checksum is not where it was written", cure)
     return value
 
 
@@ -117,8 +120,7 @@ def read_entries(path: Path, *names: str, cure: str = "") -> dict[str, Any]:
     if isinstance(stored, dict):
         missing = [name for name in names if name not in stored]
     if missing:
-        cure = cure or f"restore it, or delete {path.parent} and run again"
-        raise RunError(f"{path}: damaged (no {missing[0]} in it); {cure}")
+        raise damaged(path, f"no {missing[0]} in it", cure)
     return stored
 
 
@@ -135,7 +137,7 @@ def verify(path: Path, raw: bytes) -> None:
             wanted = sums(folder / SUMS).get(full.relative_to(folder).as_posix())
             if wanted not in (None, hashlib.sha256(raw).hexdigest()):
                 cure = "restore both from the repository"
-                raise RunError(f"{path}: damaged (not as in {folder / SUMS}); {cure}")
+                raise damaged(path, f"not as in {folder / SUMS}", cure)
             return
 
 

@@ -11,7 +11,9 @@ import pytest
 import torch
 from hypothesis import settings
 
+from dpes import make_settings, repair, trace
 from dpes.coupling.layout import Layout
+from dpes.study import data, models, train
 
 
 @pytest.fixture
@@ -30,6 +32,20 @@ def random_genome(layout: Layout, rng: np.random.Generator) -> np.ndarray:
         if not genome[group.bits].any():
             genome[group.start + rng.integers(group.size)] = True
     return genome
+
+
+def genomes_of(layout: Layout, n: int, share: float) -> np.ndarray:
+    """bool [n, n_bits]: each filter kept with the same probability."""
+    drawn = np.random.default_rng(0).random((n, layout.n_bits)) < share
+    return repair(drawn, layout.group_of_bit)
+
+
+def trained_on_digits(name: str) -> tuple[torch.nn.Module, Layout, data.Dataset]:
+    """A network after a short training, its layout and its data: what a fitness is made of."""
+    digits = data.load("digits")
+    network = models.build(name, channels=1)
+    train.fit(network, digits, make_settings("smoke").baseline, 0)
+    return network, trace(network, torch.zeros(1, 1, 32, 32)), digits
 
 
 def shake(model: torch.nn.Module, seed: int = 0) -> torch.nn.Module:

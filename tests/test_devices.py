@@ -9,10 +9,10 @@ import multiprocessing
 from contextlib import nullcontext
 from types import SimpleNamespace
 
-import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from conftest import genomes_of, trained_on_digits
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -21,7 +21,7 @@ from torch.utils._pytree import tree_leaves
 from dpes import make_settings
 from dpes.coupling.tracing import trace
 from dpes.coupling.zeroing import NotAtFullShape
-from dpes.strategy import es, judging
+from dpes.strategy import judging
 from dpes.study import data, devices, models, train
 from dpes.study.fitness import Fitness
 from dpes.study.settings import Training
@@ -150,15 +150,12 @@ def test_processes_take_the_gpus_in_turn(monkeypatch, process, device, gpus, cho
 
 # ---- full shape ----------------------------------------------------------------------------------
 @pytest.fixture(scope="module")
-def setting(digits):
-    network = models.build("resnet8", channels=1)
-    train.fit(network, digits, make_settings("smoke").baseline, 0)
-    return network, trace(network, torch.zeros(1, 1, 32, 32)), digits
+def setting():
+    return trained_on_digits("resnet8")
 
 
 def genomes(layout, n):
-    rng = np.random.default_rng(0)
-    return es.repair(rng.random((n, layout.n_bits)) < 0.8, layout.group_of_bit)
+    return genomes_of(layout, n, 0.8)
 
 
 @pytest.mark.parametrize("kind", ["recalibrate", "partial", "partial-recalibrate", "none"])

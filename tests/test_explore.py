@@ -55,15 +55,6 @@ def test_generations_add_up_to_the_history(run):
     )
 
 
-def test_the_hypervolume_is_that_of_moocore(rng):
-    moocore = pytest.importorskip("moocore")
-    for n in (1, 2, 30):
-        points = rng.random((n, 2)) * 1.2
-        assert explore.hypervolume(points) == pytest.approx(
-            moocore.hypervolume(points, ref=[1.0, 1.0])
-        )
-
-
 @pytest.mark.parametrize("kind", ["front", "generations", "toy", "drag"])
 def test_the_html_stands_alone(run, kind):
     figure = {

@@ -14,24 +14,21 @@ import time
 import numpy as np
 import pytest
 import torch
+from conftest import genomes_of, trained_on_digits
 
 from dpes import make_settings
 from dpes.coupling.cutting import slim
 from dpes.coupling.genome import to_hex
-from dpes.coupling.tracing import trace
-from dpes.strategy import es, judging, workers
+from dpes.strategy import judging, workers
 from dpes.strategy.history import Candidate, History
 from dpes.strategy.loop import Task, search
-from dpes.study import data, models, train
+from dpes.study import train
 from dpes.study.fitness import Fitness, build, genome_seed
 
 
 @pytest.fixture(scope="module")
 def setting():
-    digits = data.load("digits")
-    network = models.build("vgg-tiny", channels=1)
-    train.fit(network, digits, make_settings("smoke").baseline, 0)
-    return network, trace(network, torch.zeros(1, 1, 32, 32)), digits
+    return trained_on_digits("vgg-tiny")
 
 
 def fitness(setting, **changes):
@@ -39,8 +36,7 @@ def fitness(setting, **changes):
 
 
 def draws(layout, n):
-    rng = np.random.default_rng(0)
-    return es.repair(rng.random((n, layout.n_bits)) < 0.7, layout.group_of_bit)
+    return genomes_of(layout, n, 0.7)
 
 
 @pytest.mark.parametrize("kind", ["recalibrate", "partial", "partial-recalibrate", "none"])

@@ -27,6 +27,8 @@ from dpes.study.train import error_rate
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "benchmarks"))
 import fitness  # noqa: E402
+import fitness_errors  # noqa: E402
+import fitness_orders  # noqa: E402
 import harness  # noqa: E402
 import scaling  # noqa: E402
 
@@ -37,7 +39,7 @@ def small(monkeypatch, tmp_path):
     """A function that makes the study of four genomes of a tiny network on digits, and continues
     it.
     """
-    tiny = replace(fitness.BASE, calibration_images=64, search_images=50, batch_size=32)
+    tiny = replace(fitness_errors.BASE, calibration_images=64, search_images=50, batch_size=32)
     partial = replace(tiny, fitness="partial", partial_epochs=1, partial_images=64)
     searches = {
         "cut": replace(tiny, fitness="none"),
@@ -47,12 +49,13 @@ def small(monkeypatch, tmp_path):
         "partial": partial,
         "partial_fast": replace(partial, partial_lr=0.01),
     }
-    monkeypatch.setattr(fitness, "SEARCHES", searches)
-    monkeypatch.setattr(fitness, "FINETUNE", Training(epochs=1, lr=0.02, images=64))
-    monkeypatch.setattr(fitness, "JUDGED", 50)
+    monkeypatch.setattr(fitness_errors, "SEARCHES", searches)
+    monkeypatch.setattr(fitness_errors, "FINETUNE", Training(epochs=1, lr=0.02, images=64))
+    monkeypatch.setattr(fitness_errors, "JUDGED", 50)
+    monkeypatch.setattr(fitness_errors, "CHECKPOINTS", tmp_path)
     network, digits = models.build("resnet8", channels=1).eval(), data.load("digits")
-    return lambda name="fitness.json": fitness.Study(
-        network, digits, tmp_path / name, genomes=4, checkpoints=tmp_path
+    return lambda name="fitness.json": fitness_errors.Study(
+        network, digits, tmp_path / name, genomes=4
     )
 
 
@@ -72,12 +75,12 @@ def test_study_continues_where_it_stopped_to_the_same_numbers(small, monkeypatch
         whole.stored["unpruned"]["recalibrated"]["search"] <= 1 and len(whole.stored["rows"]) == 4
     )
 
-    def stop(study, row, genome):
+    def stop(study, row):
         raise KeyboardInterrupt
 
     broken = small("broken.json")
     with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
-        patched.setattr(fitness.Study, "finetune", stop)
+        patched.setattr(fitness_errors.Study, "finetune", stop)
         broken.run()
     kept = read_json(broken.results)
     assert len(kept["rows"]) == 4 and not any("finetuned" in r for r in kept["rows"])
@@ -102,7 +105,8 @@ def test_study_refuses_results_of_other_genomes(small):
 
 def test_row_holds_the_errors_of_the_fitness(small):
     study = small()
-    row = study.cheap(0, study.genomes[0], 0.5)
+    row = study.row(0)
+    assert study.complete(row) and not study.complete(row)
     assert row["recalibrated"]["search"] == study.fitness["recalibrated"](study.genomes[0])
     bench = study.fitness["recalibrated"].scratch
     assert row["recalibrated"]["test"] == error_rate(
@@ -118,8 +122,8 @@ def test_row_holds_the_errors_of_the_fitness(small):
 
 def test_genomes_are_the_same_whenever_drawn():
     layout = trace(models.build("resnet56", source="akamaster"), torch.zeros(1, 3, 32, 32))
-    fractions, genomes = fitness.random_genomes(40, layout.group_of_bit)
-    assert np.array_equal(genomes, fitness.random_genomes(40, layout.group_of_bit)[1])
+    fractions, genomes = fitness_errors.random_genomes(40, layout.group_of_bit)
+    assert np.array_equal(genomes, fitness_errors.random_genomes(40, layout.group_of_bit)[1])
     assert (
         np.allclose(genomes.mean(1), fractions, atol=0.06)
         and 0.3 <= fractions.min()
@@ -130,7 +134,7 @@ def test_genomes_are_the_same_whenever_drawn():
 
 @given(st.integers(1, 200))
 def test_order_of_fine_tunings_is_spread(n):
-    order = fitness.spread(n)
+    order = fitness_errors.spread(n)
     assert sorted(order) == list(range(n))
     for k in (1, 3, 7):
         if n >= 8 * k:  # every beginning of 2^j - 1 leaves no gap of more than a step
@@ -141,16 +145,16 @@ def test_order_of_fine_tunings_is_spread(n):
 def test_correlations_are_scipys(rng):
     x = rng.normal(size=40).round(1)
     y = (x + rng.normal(size=40)).round(1)
-    estimate, low, high = fitness.spearman(x, y)
+    estimate, low, high = fitness_orders.spearman(x, y)
     assert estimate == pytest.approx(spearmanr(x, y).statistic) and low < estimate < high
-    assert fitness.spearman(x, y) == (estimate, low, high)
+    assert fitness_orders.spearman(x, y) == (estimate, low, high)
     z = x + rng.normal(size=40)
     rx, ry, rz = (
         np.argsort(np.argsort(v)).astype(float)
         for v in (x + 1e-9 * np.arange(40), y + 1e-9 * np.arange(40), z)
     )
     left = [v - np.polyval(np.polyfit(rz, v, 1), rz) for v in (rx, ry)]
-    beyond = fitness.spearman_beyond(rx, ry, rz)
+    beyond = fitness_orders.spearman_beyond(rx, ry, rz)
     assert (
         beyond[0] == pytest.approx(np.corrcoef(*left)[0, 1]) and beyond[1] < beyond[0] < beyond[2]
     )
@@ -164,20 +168,20 @@ def test_interval_covers_about_as_often_as_it_says(rng):
     for _ in range(60):
         x = rng.normal(size=40)
         y = 0.6 * x + 0.8 * rng.normal(size=40)
-        _, low, high = fitness.spearman(x, y)
+        _, low, high = fitness_orders.spearman(x, y)
         hits += low <= truth <= high
     assert 50 <= hits <= 60
 
 
 def test_neighbours_by_hand():
     left = np.array([0.50, 0.52, 0.54, 0.90])
-    pairs, (share, low, high) = fitness.neighbours(
+    pairs, (share, low, high) = fitness_orders.neighbours(
         np.array([1.0, 2.0, 2.0, 0.0]), np.array([1.0, 2.0, 3.0, 0.0]), left
     )
     # the last one has no neighbour, a tie counts half
     assert (pairs, share) == (3, pytest.approx(2.5 / 3)) and low <= share <= high
-    assert fitness.neighbours(left, left, np.array([0.1, 0.3, 0.5, 0.9]))[0] == 0
-    assert fitness.neighbours(-left, left, left)[1][0] == 0
+    assert fitness_orders.neighbours(left, left, np.array([0.1, 0.3, 0.5, 0.9]))[0] == 0
+    assert fitness_orders.neighbours(-left, left, left)[1][0] == 0
 
 
 def made_up(rng, honest):
@@ -213,8 +217,8 @@ def made_up(rng, honest):
 )
 def test_verdict_follows_from_the_numbers(honest, words, rng):
     stored = made_up(rng, honest)
-    numbers = fitness.statistics(stored)
-    assert words in fitness.verdict(numbers) and words in fitness.page(stored)
+    numbers = fitness.numbers_of(stored)
+    assert words in fitness.verdict(numbers) and words in fitness.text(stored)
     beyond, *_ = numbers["table"]["recalibrated"]["trained_beyond"]
     assert beyond > 0.9 if honest else beyond < 0.6
 
@@ -222,7 +226,7 @@ def test_verdict_follows_from_the_numbers(honest, words, rng):
 def test_page_of_a_study_in_progress(rng):
     stored = made_up(rng, honest=True)
     stored["rows"] = [{k: v for k, v in r.items() if k != "finetuned"} for r in stored["rows"][:12]]
-    text = fitness.page(stored)
+    text = fitness.text(stored)
     assert (
         "12 of 40 random genomes" in text
         and "None is finished yet" in text
@@ -234,13 +238,14 @@ def test_page_of_a_study_in_progress(rng):
 
 # ---- what is published ---------------------------------------------------------------------------
 def test_published_fitness_page_is_true_to_its_results():
-    stored = json.loads(fitness.RESULTS.read_text())
-    numbers = fitness.statistics(stored)
+    stored = harness.stored("fitness")
+    numbers = fitness.numbers_of(stored)
     done = numbers["rows"] == fitness.GENOMES and numbers["finetuned"] >= fitness.FINETUNED
-    if not done and fitness.PAGE.read_text() != fitness.page(stored):
+    if not done and harness.page("fitness").read_text() != fitness.text(stored):
         pytest.skip("the measurement goes on: python benchmarks/fitness.py, then --page")
     assert (
-        fitness.PAGE.read_text() == fitness.page(stored) and fitness.FIGURE.stat().st_size > 10_000
+        harness.page("fitness").read_text() == fitness.text(stored)
+        and fitness.FIGURE.stat().st_size > 10_000
     )
     # "so it has seen"
     assert (

@@ -98,7 +98,10 @@ def test_uniform_keeps_the_largest_norms_of_each_group_in_equal_shares(resnet):
 # ---- the strategy on widths ----------------------------------------------------------------------
 def test_widths_mutate_and_the_highest_ranks_stay(resnet):
     model, layout = resnet
-    rank, groups = importance.ranks(layout, importance.l1_norms(model, layout)), layout.group_of_bit
+    rank, groups = (
+        importance.ranking(layout.group_of_bit, importance.l1_norms(model, layout)),
+        layout.group_of_bit,
+    )
     state = es.start([0.1, 1.0], layout.n_bits)
     genomes, _ = es.ask(
         state, np.random.default_rng(0), Search(population=200, p_mutation=0.3), groups, rank
@@ -138,7 +141,7 @@ def test_widths_change_as_told_one_group_at_a_time():
 
 def test_a_search_on_widths_reaches_only_prefixes_of_the_ranking(resnet):
     model, layout = resnet
-    rank = importance.ranks(layout, importance.l1_norms(model, layout))
+    rank = importance.ranking(layout.group_of_bit, importance.l1_norms(model, layout))
     settings = make_settings(
         "smoke", population=8, generations=4, encoding="widths", p_mutation=0.3
     ).search

@@ -19,6 +19,8 @@ ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "benchmarks"))
 import harness  # noqa: E402
 import speed  # noqa: E402
+import speed_others  # noqa: E402
+import speed_rows  # noqa: E402
 
 NETS = ("vgg-tiny", "resnet8", "densenet10")
 
@@ -62,8 +64,8 @@ def test_both_libraries_and_the_authors_way_remove_the_same_filters(name, rng, t
     torch.save(model.state_dict(), tmp_path / "weights.pth")
     genome = random_genome(layout, rng)
     ours = slim(model, layout, genome)
-    theirs = speed.rebuilt(name, tmp_path / "weights.pth", layout, genome).eval()
-    library = speed.by_torch_pruning(model, layout, genome)
+    theirs = speed_others.rebuilt(name, tmp_path / "weights.pth", layout, genome).eval()
+    library = speed_others.by_torch_pruning(model, layout, genome)
     for other in (theirs, library):
         state = other.state_dict()
         assert all(
@@ -74,7 +76,7 @@ def test_both_libraries_and_the_authors_way_remove_the_same_filters(name, rng, t
     x = images(1)
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         theirs(x)
-    assert speed.profiled(theirs, x) == layout.macs(genome) == counter.get_total_flops() / 2
+    assert speed_others.profiled(theirs, x) == layout.macs(genome) == counter.get_total_flops() / 2
 
 
 def test_the_authors_way_trains_and_counts(tmp_path):
@@ -83,9 +85,11 @@ def test_the_authors_way_trains_and_counts(tmp_path):
     layout = trace(model, torch.zeros(1, 1, 32, 32))
     torch.save(model.state_dict(), tmp_path / "weights.pth")
     whole = np.ones(layout.n_bits, dtype=bool)
-    candidate = speed.rebuilt("resnet8", tmp_path / "weights.pth", layout, whole, channels=1)
-    loaders = (speed.loader(split.first(20), digits, 10) for split in (digits.train, digits.search))
-    error, macs = speed.by_later_code(candidate, *loaders, 1, torch.zeros(1, 1, 32, 32))
+    candidate = speed_others.rebuilt("resnet8", tmp_path / "weights.pth", layout, whole, channels=1)
+    loaders = (
+        speed_others.loader(split.first(20), digits, 10) for split in (digits.train, digits.search)
+    )
+    error, macs = speed_others.by_later_code(candidate, *loaders, 1, torch.zeros(1, 1, 32, 32))
     assert 0 <= error <= 1 and macs == layout.macs(whole)
     assert not torch.equal(candidate.conv1.weight, model.conv1.weight)
 
@@ -113,7 +117,7 @@ def test_a_measure_knows_its_goal():
 
 def test_each_processor_keeps_its_rows():
     def row(name, instructions, median):
-        m = speed.measure("strategy", [median], "ms", at_most=20)
+        m = harness.measure("strategy", [median], "ms", at_most=20)
         facts = {"cpu": "A", "cores": 2, "torch": "2", "instructions": instructions}
         return {"row": name, "measures": [m], "machine": facts, "load": 0.1, "seconds": 60}
 
@@ -138,7 +142,7 @@ def test_each_processor_keeps_its_rows():
 
 def test_a_row_runs(monkeypatch):
     monkeypatch.setitem(
-        speed.ROWS, "strategy", lambda: speed.strategy(generations=3, name="vgg-tiny")
+        speed.ROWS, "strategy", lambda: speed_rows.strategy(generations=3, name="vgg-tiny")
     )
     row = speed.run("strategy")
     assert row["met"] and {"cpu", "cores", "torch", "threads"} <= set(row["machine"])

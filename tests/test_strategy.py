@@ -12,10 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dpes.coupling.genome import to_hex
+from dpes.coupling.importance import ranking
 from dpes.strategy import es, loop, parents, starts, surrogate
 from dpes.strategy.history import Candidate, History
 from dpes.strategy.settings import Search
-from dpes.strategy.space import Space, order_of, ranking
+from dpes.strategy.space import Space, order_of
 from dpes.study import families
 from dpes.study.methods import METHODS, REFERENCES, MethodError, is_search, method, seeded
 
@@ -34,7 +35,7 @@ def made_up() -> Space:
     }
     plain = Space(groups, lambda genomes: (genomes @ PRICE[groups] / (PRICE @ SIZES)) ** 2)
     return Space(
-        groups, plain.cost, {name: ranking(plain, s) for name, s in scores.items()}, scores
+        groups, plain.cost, {name: ranking(groups, s) for name, s in scores.items()}, scores
     )
 
 
@@ -145,7 +146,7 @@ def test_widths_and_genomes_are_inverse(widths, seed):
 @given(st.integers(0, 2**31))
 def test_a_ranking_orders_each_group_by_falling_score(seed):
     scores = np.random.default_rng(seed).integers(0, 5, (3, SPACE.n_bits)).astype(float)
-    rank = ranking(SPACE, scores)
+    rank = ranking(SPACE.groups, scores)
     for row, places in zip(scores, rank, strict=True):
         for g in range(len(SIZES)):
             inside = np.flatnonzero(SPACE.groups == g)
@@ -187,6 +188,35 @@ def test_archive_parents_are_non_dominated_and_the_lonely_ones_come_more_often()
     counts = np.bincount(drawn, minlength=6)
     assert counts[5] == 0 and (counts[[0, 4]] > 1.5 * counts[2]).all()
     assert parents.crowding(F[:2]).tolist() == [np.inf, np.inf]
+
+
+def test_above_the_ceiling_nobody_has_offspring_while_others_are_below_it():
+    history = run(method("random-widths"), 0, 60)
+    drawn = [
+        {g.tobytes() for g in parents.archive(history, np.random.default_rng(0), 400, ceiling)}
+        for ceiling in (None, 0.4, 0.0)
+    ]
+    errs = {g.tobytes(): e for g, e in zip(history.genomes, history.F[:, 0], strict=True)}
+    assert max(map(errs.get, drawn[0])) > 0.4 >= max(map(errs.get, drawn[1]))
+    assert drawn[2] == drawn[0]  # nobody is below: all may
+
+
+def test_steps_are_longer_where_the_archive_disagrees():
+    whole = np.ones((4, SPACE.n_bits), dtype=bool)
+    widths = np.array([SIZES] * 4)
+    widths[:, 2] = [32, 24, 16, 8]
+    genomes = SPACE.genomes(widths, order_of(SPACE, "l1", 0))
+    history = history_of(genomes, np.array([0.1, 0.2, 0.3, 0.4]), SPACE.cost(genomes))
+    scale = parents.spread(SPACE, history)
+    assert scale.argmax() == 2 and scale.min() > 0 and np.isclose(scale.mean(), 1)
+    same = history_of(whole[:1], np.array([0.1]), np.array([1.0]))
+    assert (parents.spread(SPACE, same) == 1).all()
+    rank, rng = order_of(SPACE, "l1", 0), np.random.default_rng
+    step = method("surrogate-steps").mutated(
+        SPACE, history, genomes[:1].repeat(500, 0), rank, rng(0)
+    )
+    moved = np.abs(SPACE.shares(step) - SPACE.shares(genomes[:1])).mean(0)
+    assert moved.argmax() == 2
 
 
 def test_three_parents_are_those_of_the_papers_selection():
@@ -271,7 +301,11 @@ def test_a_learned_order_finds_the_filters_that_matter():
     known = Space(
         SPACE.groups,
         SPACE.cost,
-        {"l1": ranking(SPACE, worth + np.random.default_rng(1).normal(0, 0.2, SPACE.n_bits))},
+        {
+            "l1": ranking(
+                SPACE.groups, worth + np.random.default_rng(1).normal(0, 0.2, SPACE.n_bits)
+            )
+        },
     )
     genomes = starts.spread(SPACE, 0, None, 0, 120)
     history = history_of(genomes, hidden(genomes), SPACE.cost(genomes))

@@ -28,12 +28,14 @@ def l1_norms(model: nn.Module, layout: Layout) -> np.ndarray:
     return norms
 
 
-def ranks(layout: Layout, scores: np.ndarray) -> np.ndarray:
-    """int [n_bits]: each filter's place in its group by falling score, 0 = highest; equal scores by
-    their order.
+def ranking(groups: np.ndarray, scores: np.ndarray) -> np.ndarray:
+    """int [..., n_bits]: each filter's place in its group by falling score, 0 = highest; equal
+    scores by their order.
+
+    groups: int [n_bits], the group of each bit, ascending. scores: float [..., n_bits].
     """
-    rank = np.empty(layout.n_bits, dtype=int)
-    for group in layout.groups:
-        order = np.argsort(-scores[group.bits], kind="stable")
-        rank[group.start + order] = np.arange(group.size)
+    order = np.lexsort((-scores, np.broadcast_to(groups, scores.shape)), axis=-1)
+    place = np.arange(len(groups)) - np.searchsorted(groups, groups)
+    rank = np.empty(scores.shape, dtype=int)
+    np.put_along_axis(rank, order, np.broadcast_to(place, scores.shape), axis=-1)
     return rank

@@ -11,6 +11,7 @@ import pandas as pd
 from ..coupling.genome import from_hex
 from ..errors import DpesError
 from ..strategy import pareto
+from ..study.arena import ARENAS
 from ..study.methods import METHODS, REFERENCES, seeded
 from ..study.rows import read_row, total
 from ..study.tuning import SECOND, read_tuned
@@ -27,6 +28,8 @@ TITLES = {  # of methods, in words; widths: how many filters each group keeps, t
     "surrogate-bn": "surrogate search (BN), no floor",
     "surrogate-taylor": "surrogate search (Taylor), no floor",
     "surrogate-uniform": "surrogate search (L1), uniform start",
+    "surrogate-steps": "surrogate search (L1), steps from history",
+    "surrogate-ceiling": "surrogate search (L1), error ceiling",
     "surrogate-brief": "surrogate search (FPGM), trained 8 steps",
     "surrogate-300": "surrogate search (L1), 300 evaluations",
     "surrogate-blind": "surrogate search (random order)",
@@ -79,26 +82,16 @@ def located(folder: str) -> Path:
 def candidates(folder: Path | str) -> pd.DataFrame:
     """All candidates of all finished rows, with their share of the MACs left."""
     frames = []
+    columns = ["method", "seed", "index", "error", "macs_left", "unpruned", "genome"]
     for path in sorted(Path(folder).glob("*.jsonl")):
         head, rows = read_row(path)
         if rows and len(rows) >= total(head["method"]):
-            frame = pd.DataFrame(rows).assign(
-                method=head["method"], seed=head["seed"], index=range(len(rows))
-            )
-            frames.append(
-                frame.assign(
-                    macs_left=frame.macs / head["macs"],
-                    unpruned=[all_kept(g, head["n_bits"]) for g in frame.genome],
-                )
-            )
-    columns = ["method", "seed", "index", "error", "macs_left", "unpruned", "genome"]
-    return (
-        pd.concat(frames, ignore_index=True)[columns] if frames else pd.DataFrame(columns=columns)
-    )
-
-
-def all_kept(genome: str, n_bits: int) -> bool:
-    return bool(from_hex(genome, n_bits).all())
+            frame = pd.DataFrame(rows).assign(method=head["method"], seed=head["seed"])
+            whole = [bool(from_hex(g, head["n_bits"]).all()) for g in frame.genome]
+            left = frame.macs / head["macs"]
+            frames.append(frame.assign(index=range(len(rows)), macs_left=left, unpruned=whole))
+    empty = pd.DataFrame(columns=columns)
+    return pd.concat(frames, ignore_index=True)[columns] if frames else empty
 
 
 def attained(errors: np.ndarray, macs_left: np.ndarray, share: float) -> float:
@@ -116,39 +109,52 @@ def scores(frame: pd.DataFrame, evaluations: int | None = None) -> pd.DataFrame:
     for (method, seed), row in frame.sort_values("index").groupby(["method", "seed"]):
         row = row if evaluations is None else row.head(evaluations + int(row.unpruned.iloc[0]))
         F = row[["error", "macs_left"]].to_numpy(float)
+        counted = len(row) - int(row.unpruned.iloc[0])
+        errors = {f"error_{round(100 * s)}": attained(F[:, 0], F[:, 1], s) for s in SHARES}
+        volumes = {"hypervolume": (1, 1), "useful": (USEFUL, 1)}
         rows.append(
-            {"method": method, "seed": seed, "evaluations": len(row) - int(row.unpruned.iloc[0])}
-            | {f"error_{round(100 * s)}": attained(F[:, 0], F[:, 1], s) for s in SHARES}
-            | {
-                "hypervolume": pareto.hypervolume(F, (1, 1)),
-                "useful": pareto.hypervolume(F, (USEFUL, 1)),
-            }
+            {"method": method, "seed": seed, "evaluations": counted}
+            | errors
+            | {name: pareto.hypervolume(F, corner) for name, corner in volumes.items()}
         )
     return pd.DataFrame(rows)
 
 
-def tuned(folder: Path | str) -> pd.DataFrame:
+def tuned(folder: Path | str, long: bool = False) -> pd.DataFrame:
     """All fine-tuned networks: method, seed, share, training, macs, search_error, test_error (NaN:
-    it found none so light).
+    it found none so light). long: those that were trained as long as the study's own runs.
     """
-    return tuned_entries(folder).drop(columns="genome")
+    return tuned_entries(folder, long).drop(columns="genome")
 
 
-def tuned_entries(folder: Path | str) -> pd.DataFrame:
+def confirmed(folder: Path | str) -> dict[str, pd.DataFrame]:
+    """``tuned`` of each larger network on which some were confirmed, by its name."""
+    found = {name: tuned(Path(folder) / name) for name in ARENAS if (Path(folder) / name).is_dir()}
+    return {name: tests for name, tests in found.items() if len(tests)}
+
+
+def trained_long(folder: Path | str) -> pd.DataFrame:
+    """Networks that were trained long, in percent: a row for each method and share of the MACs with
+    its test error and what it lost against the unpruned network as it came.
+    """
+    tests = tuned(folder, long=True).sort_values(["share", "test_error"], ascending=[False, True])
+    lost = 100 * (tests.test_error - tests.unpruned_error)
+    table = {
+        "MACs left": [f"{100 * share:.0f} %" for share in tests.share],
+        "test error": (100 * tests.test_error).map("{:.2f}".format).tolist(),
+        "lost (points)": lost.map("{:.2f}".format).tolist(),
+    }
+    return pd.DataFrame(table, index=[title(m) for m in tests.method])
+
+
+def tuned_entries(folder: Path | str, long: bool = False) -> pd.DataFrame:
     """``tuned`` with the genomes. The seed of a family that has none is that of its training."""
     columns = [
-        "method",
-        "seed",
-        "share",
-        "training",
-        "macs",
-        "found_error",
-        "search_error",
-        "test_error",
-        "seconds",
-        "genome",
+        *("method", "seed", "share", "training", "macs"),
+        *("found_error", "search_error", "test_error", "seconds", "genome"),
+        *(["unpruned_error"] if long else []),
     ]
-    frame = pd.DataFrame(read_tuned(Path(folder))).reindex(columns=columns)
+    frame = pd.DataFrame(read_tuned(Path(folder), long)).reindex(columns=columns)
     own = frame.method.map(seeded).astype(bool)
     return frame.assign(seed=frame.seed.where(own, frame.training % SECOND))
 
@@ -177,17 +183,17 @@ def summary(
     rows = {}
     for method, rows_of in frame.groupby("method"):
         values = rows_of.groupby("seed")[list(columns)].mean()
+        found = {name: values[name].dropna() for name in columns}
         rows[method] = {
-            c: judgement.estimate(values[c].dropna()).text(scale, digits)
-            if values[c].notna().any()
-            else "-"
-            for c in columns
-        }
-        rows[method] |= {
-            "seeds": str(len(values)),
-            "knowledge": "yes" if METHODS[method].knowledge else "no",
-        }
+            name: judgement.estimate(some).text(scale, digits) if len(some) else "-"
+            for name, some in found.items()
+        } | {"seeds": str(len(values)), "knowledge": knows(method)}
     return pd.DataFrame(rows).T
+
+
+def knows(method: str) -> str:
+    """Whether it has looked at the weights."""
+    return "yes" if METHODS[method].knowledge else "no"
 
 
 def test_table(tests: pd.DataFrame) -> pd.DataFrame:
@@ -202,7 +208,7 @@ def test_table(tests: pd.DataFrame) -> pd.DataFrame:
         return pd.DataFrame()
     missing = tests[tests.test_error.isna()].groupby("method").size()
     table = pd.DataFrame(parts).fillna("–")
-    table["knowledge"] = ["yes" if METHODS[m].knowledge else "no" for m in table.index]
+    table["knowledge"] = [knows(method) for method in table.index]
     table["seeds"] = tests.groupby("method").seed.nunique()
     table["networks not found"] = missing.reindex(table.index, fill_value=0)
     order = tests.groupby(["method", "share"]).test_error.mean().unstack().mean(axis=1)

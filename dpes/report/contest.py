@@ -36,29 +36,19 @@ def comparisons(frame: pd.DataFrame, column: str, ours: str) -> pd.DataFrame:
         a, b = mine[both], theirs[both]
         if len(a) > 1:
             p[method] = judgement.p_value(a, b)
-        rows.append(
-            {
-                "method": method,
-                "difference": judgement.paired(a, b),
-                "improvement": judgement.improvement(a, b),
-            }
-        )
-    corrected = judgement.holm(p)
-    table = pd.DataFrame(
-        [row | {"p_holm": corrected.get(row["method"], np.nan)} for row in rows],
-        columns=["method", "difference", "improvement", "p_holm"],
-    )
-    return table.sort_values(
-        "difference", key=lambda column: [d.value for d in column], ignore_index=True
-    )
+        rows.append((method, judgement.paired(a, b), judgement.improvement(a, b)))
+    table = pd.DataFrame(rows, columns=["method", "difference", "improvement"])
+    table["p_holm"] = table.method.map(judgement.holm(p)).astype(float)
+    values = [d.value for d in table.difference]
+    return table.iloc[np.argsort(values, kind="stable")].reset_index(drop=True)
 
 
-def leader(frame: pd.DataFrame, column: str = "useful") -> str:
+def leader(frame: pd.DataFrame) -> str:
     """The search with the largest interquartile mean hypervolume of the useful region: chosen on
     validation images alone.
     """
     searched = frame[frame.evaluations >= 100]
-    return str(searched.groupby("method")[column].agg(judgement.iqm).idxmax())
+    return str(searched.groupby("method").useful.agg(judgement.iqm).idxmax())
 
 
 def sentence(tests: pd.DataFrame, ours: str, share: float, named: Sequence[str] = ()) -> str:
@@ -178,13 +168,5 @@ def fidelities(folder: Path | str, resamples: int = 1000) -> pd.DataFrame:
             error = np.array([measured[g][kind]["error"] for g in genomes])
             tau = judgement.rank_agreement(error, true[genomes].to_numpy(float), resamples)
             seconds = float(np.median([measured[g][kind]["seconds"] for g in genomes]))
-            rows.append(
-                {
-                    "share": share,
-                    "fitness": kind,
-                    "networks": len(genomes),
-                    "tau": tau,
-                    "seconds": seconds,
-                }
-            )
+            rows.append((share, kind, len(genomes), tau, seconds))
     return pd.DataFrame(rows, columns=["share", "fitness", "networks", "tau", "seconds"])

@@ -34,10 +34,6 @@ class Estimate:
         value, low, high = (f"{scale * x:.{digits}f}" for x in (self.value, self.low, self.high))
         return f"{value} [{low}, {high}]"
 
-    @property
-    def excludes_zero(self) -> bool:
-        return self.n > 1 and (self.low > 0 or self.high < 0)
-
 
 def iqm(values: ArrayLike | np.ndarray, axis: int = -1) -> np.ndarray | float:
     """Interquartile mean: the mean without the lowest and the highest quarter (whole values), so
@@ -110,23 +106,6 @@ def improvement(ours: ArrayLike, theirs: ArrayLike) -> float:
     return float(((a < b) + 0.5 * (a == b)).mean())
 
 
-def improvement_interval(ours: ArrayLike, theirs: ArrayLike, resamples: int = 2000) -> Estimate:
-    """``improvement`` with its bootstrap interval, both methods drawn anew (percentile)."""
-    a, b, rng = (
-        np.asarray(ours, dtype=float),
-        np.asarray(theirs, dtype=float),
-        np.random.default_rng(0),
-    )
-    value = improvement(a, b)
-    if len(a) < 2:
-        return Estimate(value, value, value, len(a))
-    draws = [improvement(rng.choice(a, len(a)), rng.choice(b, len(b))) for _ in range(resamples)]
-    tail = 100 * (1 - LEVEL) / 2
-    return Estimate(
-        value, float(np.percentile(draws, tail)), float(np.percentile(draws, 100 - tail)), len(a)
-    )
-
-
 def rank_agreement(a: ArrayLike, b: ArrayLike, resamples: int = 1000) -> Estimate:
     """Kendall's tau-b of two orders of the same things, with its percentile bootstrap interval; 1:
     the same order, 0: chance.
@@ -137,7 +116,6 @@ def rank_agreement(a: ArrayLike, b: ArrayLike, resamples: int = 1000) -> Estimat
         rows = rng.integers(len(x), size=len(x))
         draws.append(np.nan_to_num(stats.kendalltau(x[rows], y[rows]).statistic))
     tail = 100 * (1 - LEVEL) / 2
+    low, high = np.percentile(draws, (tail, 100 - tail))
     value = float(np.nan_to_num(stats.kendalltau(a, b).statistic))
-    return Estimate(
-        value, float(np.percentile(draws, tail)), float(np.percentile(draws, 100 - tail)), len(x)
-    )
+    return Estimate(value, float(low), float(high), len(x))

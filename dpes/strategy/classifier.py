@@ -1,15 +1,19 @@
-"""Whether a network is a classifier of the samples that it is given, and how often it errs."""
+"""The samples that a network is judged by and recalibrated on: whether it classifies them, and how
+often it errs.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from ..errors import first_line
+from ..errors import SettingsError, first_line
 from . import judging
-from .samples import Samples, SamplesError
+from .samples import Reader, Samples, SamplesError
+from .settings import Search
 
 
 @dataclass
@@ -73,3 +77,32 @@ def class_numbers(y: Tensor, classes: int) -> Tensor:
         limits = f"the network's {classes} classes are 0 to {classes - 1}"
         raise SamplesError(f"labels run from {low} to {high}, {limits}; {cure}")
     return y
+
+
+def samples(
+    network: nn.Module, reader: Reader, settings: Search, data: Any, calibration: Any
+) -> tuple[Samples | None, Samples | None]:
+    """Images to judge by, and images to recalibrate on: what is not needed is None."""
+    most, judged = settings.search_images, None
+    if data is not None:
+        read = reader.read(data, most, "data", labelled=True)
+        judged = check_classifier(network, read)
+    has_norm = any(getattr(m, "running_mean", None) is not None for m in network.modules())
+    if settings.fitness != "recalibrate" or not has_norm:
+        return judged, None
+    most = settings.calibration_images
+    if calibration is not None:
+        inputs = reader.read(calibration, most, "calibration", labelled=False)
+    elif judged is not None:
+        inputs = Samples(judged.x[:most], None)
+    else:
+        cure = "give training images, or set fitness='none'"
+        raise SettingsError(f"batch norm needs calibration= images after a cut; {cure}")
+    if len(inputs.x) < 2:
+        cure = "give training images as calibration=, or set fitness='none'"
+        raise SettingsError(f"batch norm needs two images or more, there is one; {cure}")
+    return judged, inputs
+
+
+def parts(samples: Samples | None, settings: Search) -> list[Samples]:
+    return samples.parts(settings.batch_size) if samples else []

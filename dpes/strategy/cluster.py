@@ -20,14 +20,10 @@ from .loop import Evaluate
 from .workers import MOST, Build, Outcome, attempt, settled
 
 CONNECT = 10.0  # seconds until a scheduler that does not answer is given up
-
 PATIENCE = 60.0  # seconds without a single worker until the search stops
-
-
 PACKAGES = ["dpes", "torch", "numpy", "distributed"]  # of the same version everywhere, as Python
-
 MARK = "dpes of "  # before the client's id: the name under which workers keep network and data
-
+ALIKE = "start it in the environment of this process"
 FORMS = "tcp://host:port, the file of dask scheduler --scheduler-file, or local:N"
 
 
@@ -44,22 +40,20 @@ def locate(scheduler: str) -> str | int:
         number = scheduler.removeprefix("local:")
         if number.isascii() and number.isdecimal() and 1 <= int(number[:9]) <= MOST:
             return int(number)
-        raise ClusterError(
-            f"scheduler {scheduler!r}: must be local:N with N at least 1 and at most {MOST}"
-        )
+        raise refused(scheduler, f"must be local:N with N at least 1 and at most {MOST}")
     if "://" in scheduler:
         return scheduler
     try:
         return str(json.loads(Path(scheduler).read_bytes())["address"])
     except OSError as error:
-        raise ClusterError(
-            f"scheduler {scheduler!r}: cannot be read ({error.strerror}); give {FORMS}"
-        ) from None
+        raise refused(scheduler, f"cannot be read ({error.strerror}); give {FORMS}") from None
     except (ValueError, KeyError, TypeError, RecursionError):
-        raise ClusterError(
-            f"scheduler {scheduler!r}: no address in this file; start dask scheduler "
-            "--scheduler-file again"
-        ) from None
+        cure = "start dask scheduler --scheduler-file again"
+        raise refused(scheduler, f"no address in this file; {cure}") from None
+
+
+def refused(scheduler: str, why: str) -> ClusterError:
+    return ClusterError(f"scheduler {scheduler!r}: {why}")
 
 
 def probe(scheduler: str) -> None:
@@ -85,21 +79,15 @@ def connect(scheduler: str) -> Iterator[Any]:
         stack.enter_context(silence_logging_cmgr(logging.CRITICAL))
         # without a limit of memory: Dask would pause workers beside other work
         if isinstance(place, int):
-            local = {
-                "n_workers": place,
-                "threads_per_worker": 1,
-                "dashboard_address": "127.0.0.1:0",
-                "memory_limit": 0,
-            }
-            place = stack.enter_context(LocalCluster(**local, silence_logs=logging.CRITICAL))
+            single = {"threads_per_worker": 1, "memory_limit": 0}
+            alone = {"dashboard_address": "127.0.0.1:0", "silence_logs": logging.CRITICAL}
+            place = stack.enter_context(LocalCluster(n_workers=place, **single, **alone))
         try:
             client = stack.enter_context(Client(place, timeout=CONNECT))
         # TimeoutError is an OSError; ValueError: an unknown protocol
         except (OSError, ValueError, ImportError) as error:
-            raise ClusterError(
-                f"scheduler {scheduler!r}: does not answer ({first_line(error)}); start it, or "
-                "name another"
-            ) from None
+            reason = f"does not answer ({first_line(error)})"
+            raise refused(scheduler, f"{reason}; start it, or name another") from None
         with explained(scheduler):
             client.wait_for_workers(1, timeout=PATIENCE)
         yield client
@@ -115,18 +103,12 @@ def explained(scheduler: str) -> Iterator[None]:
     except DpesError:
         raise
     except TimeoutError:
-        raise ClusterError(
-            f"scheduler {scheduler!r}: no worker for {PATIENCE:.0f} s; start dask worker, then "
-            "this command again"
-        ) from None
+        cure = "start dask worker, then this command again"
+        raise refused(scheduler, f"no worker for {PATIENCE:.0f} s; {cure}") from None
     except (CancelledError, OSError):
-        cure = "start it, then this command again"
-        raise ClusterError(f"scheduler {scheduler!r}: lost; {cure}") from None
+        raise refused(scheduler, "lost; start it, then this command again") from None
     except Exception as error:  # a worker's own, such as a missing module
-        raise ClusterError(
-            f"a worker cannot evaluate ({first_line(error)}); start it in the environment of this "
-            "process"
-        ) from None
+        raise ClusterError(f"a worker cannot evaluate ({first_line(error)}); {ALIKE}") from None
 
 
 @contextmanager
@@ -230,9 +212,7 @@ def check(address: str, theirs: dict[str, Any], here: dict[str, Any]) -> None:
     for package in ("python", *PACKAGES):
         if theirs.get(package) != here[package]:
             difference = f"{package} is {theirs.get(package)}, here {here[package]}"
-            raise ClusterError(
-                f"worker {address}: {difference}; start it in the environment of this process"
-            )
+            raise ClusterError(f"worker {address}: {difference}; {ALIKE}")
 
 
 def _prepare(

@@ -84,13 +84,8 @@ class State:
             raise StrategyError(
                 f"{path}: not a saved state of the search ({type(error).__name__}); {cure}"
             ) from None
-        if (
-            parents.dtype != bool
-            or parents.ndim != 2
-            or len(parents) != len(ROLES)
-            or F.dtype != float
-            or F.shape != (len(ROLES), 2)
-        ):
+        found = parents.dtype, parents.shape[:-1], F.dtype, F.shape
+        if found != (bool, (len(ROLES),), float, (len(ROLES), 2)):
             raise StrategyError(f"{path}: not a saved state of the search (wrong shapes); {cure}")
         return cls(generation, parents, F)
 
@@ -98,8 +93,17 @@ class State:
 def start(F: ArrayLike, n_bits: int) -> State:
     """Generation 0: the unpruned network, evaluated once, thrice parent.
 
-    F: [2], its objectives. Raises ``StrategyError`` unless they are finite. Source: authors' later
-    code.
+    Source: authors' later code.
+
+    Parameters
+    ----------
+    F
+        [2], its error and cost.
+
+    Raises
+    ------
+    StrategyError
+        They are not finite.
     """
     F = np.asarray(F, dtype=float)
     if F.shape != (2,) or not np.isfinite(F).all():
@@ -123,6 +127,8 @@ def ask(
 
     A pruned filter can so return, and without selection the kept fraction drifts towards one half.
 
+    Source: paper, authors' later code.
+
     Parameters
     ----------
     settings
@@ -137,9 +143,9 @@ def ask(
 
     Returns
     -------
-    Genomes bool [population, n_bits], and the parent of each, int [population], an index into
-    ``ROLES``.
-    Source: paper, authors' later code.
+    genomes, parents
+        bool [population, n_bits], and the parent of each, int [population], an index into
+        ``ROLES``.
     """
     parent_of = rng.integers(len(ROLES), size=settings.population)
     if rank is not None:
@@ -160,18 +166,43 @@ def mutate_widths(
     groups: np.ndarray,
     rank: np.ndarray,
     least: np.ndarray | int = 1,
+    scale: np.ndarray | float = 1.0,
 ) -> np.ndarray:
-    """Each group's width changed with probability ``p_mutation`` by a normal step; it keeps its
-    filters of least ``rank`` (ours).
+    """Each group's width changed with probability ``p_mutation`` by a normal step.
+
+    Source: ours.
+
+    Parameters
+    ----------
+    genomes
+        bool [n, n_bits].
+    groups, rank, least
+        See ``ask``; a group keeps its filters of least rank.
+    scale
+        Of the steps: one for all groups, or float [n_groups].
+
+    Returns
+    -------
+    Genomes, bool [n, n_bits].
     """
     _, starts, sizes = np.unique(groups, return_index=True, return_counts=True)
     widths = np.add.reduceat(genomes, starts, axis=-1, dtype=int)
-    steps = np.rint(rng.normal(0, STEP, widths.shape) * sizes).astype(int) * (
-        rng.random(widths.shape) < p_mutation
+    widths = np.clip(
+        stepped(widths, rng, p_mutation, sizes, scale), np.minimum(least, sizes), sizes
     )
-    return rank < np.repeat(
-        np.clip(widths + steps, np.minimum(least, sizes), sizes), sizes, axis=-1
-    )
+    return rank < np.repeat(widths, sizes, axis=-1)
+
+
+def stepped(
+    widths: np.ndarray,
+    rng: np.random.Generator,
+    p_mutation: float,
+    sizes: np.ndarray,
+    scale: np.ndarray | float = 1.0,
+) -> np.ndarray:
+    """int [n, n_groups]: widths, each changed with a probability by a normal step, not clipped."""
+    steps = np.rint(rng.normal(0, STEP, widths.shape) * scale * sizes).astype(int)
+    return widths + steps * (rng.random(widths.shape) < p_mutation)
 
 
 def select(
@@ -201,6 +232,8 @@ def tell(state: State, genomes: np.ndarray, F: ArrayLike, settings: Search = Sea
     nearly always be the network that was to be pruned. If nothing competes, the parents stay. Of
     equal objectives the parent's, then the earlier offspring's genome stays.
 
+    Source: paper, authors' later code.
+
     Parameters
     ----------
     F
@@ -209,7 +242,10 @@ def tell(state: State, genomes: np.ndarray, F: ArrayLike, settings: Search = Sea
     settings
         ``knee``, ``keep_unpruned`` and ``error_ceiling`` count here.
 
-    Source: paper, authors' later code.
+    Raises
+    ------
+    StrategyError
+        Genomes or objectives of another shape.
     """
     F = np.asarray(F, dtype=float)
     if genomes.shape[1:] != state.parents.shape[1:] or F.shape != (len(genomes), 2):
@@ -217,13 +253,10 @@ def tell(state: State, genomes: np.ndarray, F: ArrayLike, settings: Search = Sea
             f"genomes {genomes.shape} with objectives {F.shape}: must be [n, "
             f"{state.parents.shape[1]}] and [n, 2]"
         )
-    genomes, objectives = (
-        np.concatenate([state.parents, genomes.astype(bool)]),
-        np.concatenate([state.F, F]),
-    )
-    competing = np.isfinite(objectives).all(axis=1) & (
-        settings.keep_unpruned | ~genomes.all(axis=1)
-    )
+    genomes = np.concatenate([state.parents, genomes.astype(bool)])
+    objectives = np.concatenate([state.F, F])
+    competing = np.isfinite(objectives).all(axis=1)
+    competing &= settings.keep_unpruned | ~genomes.all(axis=1)
     if not competing.any():
         return replace(state, generation=state.generation + 1)
     genomes, objectives = genomes[competing], objectives[competing]

@@ -9,7 +9,7 @@ import zlib
 from pathlib import Path
 from typing import Any
 
-from ..disk import difference, read_entries, write_json
+from ..disk import damaged, difference, read_entries, write_json
 from ..errors import RunError
 from . import es
 from .history import TIMING, Candidate, History, read_history
@@ -64,9 +64,7 @@ class Folder:
             if c.place != (generation + 1, index):
                 found = f"generation {c.generation}, index {c.index}"
                 wanted = f"generation {generation + 1}, index {index}"
-                cure = f"restore it, or delete {self.path} and run again"
-                problem = f"line {k + 1}: {found} in place of {wanted}"
-                raise RunError(f"{self.history_file}: damaged ({problem}); {cure}")
+                raise damaged(self.history_file, f"line {k + 1}: {found} in place of {wanted}")
 
     def checkpoint(self, state: es.State) -> None:
         state.save(self.state_file)

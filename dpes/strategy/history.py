@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..coupling.genome import from_hex, to_hex
-from ..disk import verify
+from ..disk import damaged, verify
 from ..errors import RunError
 from . import pareto
 from .es import ROLES
@@ -57,8 +57,12 @@ class History:
     """All candidates of a search so far, in their order: which genomes are known, what is written
     down, and what a strategy learns from.
 
-    write: called with each new candidate and its seconds. For ``genomes`` and ``F`` it needs the
-    length of a genome and the MACs of the whole network.
+    Parameters
+    ----------
+    write
+        Called with each new candidate and its seconds.
+    n_bits, whole
+        Length of a genome and MACs of the whole network, for ``genomes`` and ``F``.
     """
 
     def __init__(
@@ -142,8 +146,7 @@ def read_history(path: Path, mend: bool = True) -> list[Candidate]:
                 raise ValueError(f"its checksum in {TIMING} differs")
             check_among(candidate, candidates)
         except ValueError as error:
-            cure = f"restore it, or delete {path.parent} and run again"
-            raise RunError(f"{path}: damaged (line {number}: {error}); {cure}") from None
+            raise damaged(path, f"line {number}: {error}") from None
         candidates[candidate.place] = candidate
     if mend:
         cut_off(path)
@@ -192,7 +195,7 @@ def read_checksums(path: Path) -> dict[Place, int]:
             if "crc32" in values:
                 found[place] = values["crc32"]
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-            raise RunError(f"{path}: damaged (line {number}); delete this file: {LOSS}") from None
+            raise damaged(path, f"line {number}", f"delete this file: {LOSS}") from None
     return found
 
 
@@ -240,8 +243,14 @@ def archive(history: pd.DataFrame, cost: str) -> pd.DataFrame:
     """The candidates that no other dominates, over all generations, by falling cost; the unpruned
     network is none of them.
 
-    history: a row per candidate, the unpruned network first. cost: the column of the second
-    objective. Source: ours.
+    Source: ours.
+
+    Parameters
+    ----------
+    history
+        A row per candidate, the unpruned network first.
+    cost
+        The column of the second objective.
     """
     # it may be born again, and would not be a result
     pruned = history[history.genome != history.genome.iloc[0]]

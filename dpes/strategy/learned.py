@@ -14,10 +14,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from ..coupling.importance import ranking
 from . import parents, starts, surrogate
-from .es import STEP
+from .es import stepped
 from .history import History
-from .space import Space, ranking
+from .space import Space
 
 DRAWS = 25  # orders drawn from the belief for one generation
 
@@ -27,9 +28,8 @@ def standardised(space: Space, names: Sequence[str]) -> np.ndarray:
     its worst, over root n_bits.
     """
     ranks = np.reshape([space.orders[name] for name in names], (len(names), space.n_bits))
-    return (
-        (1 - 2 * ranks / np.maximum(space.sizes[space.groups] - 1, 1)) / np.sqrt(space.n_bits)
-    ).T
+    falling = 1 - 2 * ranks / np.maximum(space.sizes[space.groups] - 1, 1)
+    return (falling / np.sqrt(space.n_bits)).T
 
 
 def features(space: Space, genomes: np.ndarray, directions: np.ndarray) -> np.ndarray:
@@ -88,17 +88,14 @@ class Belief:
         linear = DotProduct(0.0, "fixed")
         kernel = On(ConstantKernel(1.0, (1e-2, 1e3)) * length, 0, groups)
         kernel += On(ConstantKernel(1e-3, (1e-6, 1.0)) * linear, groups, groups + bits)
-        for i in range(len(names)):
-            kernel += On(
-                ConstantKernel(1.0, (1e-4, 1e4)) * linear, groups + bits + i, groups + bits + i + 1
-            )
+        for column in range(groups + bits, groups + bits + len(names)):
+            kernel += On(ConstantKernel(1.0, (1e-4, 1e4)) * linear, column, column + 1)
         kernel += WhiteKernel(0.05, (1e-4, 1.0))
         X = features(space, history.genomes, self.directions)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)
-            self.process = GaussianProcessRegressor(kernel, normalize_y=True).fit(
-                X, surrogate.logit(history.F[:, 0])
-            )
+            process = GaussianProcessRegressor(kernel, normalize_y=True)
+            self.process = process.fit(X, surrogate.logit(history.F[:, 0]))
         # prior covariance of the filters' numbers, then what the data leave of it
         found = np.exp(self.process.kernel_.theta)[1 + groups : 2 + groups + len(names)]
         D = X[:, groups : groups + bits]
@@ -114,7 +111,7 @@ class Belief:
         values, vectors = np.linalg.eigh(self.covariance)
         root = vectors * np.sqrt(np.maximum(values, 0))
         drawn = self.mean + rng.standard_normal((n, len(self.mean))) @ root.T
-        return ranking(self.space, -drawn)
+        return ranking(self.space.groups, -drawn)
 
     def bound(self, genomes: np.ndarray) -> np.ndarray:
         """[n]: predicted mean minus one standard deviation, in logits."""
@@ -147,11 +144,9 @@ def first_ranks(space: Space, seed: int, first: int, n: int, names: Sequence[str
     directions, rows = standardised(space, names) * np.sqrt(space.n_bits), []
     for i in range(first, first + n):
         rng = np.random.default_rng([seed, 4, i])
-        rows.append(
-            directions @ rng.dirichlet(np.ones(len(names)))
-            + 0.3 * rng.standard_normal(space.n_bits)
-        )
-    return ranking(space, np.array(rows))
+        mixture = directions @ rng.dirichlet(np.ones(len(names)))
+        rows.append(mixture + 0.3 * rng.standard_normal(space.n_bits))
+    return ranking(space.groups, np.array(rows))
 
 
 def widths_to_try(
@@ -159,7 +154,5 @@ def widths_to_try(
 ) -> np.ndarray:
     """int [n, n_groups]: widths of archive members, mutated, and as many fresh ones."""
     old = space.widths(parents.archive(history, rng, n // 2))
-    old = old + np.rint(rng.normal(0, STEP, old.shape) * space.sizes).astype(int) * (
-        rng.random(old.shape) < p_mutation
-    )
+    old = stepped(old, rng, p_mutation, space.sizes)
     return np.concatenate([old, starts.spread_widths(space, int(rng.integers(2**32)), 0, n // 2)])

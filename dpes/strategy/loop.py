@@ -53,6 +53,8 @@ def search(
 ) -> es.State:
     """Search to the last generation; the parents of the state returned are the three solutions.
 
+    Source: paper, authors' later code; see ``es``.
+
     Parameters
     ----------
     history
@@ -68,8 +70,6 @@ def search(
     ------
     RunError
         The history is of another search, or all of a generation failed.
-
-    Source: paper, authors' later code; see ``es``.
     """
     settings, n_bits = task.settings, task.layout.n_bits
     total = 1 + settings.population * settings.generations
@@ -154,11 +154,9 @@ def rank_for(settings: Search, model: nn.Module, layout: Layout) -> np.ndarray |
     """The ranks that a search needs (``es.ask``): by L1 norm for the encoding by widths, none for
     the plain strategy.
     """
-    return (
-        importance.ranks(layout, importance.l1_norms(model, layout))
-        if settings.encoding == "widths"
-        else None
-    )
+    if settings.encoding != "widths":
+        return None
+    return importance.ranking(layout.group_of_bit, importance.l1_norms(model, layout))
 
 
 def in_short(state: es.State) -> str:

@@ -29,15 +29,34 @@ def three(space: Space, history: History, first: int, population: int) -> np.nda
     return state.parents
 
 
-def archive(history: History, rng: np.random.Generator, n: int) -> np.ndarray:
+def archive(
+    history: History, rng: np.random.Generator, n: int, ceiling: float | None = None
+) -> np.ndarray:
     """bool [n, n_bits]: n members of the non-dominated set, each the lonelier of two drawn at
     random (Deb et al. 2002).
+
+    ceiling: members that err on more have no offspring while others err on less.
     """
     front = pareto.front(F := history.F)
+    if ceiling is not None and (F[front, 0] <= ceiling).any():
+        front = front[F[front, 0] <= ceiling]
     distance = crowding(F[front])
     pairs = rng.integers(len(front), size=(n, 2))
     winner = np.where(distance[pairs[:, 0]] >= distance[pairs[:, 1]], pairs[:, 0], pairs[:, 1])
     return history.genomes[front[winner]]
+
+
+def spread(space: Space, history: History) -> np.ndarray:
+    """float [n_groups], of mean 1: how far the non-dominated candidates differ in each group.
+
+    A step is as long as they disagree on the group's width, as in evolution strategies whose steps
+    adapt (Hansen 2016); a group on which they agree still takes a fifth of the mean step.
+    """
+    widths = space.shares(history.genomes[pareto.front(history.F)])
+    deviation = widths.std(axis=0)
+    scale = deviation / deviation.mean() if deviation.any() else np.ones_like(deviation)
+    scale = np.maximum(scale, 0.2)
+    return scale / scale.mean()
 
 
 def crowding(F: np.ndarray) -> np.ndarray:

@@ -126,8 +126,6 @@ def _objectives(F: ArrayLike) -> np.ndarray:
 
 def _some(order: np.ndarray) -> np.ndarray:
     if len(order) == 0:
-        raise FrontError(
-            "no row with finite objectives: every evaluation failed, there is no front to choose "
-            "from"
-        )
+        why = "every evaluation failed, there is no front to choose from"
+        raise FrontError(f"no row with finite objectives: {why}")
     return order

@@ -21,7 +21,7 @@ from ..errors import RunError, SettingsError
 from ..fields import to_dict
 from . import es
 from .candidates import Fitness, Function, cost_function
-from .classifier import Judge, check_classifier
+from .classifier import Judge, parts, samples
 from .folder import Folder
 from .history import History, archive
 from .loop import Task, rank_for, search
@@ -73,6 +73,8 @@ def prune(
     Fine-tune the networks that come out as you trained the original: they are only cut and
     recalibrated. The unpruned network is judged first: what does not fit is refused at once.
 
+    It has many parameters, because it stands for a whole study. Source: ours.
+
     Parameters
     ----------
     example
@@ -107,8 +109,6 @@ def prune(
     ------
     DpesError
         A model, data or settings that do not fit.
-
-    It has many parameters, because it stands for a whole study. Source: ours.
     """
     settings, seed = check_arguments(settings or Search(), evaluate, data, seed)
     layout = layout or trace(model, example)
@@ -190,35 +190,6 @@ def unpruned(model: nn.Module, layout: Layout) -> nn.Module:
     except (KeyError, AttributeError, IndexError, RuntimeError) as error:
         cure = "trace this model anew, or leave it out"
         raise SettingsError(f"layout was traced in another network ({error}); {cure}") from error
-
-
-def samples(
-    network: nn.Module, reader: Reader, settings: Search, data: Any, calibration: Any
-) -> tuple[Samples | None, Samples | None]:
-    """Images to judge by, and images to recalibrate on: what is not needed is None."""
-    most, judged = settings.search_images, None
-    if data is not None:
-        read = reader.read(data, most, "data", labelled=True)
-        judged = check_classifier(network, read)
-    has_norm = any(getattr(m, "running_mean", None) is not None for m in network.modules())
-    if settings.fitness != "recalibrate" or not has_norm:
-        return judged, None
-    most = settings.calibration_images
-    if calibration is not None:
-        inputs = reader.read(calibration, most, "calibration", labelled=False)
-    elif judged is not None:
-        inputs = Samples(judged.x[:most], None)
-    else:
-        cure = "give training images, or set fitness='none'"
-        raise SettingsError(f"batch norm needs calibration= images after a cut; {cure}")
-    if len(inputs.x) < 2:
-        cure = "give training images as calibration=, or set fitness='none'"
-        raise SettingsError(f"batch norm needs two images or more, there is one; {cure}")
-    return judged, inputs
-
-
-def parts(samples: Samples | None, settings: Search) -> list[Samples]:
-    return samples.parts(settings.batch_size) if samples else []
 
 
 def identity(

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from ..coupling.importance import ranking
+
 
 @dataclass(frozen=True, eq=False)
 class Space:
@@ -57,20 +59,8 @@ class Space:
 
         rank: int [n_bits], or one for each row of widths.
         """
-        return (
-            rank < np.clip(widths, np.minimum(self.least, self.sizes), self.sizes)[..., self.groups]
-        )
-
-
-def ranking(space: Space, scores: np.ndarray) -> np.ndarray:
-    """int [..., n_bits]: each filter's place in its group by falling score, 0 = highest; equal
-    scores by their order.
-    """
-    order = np.lexsort((-scores, np.broadcast_to(space.groups, scores.shape)), axis=-1)
-    place = np.arange(space.n_bits) - space.starts[space.groups]
-    rank = np.empty(scores.shape, dtype=int)
-    np.put_along_axis(rank, order, np.broadcast_to(place, scores.shape), axis=-1)
-    return rank
+        widths = np.clip(widths, np.minimum(self.least, self.sizes), self.sizes)
+        return rank < widths[..., self.groups]
 
 
 def order_of(space: Space, name: str, seed: int) -> np.ndarray:
@@ -78,5 +68,5 @@ def order_of(space: Space, name: str, seed: int) -> np.ndarray:
     is drawn from the seed.
     """
     if name == "random":
-        return ranking(space, np.random.default_rng([seed, 3]).random(space.n_bits))
+        return ranking(space.groups, np.random.default_rng([seed, 3]).random(space.n_bits))
     return space.orders[name]

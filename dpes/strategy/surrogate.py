@@ -38,9 +38,8 @@ def fit(shares: np.ndarray, error: np.ndarray):
     length = Matern(np.full(shares.shape[1], 1.0), (0.05, 50.0), nu=2.5)
     kernel = ConstantKernel(1.0, (1e-2, 1e3)) * length + WhiteKernel(0.05, (1e-4, 1.0))
     with warnings.catch_warnings():
-        warnings.simplefilter(
-            "ignore", ConvergenceWarning
-        )  # a length scale at its bound is a group that does not matter
+        # a length scale at its bound is a group that does not matter
+        warnings.simplefilter("ignore", ConvergenceWarning)
         return GaussianProcessRegressor(kernel, normalize_y=True).fit(shares, logit(error))
 
 

@@ -22,9 +22,8 @@ class Variant:
     """The parts of one search; calling it proposes the next generation."""
 
     encoding: str = "widths"  # widths: how many filters each group keeps; bits: which ones
-    order: str = (
-        "l1"  # of a group's filters (widths): one of the space, random (by the seed), learned
-    )
+    # of a group's filters (widths): one of the space, random (by the seed), learned
+    order: str = "l1"
     start: str = "spread"  # spread, uniform, unpruned
     parents: str = "archive"  # archive: non-dominated set by crowding; three: heavy, knee, light
     proposals: str = "mutation"  # mutation; surrogate: screened by it; sample: no selection at all
@@ -35,9 +34,10 @@ class Variant:
     evaluations: int = 150  # without that of the unpruned network
     least: float | None = None  # share that offspring keep of every group (widths): no bottlenecks
     fitness: str | None = None  # of its candidates; the tournament's own when unset
-    criteria: tuple[str, ...] | None = (
-        None  # orders that a learned order begins with; none when unset
-    )
+    # orders that a learned order begins with; none when unset
+    criteria: tuple[str, ...] | None = None
+    ceiling: float | None = None  # error above which a candidate of the archive has no offspring
+    steps: str | None = None  # history: of a group (widths) as the archive disagrees on it
 
     @property
     def knowledge(self) -> bool:
@@ -47,15 +47,10 @@ class Variant:
         return self.encoding == "widths" and self.order != "random"
 
     def rank(self, space: Space, seed: int) -> np.ndarray | None:
-        """Int [n_bits]: the order of the filters, or None where every set of filters can come
-        up."""
-        if self.order == "learned" and self.criteria:
-            return space.orders[self.criteria[0]]
-        return (
-            None
-            if self.encoding == "bits" or self.order == "learned"
-            else order_of(space, self.order, seed)
-        )
+        """int [n_bits]: the order of the filters, or None where every set of them can come up."""
+        if self.order == "learned":
+            return space.orders[self.criteria[0]] if self.criteria else None
+        return order_of(space, self.order, seed) if self.encoding == "widths" else None
 
     def __call__(self, space: Space, history: History, seed: int) -> np.ndarray:
         rank, first = self.rank(space, seed), 1 if self.start == "unpruned" else self.first
@@ -66,24 +61,24 @@ class Variant:
         rng = np.random.default_rng([seed, (len(history) - first) // self.population])
         if self.parents == "three":
             three = parents.three(space, history, first, self.population)
-            return self.mutated(space, three[rng.integers(3, size=self.population)], rank, rng)
+            drawn = three[rng.integers(3, size=self.population)]
+            return self.mutated(space, history, drawn, rank, rng)
         if self.proposals == "surrogate":
             return self.screened(space, history, rank, rng)
-        drawn = parents.archive(history, rng, 4 * self.population)
-        return surrogate.unseen(self.mutated(space, drawn, rank, rng), history.genomes)[
-            : self.population
-        ]
+        drawn = parents.archive(history, rng, 4 * self.population, self.ceiling)
+        new = self.mutated(space, history, drawn, rank, rng)
+        return surrogate.unseen(new, history.genomes)[: self.population]
 
     def screened(
         self, space: Space, history: History, rank: np.ndarray | None, rng: np.random.Generator
     ) -> np.ndarray:
-        """What the surrogate likes best among offspring of the archive and as many fresh
-        samples."""
+        """What the surrogate likes best of offspring of the archive and as many fresh samples."""
         if self.order == "learned":
             widths = learned.widths_to_try(space, history, self.p_mutation, self.pool, rng)
             names = self.criteria or ()
             return learned.propose(space, history, widths, self.population, rng, names)
-        old = self.mutated(space, parents.archive(history, rng, self.pool // 2), rank, rng)
+        drawn = parents.archive(history, rng, self.pool // 2, self.ceiling)
+        old = self.mutated(space, history, drawn, rank, rng)
         new = starts.spread(space, int(rng.integers(2**32)), rank, 0, self.pool // 2)
         pool = np.concatenate([old, new])
         if self.least is not None and rank is not None:
@@ -102,10 +97,18 @@ class Variant:
         return starts.spread(space, seed, rank, 0, self.first)
 
     def mutated(
-        self, space: Space, genomes: np.ndarray, rank: np.ndarray | None, rng: np.random.Generator
+        self,
+        space: Space,
+        history: History,
+        genomes: np.ndarray,
+        rank: np.ndarray | None,
+        rng: np.random.Generator,
     ) -> np.ndarray:
         """Offspring of the given parents, one each."""
         if rank is None:
             flips = rng.random(genomes.shape) < self.p_mutation
             return es.repair(genomes ^ flips, space.groups, space.least)
-        return es.mutate_widths(genomes, rng, self.p_mutation, space.groups, rank, space.least)
+        scale = parents.spread(space, history) if self.steps == "history" else 1.0
+        return es.mutate_widths(
+            genomes, rng, self.p_mutation, space.groups, rank, space.least, scale
+        )

@@ -19,10 +19,11 @@ from torch import nn
 
 from ..coupling import importance
 from ..coupling.cost import costs
+from ..coupling.importance import ranking
 from ..coupling.layout import Layout
 from ..coupling.tracing import trace
 from ..strategy.settings import Search
-from ..strategy.space import Space, ranking
+from ..strategy.space import Space
 from . import criteria, data, models
 from .baseline import load_baseline
 from .fitness import Fitness
@@ -62,8 +63,10 @@ class Arena:
             "32 steps, recalibrated": replace(brief, partial_images=32 * step),
         }
 
-    def recipe(self) -> Training:
-        """One fine-tuning for all."""
+    def recipe(self, long: bool = False) -> Training:
+        """One fine-tuning for all; long: that of the study's own runs of this network."""
+        if long:
+            return make_settings("cpu", model=self.model, dataset=self.dataset).finetune
         return Training(
             epochs=1, images=self.tune_images, lr=self.tune_lr, precision=self.tune_precision
         )
@@ -135,7 +138,7 @@ class Bench:
         """Bits, costs, and the orders that use knowledge."""
         score = Computed(("l1", *criteria.CRITERIA), self.score)
         space = Space(self.layout.group_of_bit, self.shares, {}, score, self.layout.least)
-        orders = Computed(tuple(score), lambda name: ranking(space, score[name]))
+        orders = Computed(tuple(score), lambda name: ranking(space.groups, score[name]))
         return replace(space, orders=orders)
 
     def score(self, name: str) -> np.ndarray:

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load as to_tensors
 from torch import Tensor, nn
 
-from ..disk import read_entries, tensor_bytes, write_bytes, write_json
+from ..disk import damaged, read_entries, tensor_bytes, write_bytes, write_json
 from ..errors import RunError, first_line
 from ..fields import to_dict
 from ..strategy.workers import keep_freed_memory
@@ -27,33 +27,38 @@ def load_baseline(
 
     Looked for in ``baselines/`` of the data folders, which is published with the study, then in
     ``weights/``, where a training here leaves it, with its recipe, log and checksum beside it.
-    Raises ``RunError`` for a damaged file. Source: ours.
+
+    Source: ours.
+
+    Raises
+    ------
+    RunError
+        The file is damaged.
     """
+    shape = dataset.n_classes, dataset.channels
     if settings.weights != "train":
-        return models.load_weights(
-            settings.model, settings.weights, n_classes=dataset.n_classes, channels=dataset.channels
-        ).to(device)
-    name = f"{settings.baseline_id}.safetensors"
-    network = models.build(
-        settings.model, dataset.n_classes, dataset.channels, seed=settings.baseline.seed
-    ).to(device)
-    places = data.folders()
-    path = next(
-        (file for place in places if (file := place / "baselines" / name).exists()),
-        places[0] / "weights" / name,
-    )
+        return models.load_weights(settings.model, settings.weights, *shape).to(device)
+    network = models.build(settings.model, *shape, seed=settings.baseline.seed).to(device)
+    path = file_of(settings)
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
         # several runs may want the same baseline: one trains, the others wait
         with filelock.FileLock(f"{path}.lock"):
             if not path.exists():
                 train_baseline(network, dataset, settings, path, progress)
-    cure = "restore it, or delete it to train it again"
     try:
         network.load_state_dict(read_weights(path))
     except Exception as error:
-        raise RunError(f"{path}: damaged ({first_line(error)}); {cure}") from None
+        cure = "restore it, or delete it to train it again"
+        raise damaged(path, first_line(error), cure) from None
     return network.to(device).eval()
+
+
+def file_of(settings: Settings) -> Path:
+    """Where the weights of a network that is trained here are, or will be."""
+    name, places = f"{settings.baseline_id}.safetensors", data.folders()
+    published = (place / "baselines" / name for place in places)
+    return next((file for file in published if file.exists()), places[0] / "weights" / name)
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
@@ -79,26 +84,12 @@ def train_baseline(
     """
     keep_freed_memory()
     recipe, checkpoint = settings.baseline, path.with_suffix(".training")
-    log = train.fit(
-        network,
-        dataset,
-        recipe,
-        recipe.seed,
-        checkpoint=checkpoint,
-        progress=Progress("baseline", recipe.epochs, progress),
-    )
-    weights = weights_of(network)
-    entry = {
-        "model": settings.model,
-        "dataset": settings.dataset,
-        "recipe": to_dict(recipe),
-        "torch": torch.__version__,
-    }
-    write_json(
-        path.with_suffix(".json"),
-        entry | {"sha256": hashlib.sha256(weights).hexdigest(), "log": log},
-    )
-    write_bytes(path, weights)
+    report = Progress("baseline", recipe.epochs, progress)
+    log = train.fit(network, dataset, recipe, recipe.seed, report, checkpoint)
+    entry = {"model": settings.model, "dataset": settings.dataset, "recipe": to_dict(recipe)}
+    entry |= {"torch": torch.__version__, "sha256": checksum(network), "log": log}
+    write_json(path.with_suffix(".json"), entry)
+    write_bytes(path, weights_of(network))
     checkpoint.unlink(missing_ok=True)
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from ..coupling import importance
 from ..coupling.genome import repair
 from ..coupling.layout import Layout
-from ..strategy.starts import GOLDEN
+from ..strategy.starts import rounding
 
 
 def random_mask(layout: Layout, macs: float, seed: int) -> np.ndarray:
@@ -31,8 +31,7 @@ def in_proportion(
 ) -> np.ndarray:
     """Keeps the proportions of given widths, the filters of highest score; at most ``macs``.
 
-    Widths are rounded to whole filters at another point in each group: if all groups of a DenseNet
-    rounded at once, its MACs would go in steps of a tenth. Source: ours.
+    Source: ours.
 
     Parameters
     ----------
@@ -41,13 +40,13 @@ def in_proportion(
         count; all are raised to one power, so that a whole group stays whole and a narrower one
         stays narrower.
     """
-    rank = importance.ranks(layout, scores)
+    rank = importance.ranking(layout.group_of_bit, scores)
     sizes = np.array([g.size for g in layout.groups])
-    rounding = np.arange(len(sizes)) * GOLDEN % 1  # spread evenly, as are those of neighbours
+    shift = rounding(len(sizes))
 
     def genome_of(size: float) -> np.ndarray:
-        kept = shares ** ((1 - size) / max(size, 1e-9))
-        return rank < np.maximum(1, np.floor(kept * sizes + rounding))[layout.group_of_bit]
+        kept = shares ** ((1 - size) / max(size, 1e-9)) * sizes
+        return rank < np.maximum(1, np.floor(kept + shift))[layout.group_of_bit]
 
     return largest(layout.macs, macs, genome_of)
 

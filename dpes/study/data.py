@@ -254,10 +254,10 @@ def train_and_search(split: Split) -> tuple[Split, Split]:
     return cut(Split(split.x[order], split.y[order]), len(split) - 5000)
 
 
-def normalise(x: Tensor, dataset: Dataset, dtype: torch.dtype = torch.float32) -> Tensor:
+def normalise(x: Tensor, dataset: Dataset) -> Tensor:
     """Pixels 0..255 to mean 0 and deviation 1 a channel, channels-last in memory."""
     mean, std = dataset.scales
-    return x.to(torch.float32, memory_format=torch.channels_last).sub_(mean).div_(std).to(dtype)
+    return x.to(torch.float32, memory_format=torch.channels_last).sub_(mean).div_(std)
 
 
 def augment(x: Tensor, generator: torch.Generator, flip: bool = True, pad: int = 4) -> Tensor:

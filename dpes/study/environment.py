@@ -56,29 +56,25 @@ def sitting(env: dict[str, Any]) -> dict[str, Any]:
 
 def environment(device: str) -> dict[str, Any]:
     """What bits and seconds depend on beside the settings: commit, versions, hardware, threads."""
-    gpu = str(device).startswith("cuda")
+    hardware = f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}"
+    if str(device).startswith("cuda"):
+        hardware = torch.cuda.get_device_name(device)
     return {
         "commit": commit(),
         "python": platform.python_version(),
         "torch": torch.__version__,
         "numpy": np.__version__,
-        "device": torch.cuda.get_device_name(device)
-        if gpu
-        else f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}",
+        "device": hardware,
         "threads": torch.get_num_threads(),
     }
 
 
 def commit() -> str:
     """The commit of the code, with ``+`` for uncommitted changes; empty outside a checkout."""
+    command, here = "git describe --always --dirty=+ --abbrev=12".split(), Path(__file__).parent
+    quiet: dict[str, Any] = {"capture_output": True, "text": True, "timeout": 10}
     try:
-        described = subprocess.run(
-            ["git", "describe", "--always", "--dirty=+", "--abbrev=12"],
-            cwd=Path(__file__).parent,
-            capture_output=True,
-            text=True,
-            timeout=10,
-        )
+        described = subprocess.run(command, cwd=here, **quiet)
     except (OSError, subprocess.TimeoutExpired):
         return ""
     return described.stdout.strip() if described.returncode == 0 else ""
@@ -102,8 +98,5 @@ class Progress:
 
     def __call__(self, epoch: int, loss: float, seconds: float) -> None:
         if self.visible:
-            print(
-                f"{self.name}: epoch {epoch + 1}/{self.epochs}, loss {loss:.3f}, {seconds:.0f} s",
-                file=sys.stderr,
-                flush=True,
-            )
+            said = f"epoch {epoch + 1}/{self.epochs}, loss {loss:.3f}, {seconds:.0f} s"
+            print(f"{self.name}: {said}", file=sys.stderr, flush=True)

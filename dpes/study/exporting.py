@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from ..coupling import cost
-from ..errors import DpesError, require
+from ..errors import DpesError, first_line, require
 
 
 class ExportError(DpesError):
@@ -46,11 +46,9 @@ def export(network: nn.Module, example: Tensor, path: str | Path) -> Path:
                 network, (example,), dynamo=True, dynamic_shapes=free, verbose=False, **names
             )
         except Exception as error:
-            cause = error.__cause__ or error  # the exporter's own message is advice in colours
-            reason = (str(cause).strip().splitlines() or [type(cause).__name__])[0]
-            raise ExportError(
-                f"{type(network).__name__}: cannot be written as ONNX ({reason})"
-            ) from error
+            reason = first_line(error.__cause__ or error)  # its own message is advice in colours
+            problem = f"{type(network).__name__}: cannot be written as ONNX ({reason})"
+            raise ExportError(problem) from error
         assert program is not None
         program.save(str(path), external_data=False)
     return Path(path)
@@ -85,9 +83,8 @@ def check(path: str | Path, network: nn.Module, x: Tensor) -> float:
     for batch in (x, x[:1]):
         want = network.eval()(batch).cpu().numpy()
         (got,) = runtime.run(None, {"x": batch.cpu().numpy()})
-        differences.append(
-            np.abs(got - want).max() / max(np.abs(want).max(), np.finfo(np.float32).tiny)
-        )
+        largest = max(np.abs(want).max(), np.finfo(np.float32).tiny)
+        differences.append(np.abs(got - want).max() / largest)
     worst = float(np.max(differences))  # of numpy, since max() of Python forgets NaN
     if not worst <= TOLERANCE:
         raise ExportError(
@@ -119,10 +116,8 @@ def compare(
             runtime.run(None, inputs)
             if turn >= 2:  # the first two warm up
                 seconds[name].append(time.perf_counter() - start)
-    in_onnxruntime, in_torch = (
-        _ratios(seconds, reference),
-        _ratios(cost.latency(dict(networks), x, rounds), reference),
-    )
+    in_onnxruntime = _ratios(seconds, reference)
+    in_torch = _ratios(cost.latency(dict(networks), x, rounds), reference)
     return {
         name: {"bytes": path.stat().st_size}
         | in_onnxruntime[name]
@@ -134,15 +129,10 @@ def compare(
 def _ratios(seconds: Mapping[str, list[float]], reference: str) -> dict[str, dict[str, float]]:
     table = {}
     for name, times in seconds.items():
-        low, median, high = statistics.quantiles(
-            (t / r for t, r in zip(times, seconds[reference], strict=True)), n=4
-        )
-        table[name] = {
-            "seconds": statistics.median(times),
-            "ratio": median,
-            "low": low,
-            "high": high,
-        }
+        ratios = (t / r for t, r in zip(times, seconds[reference], strict=True))
+        low, median, high = statistics.quantiles(ratios, n=4)
+        middle = statistics.median(times)
+        table[name] = {"seconds": middle, "ratio": median, "low": low, "high": high}
     return table
 
 

@@ -9,9 +9,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ..coupling.importance import ranking
 from ..strategy.history import History
-from ..strategy.space import Space, order_of, ranking
-from ..strategy.starts import GOLDEN
+from ..strategy.space import Space, order_of
+from ..strategy.starts import rounding
 from .budgets import largest
 
 CUTS = tuple(round(0.95 - 0.05 * i, 2) for i in range(15))  # .95, .90, ... .25 of the MACs
@@ -43,13 +44,10 @@ class Uniform:
         return order_of(space, self.order, seed)
 
     def __call__(self, space: Space, history: History, seed: int) -> np.ndarray:
-        rank = self.rank(space, seed)
-        rounding = (
-            np.arange(len(space.sizes)) * GOLDEN % 1
-        )  # if all groups rounded at once, MACs would go in steps
+        rank, shift = self.rank(space, seed), rounding(len(space.sizes))
 
         def genome_of(t: float) -> np.ndarray:
-            return space.genomes(np.floor(t * space.sizes + rounding).astype(int), rank)
+            return space.genomes(np.floor(t * space.sizes + shift).astype(int), rank)
 
         return at_cuts(space, len(history), genome_of)
 
@@ -71,7 +69,7 @@ class Global:
     def __call__(self, space: Space, history: History, seed: int) -> np.ndarray:
         scores = space.scores[self.order]
         falling = np.sort(scores)[::-1]
-        best = ranking(space, scores) < np.minimum(space.least, space.sizes)[space.groups]
+        best = ranking(space.groups, scores) < np.minimum(space.least, space.sizes)[space.groups]
 
         def genome_of(t: float) -> np.ndarray:
             n = int(round(t * len(scores)))
@@ -105,17 +103,13 @@ def grown(space: Space, genome: np.ndarray, share: float, rank: np.ndarray) -> n
     that has room, in the order of the groups. rank: int [n_bits].
     """
     order = np.where(genome, -1, rank)  # what is kept comes first
-    place = ranking(space, -order.astype(float))
-    widths, rounding = space.widths(genome), np.arange(len(space.sizes)) * GOLDEN % 1
+    place = ranking(space.groups, -order.astype(float))
+    widths, shift = space.widths(genome), rounding(len(space.sizes))
+    lost = space.sizes - widths
 
     def genome_of(t: float) -> np.ndarray:
-        lost = space.sizes - widths
-        return genome | (
-            place
-            < (widths + np.floor(np.minimum(t * lost + rounding * (t > 0), lost)).astype(int))[
-                space.groups
-            ]
-        )
+        regained = np.floor(np.minimum(t * lost + shift * (t > 0), lost)).astype(int)
+        return genome | (place < (widths + regained)[space.groups])
 
     result = largest(space.share, share, genome_of)
     for group, width in enumerate(space.widths(result)):

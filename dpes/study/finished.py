@@ -17,7 +17,7 @@ from ..coupling.genome import from_hex
 from ..coupling.layout import Layout
 from ..coupling.slimfile import load
 from ..coupling.tracing import trace
-from ..disk import path_of, read_entries
+from ..disk import damaged, path_of, read_entries
 from ..errors import RunError, SettingsError, suggest
 from ..strategy import es
 from ..strategy.history import History, archive, read_history
@@ -47,7 +47,18 @@ def located(name: str, folder: str | Path | None = None) -> Run:
 
 
 def where(settings: Settings, folder: str | Path | None = None) -> Path:
-    """The directory of a run; asking starts nothing. ``DpesError`` for names that do not exist."""
+    """The directory of a run; asking starts nothing.
+
+    Parameters
+    ----------
+    folder
+        Of run directories; see ``runs_folder``.
+
+    Raises
+    ------
+    DpesError
+        A network, data set or weights that do not exist.
+    """
     if not isinstance(settings, Settings):
         kind, cure = type(settings).__name__, "give dpes.make_settings('quick'), for example"
         raise SettingsError(f"settings is of type {kind}, not Settings: {cure}")
@@ -77,8 +88,7 @@ class Run:
         candidates = read_history(file := self.path / "history.jsonl", mend=False)
         search = self.settings.search
         if len(candidates) != (total := 1 + search.population * search.generations):
-            problem = f"damaged ({len(candidates)} of {total} candidates)"
-            raise RunError(f"{file}: {problem}; restore it, or delete {self.path} and run again")
+            raise damaged(file, f"{len(candidates)} of {total} candidates")
         return History(candidates).frame
 
     @property
@@ -138,7 +148,18 @@ def relative(frame: pd.DataFrame, whole: dict[str, Any]) -> pd.DataFrame:
 
 
 def open_run(path: str | Path) -> Run:
-    """Read a finished run; ``RunError`` if it is unfinished, damaged or of another schema."""
+    """Read a finished run.
+
+    Parameters
+    ----------
+    path
+        Its directory.
+
+    Raises
+    ------
+    RunError
+        It is unfinished, damaged or of another schema.
+    """
     path = path_of(path, "path")
     file = path / "settings.json"
     if not file.exists():
@@ -158,8 +179,16 @@ def open_run(path: str | Path) -> Run:
 
 
 def load_runs(folder: str | Path | None = None) -> pd.DataFrame:
-    """All finished runs as one tidy frame, with what they are runs of: a row per solution. A
-    damaged one is left out with a warning.
+    """All finished runs as one tidy frame; a damaged one is left out with a warning.
+
+    Parameters
+    ----------
+    folder
+        Of run directories; see ``runs_folder``.
+
+    Returns
+    -------
+    A row for each network of ``Run.solutions``, with run, model, dataset, profile and seed.
     """
     import pandas as pd
 

@@ -52,11 +52,8 @@ class Fitness:
         self.dataset = self.dataset.to(self.device)
         generator = torch.Generator().manual_seed(self.seed)
         images = self.dataset.train.x
-        chosen = images[
-            torch.randperm(len(images), generator=generator)[: self.search.calibration_images].to(
-                images.device
-            )
-        ]
+        drawn = torch.randperm(len(images), generator=generator)[: self.search.calibration_images]
+        chosen = images[drawn.to(images.device)]
         # batch norm saw augmented images in training: statistics of plain ones cost an intact
         # ResNet-56 1.5 points
         self.calibration = data.augment(chosen, generator, flip=self.dataset.flip)
@@ -75,11 +72,8 @@ class Fitness:
             train.fit(network, self.dataset, self.partial_recipe(), genome_seed(self.seed, genome))
         # only around passes whose weights stay as they are: autocast remembers the weights it has
         # converted
-        with torch.autocast(
-            self.calibration.device.type,
-            torch.bfloat16,
-            enabled=self.search.precision == "bfloat16",
-        ):
+        half = self.search.precision == "bfloat16"
+        with torch.autocast(self.calibration.device.type, torch.bfloat16, enabled=half):
             # after a brief training the running averages of batch norm still are mostly those of
             # the full network
             if "recalibrate" in self.search.fitness:
@@ -110,14 +104,8 @@ class Fitness:
     def parts(self) -> tuple[Any, ...]:
         """All that another process needs to ``build`` the same function, without test images."""
         dataset = replace(self.dataset, test=self.dataset.test.first(0)).to("cpu")
-        return (
-            copy.deepcopy(self.model).cpu(),
-            self.layout.example,
-            dataset,
-            self.search,
-            self.seed,
-            str(self.device),
-        )
+        model, device = copy.deepcopy(self.model).cpu(), str(self.device)
+        return model, self.layout.example, dataset, self.search, self.seed, device
 
     def calibration_batches(self) -> Iterator[Tensor]:
         for images in self.calibration.split(self.search.batch_size):

@@ -87,6 +87,8 @@ PARTS: dict[str, Method] = {  # from the paper's way to ours, and back, one part
     "surrogate-uniform": replace(SURROGATE, start="uniform"),
     "surrogate-bn": replace(SURROGATE, order="bn"),
     "surrogate-taylor": replace(SURROGATE, order="taylor"),
+    "surrogate-steps": replace(SURROGATE, steps="history"),
+    "surrogate-ceiling": replace(SURROGATE, ceiling=0.5),
     "archive-blind": Variant(**BLIND),
     "surrogate-300": replace(SURROGATE, evaluations=300),
     "random-widths-300": Variant(proposals="sample", evaluations=300),
@@ -100,6 +102,8 @@ CONFIRMED = (
     "surrogate-fpgm", "global-group", "random-fpgm", "deeppruning", "uniform-l1", "uniform-random",
     "unpruned",
 )  # fmt: skip
+
+LONG = ("surrogate-fpgm", "global-group")  # the two of them that are trained long, too
 
 # Comparisons of neighbours in which one part changes: (method, what changed since the one before).
 FROM_THE_PAPER = (
@@ -120,6 +124,8 @@ LEFT_OUT = (  # each against ``surrogate``
     ("learned", "an order learned from four criteria and the history instead of L1"),
     ("surrogate-uniform", "30 uniform fractions to start from"),
     ("random-widths", "no selection at all"),
+    ("surrogate-steps", "steps as long as the archive disagrees on a group's width"),
+    ("surrogate-ceiling", "no offspring of candidates that err on more than half"),
 )
 ADDED = (  # each against ``deeppruning``: which single change brings the paper's way most?
     ("widths", "widths by L1 norm instead of bits"),

@@ -60,10 +60,19 @@ ALSO: dict[str, tuple[str, ...]] = {"quick": ("vgg-narrow", "densenet16")}
 
 
 def make_settings(profile: str = "quick", **overrides: Any) -> Settings:
-    """The settings of a profile with single values replaced by their flat names (see
-    ``flat_fields``).
+    """The settings of a profile, with single values replaced.
 
-    Raises ``SettingsError`` for an unknown profile or name and for a value outside its limits.
+    Parameters
+    ----------
+    profile
+        A name in ``PROFILES``.
+    overrides
+        Values by their flat names (see ``flat_fields``), such as ``finetune_epochs=4``.
+
+    Raises
+    ------
+    SettingsError
+        An unknown profile or name, or a value outside its limits.
     """
     if not isinstance(profile, str) or profile not in PROFILES:
         raise SettingsError(f"unknown profile {profile!r}: {suggest(str(profile), PROFILES)}")

@@ -25,6 +25,7 @@ from .settings import Settings
 if TYPE_CHECKING:
     import pandas as pd
 
+FILE = "rivals.json"
 # a third of the groups change at a time; see the page on the algorithm
 WIDTHS: dict[str, Any] = {"encoding": "widths", "p_mutation": 0.3}
 
@@ -39,29 +40,46 @@ def train_rivals(
 ) -> pd.DataFrame:
     """Rivals at the MACs of the run's knee, fine-tuned and tested exactly as its solutions were.
 
-    Kept in ``rivals.json`` of the run's directory after each one, with a checkpoint after every
-    epoch: the same call continues.
+    Kept in ``rivals.json`` of the run's directory after each one, and continued by the same call.
 
-    masks: how many random ones. widths: also what a search on widths finds (``on_widths``), which
-    takes as long as the run's own. Returns a row each, ``knee`` first: errors in [0, 1] on the test
-    set, MACs for one image; ``wrong_alone`` and ``knee_wrong_alone`` count the test images that
-    only one of the two gets wrong, where the knee's own weights are here. Raises ``RunError`` if
-    the file is damaged, the run in use, the device not there, or a worker dies. Source: ours.
+    Parameters
+    ----------
+    masks
+        How many random ones.
+    widths
+        Also what a search on widths finds (``on_widths``), which takes as long as the run's own.
+
+    Returns
+    -------
+    pandas.DataFrame
+        A row each, ``knee`` first: errors in [0, 1] on the test set, MACs for one image.
+        ``wrong_alone`` and ``knee_wrong_alone`` count the test images that only one of the two gets
+        wrong, where the knee's own weights are here.
+
+    Raises
+    ------
+    RunError
+        The file is damaged, the run in use, the device not there, or a worker dies.
     """
     check_asked(run.settings, masks, widths)
     check_device(device)
-    file = run.path / "rivals.json"
     names = ["l1", *(f"random{k}" for k in range(masks)), *(["widths"] if widths else [])]
-    if not set(names) <= set(stored(file)):
+    if not set(names) <= set(stored(run.path / FILE)):
         with locked(run.path):
             work = prepare(run.settings, run.path, device, progress)
             check_baseline(run, work)
-            genomes = missing(run, work, [n for n in names if n not in stored(file)], workers)
-            train_each(run, work, genomes, workers)
-            work.tidy(*names)
-            for name in names:  # no one asks for their weights
-                work.weights(name).unlink(missing_ok=True)
-    return frame(run, stored(file))
+            train_missing(run, work, names, workers)
+    return frame(run, stored(run.path / FILE))
+
+
+def train_missing(run: Run, work: Work, names: list[str], workers: int) -> None:
+    """Those rivals that are not there yet; their weights, which no one asks for, are not kept."""
+    done = stored(run.path / FILE)
+    genomes = missing(run, work, [name for name in names if name not in done], workers)
+    train_each(run, work, genomes, workers)
+    work.tidy(*names)
+    for name in names:
+        work.weights(name).unlink(missing_ok=True)
 
 
 MOST = 1000  # random masks, each trained
@@ -110,7 +128,7 @@ def on_widths(run: Run, work: Work, workers: int = 1) -> np.ndarray:
 
 def train_each(run: Run, work: Work, genomes: dict[str, np.ndarray], workers: int) -> None:
     """Fine-tune rivals, compare each with the knee image by image, and write it down."""
-    file = run.path / "rivals.json"
+    file = run.path / FILE
     done = stored(file)
     jobs = {name: (g, settled(attempt(work.fitness, g))) for name, g in genomes.items()}
     knee = wrong_images(work, "knee") if knee_is_here(run) else None
@@ -160,11 +178,19 @@ def frame(run: Run, done: dict[str, dict[str, Any]]) -> pd.DataFrame:
     return relative(pd.concat(parts, ignore_index=True), run.result["baseline"])
 
 
-def read_rivals(run: Run, file: str = "rivals.json") -> pd.DataFrame | None:
+def read_rivals(run: Run, file: str = FILE) -> pd.DataFrame | None:
     """The rivals of a finished run, or None if there are none; see ``train_rivals``.
 
-    file: ``rivals-again.json`` holds those that were trained a second time, on another machine,
-    where there are some. Raises ``RunError`` if it is damaged.
+    Parameters
+    ----------
+    file
+        ``rivals-again.json`` holds those that were trained a second time, on another machine, where
+        there are some.
+
+    Raises
+    ------
+    RunError
+        The file is damaged.
     """
     done = stored(run.path / file)
     return frame(run, done) if done else None

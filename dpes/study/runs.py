@@ -37,10 +37,10 @@ def run(
 ) -> Run:
     """Run what ``settings`` describe: finished runs are loaded, half-done ones continued.
 
+    Source: ours.
+
     Parameters
     ----------
-    folder
-        Of run directories; see ``finished.runs_folder``.
     workers
         Processes, of one thread each, that evaluate candidates and fine-tune solutions.
     scheduler
@@ -50,8 +50,6 @@ def run(
     ------
     RunError
         The directory is damaged, of other settings, or in use; the device is not there.
-
-    Source: ours.
     """
     path = where(settings, folder)
     check_means(workers, scheduler)
@@ -164,11 +162,21 @@ def result(work: Work, state: es.State, entries: dict, times: dict) -> dict[str,
 def restore(
     run: Run, device: str = "cpu", progress: bool = False, workers: int = 1
 ) -> dict[str, float]:
-    """Fine-tune again the solutions whose weights are not here; role -> error on the test set.
+    """Fine-tune again the solutions whose weights are not here, as large ones are not published.
 
-    Large weights are not published. From the network that the run started from, by its settings: on
-    the same kind of machine, with as many threads, to the same bits. What the run has found and
-    published stays as it is. Raises ``RunError`` for a run in use. Source: ours.
+    From the network that the run started from, by its settings: on the same kind of machine, with
+    as many threads, to the same bits. What the run has found and published stays as it is.
+
+    Source: ours.
+
+    Returns
+    -------
+    Role -> error on the test set, of those that were missing.
+
+    Raises
+    ------
+    RunError
+        The run is in use, or the device not there.
     """
     check_device(device)
     missing = [role for role in es.ROLES if not (run.path / f"{role}.safetensors").exists()]

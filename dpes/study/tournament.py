@@ -14,9 +14,10 @@ from pathlib import Path
 
 from ..errors import SettingsError
 from . import arena, fidelity, rows, tuning
-from .methods import CONFIRMED, CORE, METHODS, MORE, PARTS, REFERENCES, TOP, method, seeded
+from .methods import CONFIRMED, CORE, LONG, METHODS, MORE, PARTS, REFERENCES, TOP, method, seeded
 
 OWN = "resnet20"  # the tournament's own network; others confirm
+LONG_SHARES = (0.5, 0.8)  # of the MACs, for networks that are trained long
 # of a candidate, of a fine-tuning: first guesses, replaced by what is measured
 SEARCH_SECONDS, TUNE_SECONDS = 1.0, 40.0
 
@@ -29,10 +30,12 @@ class Task:
     seed: int
     share: float = 0.0
     training: int = 0
+    long: bool = False  # trained as long as the study's own runs
 
     def path(self, folder: Path) -> Path:
         if self.share:
-            return tuning.tuned_path(folder, self.name, self.seed, self.share, self.training)
+            what = self.name, self.seed, self.share, self.training, self.long
+            return tuning.tuned_path(folder, *what)
         return rows.row_path(folder, self.name, self.seed)
 
     def done(self, folder: Path) -> bool:
@@ -64,12 +67,19 @@ def plan(seeds: list[int], names: list[str] | None = None) -> list[Task]:
 
 
 def confirmation(seeds: list[int], names: list[str] | None = None) -> list[Task]:
-    """The tasks on a larger network: few methods, at the tighter cut."""
+    """The tasks on a larger network: few methods, at the tighter cut; and at last, trained long,
+    those that the shorter training puts first, for a heavy and a light network.
+    """
     tight, _ = tuning.SHARES
     methods = names or CONFIRMED
-    return list(
-        dict.fromkeys(t for s in seeds for name in methods for t in of_one(name, s, seeds, tight))
-    )
+    tasks = [t for s in seeds for name in methods for t in of_one(name, s, seeds, tight)]
+    tasks += [
+        Task(name, seeds[0], share, seeds[0], long=True)
+        for share in LONG_SHARES
+        for name in LONG
+        if name in methods
+    ]
+    return list(dict.fromkeys(tasks))
 
 
 def of_one(name: str, seed: int, seeds: list[int], share: float) -> list[Task]:
@@ -120,12 +130,12 @@ def work(
             if task.share:
                 if not rows.finished(folder, task.name, task.seed):
                     continue
-                entry = tuning.tune(
-                    bench, folder, task.name, task.seed, task.share, task.training, known
-                )
+                what = task.name, task.seed, task.share, task.training
+                entry = tuning.tune(bench, folder, *what, known, task.long)
                 forecast.tick(time.perf_counter() - start, "tune")
                 percent = 100 * entry.get("test_error", float("nan"))
-                outcome = f"at {task.share:.2f} of the MACs, training {task.training}: "
+                outcome = f"at {task.share:.2f} of the MACs, training {task.training}"
+                outcome += f"{', long' * task.long}: "
                 outcome += f"test error {percent:.2f} %"
             else:
                 history = rows.run_row(bench, folder, task.name, task.seed, known, forecast.tick)

@@ -23,6 +23,7 @@ from .data import Dataset, Split, augment, batches, normalise
 from .devices import draws
 from .settings import Training
 
+AFRESH = "delete it to train from the start"
 Progress = Callable[[int, float, float], None]  # called with epoch, loss and seconds
 
 
@@ -42,10 +43,7 @@ def fit(
     progress: Progress | None = None,
     checkpoint: Path | None = None,
 ) -> list[dict]:
-    """Train ``model`` in place on the training images, where it and ``dataset`` are.
-
-    SGD with Nesterov momentum; weight decay on convolution and linear weights only. The model is
-    left in evaluation mode.
+    """Train ``model`` in place by ``sgd``, on its device; it is left in evaluation mode.
 
     Parameters
     ----------
@@ -53,7 +51,7 @@ def fit(
         Of the order of images and of augmentation; ``recipe.seed`` does not count.
     checkpoint
         A file written after every epoch. If it exists, training goes on from it, on the CPU to the
-        very same bits as without interruption. The caller deletes it.
+        same bits as without interruption. The caller deletes it.
 
     Returns
     -------
@@ -173,20 +171,14 @@ class Course:
                 tensors = {key: file.get_tensor(key) for key in file.keys()}
             if header["sha256"] != digest(tensors, header["identity"] + header["log"]):
                 raise ValueError("its checksum differs")
-            written, log, drawn = (
-                header["identity"],
-                json.loads(header["log"]),
-                tensors["generator"],
-            )
+            written, log = header["identity"], json.loads(header["log"])
+            drawn = tensors["generator"]
         except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
-            raise CheckpointError(
-                f"{path} is damaged: delete it to train from the start"
-            ) from error
+            raise CheckpointError(f"{path} is damaged: {AFRESH}") from error
         state = {k.removeprefix("model."): v for k, v in tensors.items() if k.startswith("model.")}
         shapes = {k: v.shape for k, v in self.model.state_dict().items()}
         if written != self.identity or shapes != {k: v.shape for k, v in state.items()}:
-            cure = "delete it to train from the start"
-            raise CheckpointError(f"{path} belongs to another training: {cure}")
+            raise CheckpointError(f"{path} belongs to another training: {AFRESH}")
         self.model.load_state_dict(state)
         self.generator.set_state(drawn)
         for key, p in self.model.named_parameters():

@@ -22,14 +22,18 @@ from .arena import Bench
 from .families import Reference, grown
 from .methods import method
 from .rows import history_of, read_row, row_path
+from .settings import Training
 
 SHARES = (0.5, 0.7)  # of the MACs, at most
 AGAIN = "delete it, and it is made again"
 SECOND = 100  # what the seed of a second training has more than that of the first
 
 
-def tuned_path(folder: Path, name: str, seed: int, share: float, training: int) -> Path:
-    return folder / "tuned" / f"{name}-s{seed}-m{round(100 * share)}-t{training}.json"
+def tuned_path(
+    folder: Path, name: str, seed: int, share: float, training: int, long: bool = False
+) -> Path:
+    end = "-long" if long else ""
+    return folder / "tuned" / f"{name}-s{seed}-m{round(100 * share)}-t{training}{end}.json"
 
 
 def chosen(history: History, share: float) -> int | None:
@@ -66,14 +70,16 @@ def tune(
     share: float,
     training: int,
     known: dict[str, float],
+    long: bool = False,
 ) -> dict[str, Any]:
     """Fine-tune and test one network of a finished row, or return what was written before.
 
-    training: the seed of the order of images and of augmentation. An entry without ``test_error``
+    training: the seed of the order of images and of augmentation. long: trained as long as the
+    networks of the study's own runs. An entry without ``test_error``
     says that the method found no network as light as this. The test images are read here and
     nowhere else.
     """
-    path = tuned_path(folder, name, seed, share, training)
+    path, recipe = (tuned_path(folder, name, seed, share, training, long), bench.arena.recipe(long))
     if path.exists():
         return read_json(path, AGAIN)
     entry: dict[str, Any] = {
@@ -81,7 +87,7 @@ def tune(
         "seed": seed,
         "share": share,
         "training": training,
-        "recipe": to_dict(bench.arena.recipe()),
+        "recipe": to_dict(recipe),
     }
     genome, found = target(bench, folder, name, seed, share, training)
     if genome is not None:
@@ -91,7 +97,13 @@ def tune(
         entry |= {"genome": text} | size | found | {"search_error": known[text]}
         anew = getattr(method(name), "of", None)
         entry |= {"anew": anew} if anew else {}
-        entry |= same_network(folder, text, entry) or trained(bench, genome, training, bool(anew))
+        entry |= same_network(folder, text, entry) or trained(
+            bench, genome, recipe, training, bool(anew)
+        )
+        if long:  # what it lost is of interest, too
+            entry["unpruned_error"] = train.error_rate(
+                bench.model, bench.dataset.test, bench.dataset
+            )
     path.parent.mkdir(parents=True, exist_ok=True)
     write_json(path, entry)
     return entry
@@ -123,13 +135,15 @@ def target(
     return (None if text is None else from_hex(text, bench.layout.n_bits)), {}
 
 
-def trained(bench: Bench, genome: np.ndarray, training: int, anew: bool = False) -> dict[str, Any]:
+def trained(
+    bench: Bench, genome: np.ndarray, recipe: Training, training: int, anew: bool = False
+) -> dict[str, Any]:
     """The outcome of one fine-tuning, or of a training from weights drawn anew: test error, mean
     training loss, seconds.
     """
     start = time.perf_counter()
     network = slim(bench.drawn(training) if anew else bench.model, bench.layout, genome)
-    log = train.fit(network, bench.dataset, bench.arena.recipe(), training)
+    log = train.fit(network, bench.dataset, recipe, training)
     seconds = time.perf_counter() - start
     error = train.error_rate(network, bench.dataset.test, bench.dataset)
     return {
@@ -144,7 +158,7 @@ def same_network(folder: Path, genome: str, entry: dict[str, Any]) -> dict[str, 
     already.
     """
     for path in sorted(
-        folder.glob(f"tuned/*-m{round(100 * entry['share'])}-t{entry['training']}.json")
+        folder.glob(f"tuned/*-m{round(100 * entry['share'])}-t{entry['training']}*.json")
     ):
         other = read_json(path, AGAIN)
         same = all(other.get(key) == entry.get(key) for key in ("recipe", "anew"))
@@ -153,6 +167,9 @@ def same_network(folder: Path, genome: str, entry: dict[str, Any]) -> dict[str, 
     return None
 
 
-def read_tuned(folder: Path) -> list[dict[str, Any]]:
-    """All entries; raises ``RunError`` for a damaged one."""
-    return [read_json(path, AGAIN) for path in sorted(folder.glob("tuned/*.json"))]
+def read_tuned(folder: Path, long: bool = False) -> list[dict[str, Any]]:
+    """All entries of the short or of the long fine-tuning; raises ``RunError`` for a damaged
+    one.
+    """
+    paths = sorted(folder.glob("tuned/*.json"))
+    return [read_json(path, AGAIN) for path in paths if path.stem.endswith("-long") == long]

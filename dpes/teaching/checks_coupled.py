@@ -15,20 +15,16 @@ import dpes
 
 from . import lessons
 from .checks_cut import chain, silenced
-from .exercises import Hint, call, equal, exercise
+from .exercises import Hint, call, compare, equal, exercise
 
 
 @exercise("bits-of-a-resnet")
 def bits_of_a_resnet(answer: Any) -> str:
+    hint = "You gave every block two groups. The second convolutions of a stage share one."
     for depth in (20, 56, 110):
         blocks = (depth - 2) // 6
         mine = sum(width + blocks * width for width in (16, 32, 64))
-        theirs = call(answer, depth)
-        if theirs == 2 * blocks * 112:
-            raise Hint(
-                "You gave every block two groups. The second convolutions of a stage share one."
-            )
-        equal(theirs, mine, f"depth {depth}")
+        compare(answer, (depth,), mine, f"depth {depth}", [(2 * blocks * 112, hint)])
     return "One group for each stage, one for the first convolution of each block."
 
 
@@ -77,23 +73,13 @@ def watch_flip(answer: Any) -> str:
 
 @exercise("silent-value")
 def silent_value(answer: Any) -> str:
-    rng = np.random.default_rng(0)
-    for gamma, beta, mu, sigma in [
-        (1, 0.2, 0.5, 1),
-        (1, 0.2, -0.5, 1),
-        *rng.uniform(0.3, 2, (3, 4)),
-        (-1, 0.1, 2, 0.5),
-    ]:
-        theirs = call(answer, gamma, beta, mu, sigma)
-        if not np.isclose(theirs, max(0, beta - gamma * mu / sigma)) and np.isclose(
-            theirs, beta - gamma * mu / sigma
-        ):
-            raise Hint("ReLU comes after batch norm: nothing below zero reaches the next layer.")
-        equal(
-            theirs,
-            max(0, beta - gamma * mu / sigma),
-            f"gamma {gamma:g}, beta {beta:g}, mu {mu:g}, sigma {sigma:g}",
-        )
+    drawn = np.random.default_rng(0).uniform(0.3, 2, (3, 4))
+    hint = "ReLU comes after batch norm: nothing below zero reaches the next layer."
+    for case in [(1, 0.2, 0.5, 1), (1, 0.2, -0.5, 1), *drawn, (-1, 0.1, 2, 0.5)]:
+        gamma, beta, mu, sigma = case
+        normed = beta - gamma * mu / sigma
+        of = f"gamma {gamma:g}, beta {beta:g}, mu {mu:g}, sigma {sigma:g}"
+        compare(answer, tuple(case), max(0, normed), of, [(normed, hint)])
     return "A filter of zeros still says this value at every pixel."
 
 
@@ -101,53 +87,35 @@ def silent_value(answer: Any) -> str:
 @torch.no_grad()
 def mask_after_norm(answer: Any) -> str:
     conv, norm, reader, x = chain()
+    hint = "You silenced the convolution. Batch norm turns its zeros into something else again."
     for i in (1, 4):
-        theirs = call(
-            answer, copy.deepcopy(conv), copy.deepcopy(norm), copy.deepcopy(reader), x.clone(), i
-        )
+        given = *copy.deepcopy((conv, norm, reader)), x.clone(), i
         zeroed = copy.deepcopy(conv)
         for p in zeroed.parameters():
             p[i] = 0
-        if tuple(theirs.shape) == (2, 4, 8, 8) and torch.allclose(
-            theirs, reader(F.relu(norm(zeroed(x)))), atol=1e-5
-        ):
-            raise Hint(
-                "You silenced the convolution. Batch norm turns its zeros into something else "
-                "again."
-            )
-        equal(theirs, silenced(conv, norm, reader, x, i), f"filter {i}", 1e-5)
+        mistakes = [(reader(F.relu(norm(zeroed(x)))), hint)]
+        compare(answer, given, silenced(conv, norm, reader, x, i), f"filter {i}", mistakes, 1e-5)
     return "Masked after batch norm, the network is the one from which the filter was removed."
 
 
 @exercise("overlap")
 def overlap(answer: Any) -> str:
     rng = np.random.default_rng(0)
+    hint = "That counts filters that both have removed, too. Only kept ones are wanted."
     for share in (0.3, 0.6, 0.9):
         a, b = rng.random((2, 40)) < share
-        mine, theirs = (a & b).sum() / (a | b).sum(), call(answer, a, b)
-        if np.isclose(theirs, (a == b).mean()):
-            raise Hint(
-                "That counts filters that both have removed, too. Only kept ones are wanted."
-            )
-        equal(theirs, mine, f"two masks that keep {share:.0%}")
+        mine, of = (a & b).sum() / (a | b).sum(), f"two masks that keep {share:.0%}"
+        compare(answer, (a, b), mine, of, [((a == b).mean(), hint)])
     return "1 for equal sets, 0 for sets that share nothing."
 
 
 @exercise("chance-overlap")
 def chance_overlap(answer: Any) -> str:
     rng = np.random.default_rng(0)
+    hint = "That is the share which both keep. Divide by the share that at least one of them keeps."
     for share in (0.3, 0.5, 0.8):
         a, b = rng.random((2, 400_000)) < share
-        theirs = call(answer, share)
-        if np.isclose(theirs, share**2, atol=1e-3):
-            raise Hint(
-                "That is the share which both keep. Divide by the share that at least one of "
-                "them keeps."
-            )
-        equal(
-            theirs,
-            (a & b).sum() / (a | b).sum(),
-            f"share {share} (two masks of 400,000 bits were drawn)",
-            5e-3,
-        )
+        of = f"share {share} (two masks of 400,000 bits were drawn)"
+        mine = (a & b).sum() / (a | b).sum()
+        compare(answer, (share,), mine, of, [(share**2, hint)], 5e-3)
     return "This is what an overlap has to be compared with."

@@ -10,22 +10,20 @@ import torch.nn.functional as F
 from torch import nn
 
 import dpes
+from dpes.disk import digest
 
 from . import lessons
-from .exercises import Hint, call, equal, exercise, number
+from .exercises import Hint, call, compare, equal, exercise, number
 
 
 @exercise("chain-macs")
 def chain_macs(answer: Any) -> str:
+    twice = "Twice too much: one multiply-add is one MAC, not two."
+    linear = "The linear layer is missing: 10 classes read the last convolution's filters."
     for widths in ((16, 32, 32), (3, 5, 7), (8, 8)):
-        mine, theirs = dpes.macs(lessons.plain(widths), lessons.EXAMPLE), call(answer, widths)
-        if theirs == 2 * mine:
-            raise Hint("Twice too much: one multiply-add is one MAC, not two.")
-        if theirs == mine - 10 * widths[-1]:
-            raise Hint(
-                "The linear layer is missing: 10 classes read the last convolution's filters."
-            )
-        equal(theirs, mine, f"widths {widths}")
+        mine = dpes.macs(lessons.plain(widths), lessons.EXAMPLE)
+        mistakes = [(2 * mine, twice), (mine - 10 * widths[-1], linear)]
+        compare(answer, (widths,), mine, f"widths {widths}", mistakes)
     return "It agrees with dpes.macs on three networks."
 
 
@@ -48,11 +46,8 @@ def share_for_half(answer: Any) -> str:
 def chain() -> tuple[nn.Conv2d, nn.BatchNorm2d, nn.Conv2d, torch.Tensor]:
     """A convolution, a batch norm that has learned something, a reader, and images."""
     draw = torch.Generator().manual_seed(0)
-    conv, norm, reader = (
-        nn.Conv2d(3, 6, 3, padding=1),
-        nn.BatchNorm2d(6).eval(),
-        nn.Conv2d(6, 4, 3, padding=1),
-    )
+    conv, reader = nn.Conv2d(3, 6, 3, padding=1), nn.Conv2d(6, 4, 3, padding=1)
+    norm = nn.BatchNorm2d(6).eval()
     with torch.no_grad():
         for p in (*conv.parameters(), *reader.parameters()):
             p.normal_(0, 0.3, generator=draw)
@@ -77,37 +72,21 @@ def silenced(
 @exercise("cut-a-filter")
 @torch.no_grad()
 def cut_a_filter(answer: Any) -> str:
+    layers = "the convolution", "the batch norm", "the reader"
+    shapes = [(0, "weight", [5, 3, 3, 3]), (0, "bias", [5]), (2, "weight", [4, 5, 3, 3])]
+    shapes[2:2] = [(1, n, [5]) for n in ("weight", "bias", "running_mean", "running_var")]
     for i in (0, 3, 5):
         conv, norm, reader, x = chain()
-        before = [p.clone() for m in (conv, norm, reader) for p in m.state_dict().values()]
+        given = nn.ModuleList([conv, norm, reader])
+        before = digest(given.state_dict())
         small = call(answer, conv, norm, reader, i)
-        if any(
-            not torch.equal(a, b)
-            for a, b in zip(
-                before,
-                (p for m in (conv, norm, reader) for p in m.state_dict().values()),
-                strict=True,
-            )
-        ):
+        if digest(given.state_dict()) != before:
             raise Hint("The layers that were given have changed. Make new ones.")
         if not isinstance(small, tuple) or len(small) != 3:
-            raise Hint("Return three layers: the convolution, the batch norm, the reader.")
-        tensors = (
-            ("weight", (5, 3, 3, 3), 0),
-            ("bias", (5,), 0),
-            ("weight", (5,), 1),
-            ("bias", (5,), 1),
-        )
-        for name, shape, k in (
-            *tensors,
-            ("running_mean", (5,), 1),
-            ("running_var", (5,), 1),
-            ("weight", (4, 5, 3, 3), 2),
-        ):
-            found = tuple(getattr(small[k], name).shape)
-            if found != shape:
-                layer = ("the convolution", "the batch norm", "the reader")[k]
-                raise Hint(f"{name} of {layer} has shape {list(found)}, wanted is {list(shape)}.")
+            raise Hint(f"Return three layers: {', '.join(layers)}.")
+        for k, name, shape in shapes:
+            if (found := list(getattr(small[k], name).shape)) != shape:
+                raise Hint(f"{name} of {layers[k]} has shape {found}, wanted is {shape}.")
         found = small[2](F.relu(small[1].eval()(small[0](x))))
         equal(found, silenced(conv, norm, reader, x, i), f"filter {i} removed", 1e-5)
     return (
@@ -147,10 +126,8 @@ def cut_a_block(answer: Any) -> str:
         if name in answer:
             if not 0 <= int(answer[name]) < cut.ndim:
                 raise Hint(f"{name} has no dimension {answer[name]}.")
-            cut = cut.index_select(
-                int(answer[name]),
-                torch.tensor([c for c in range(cut.shape[answer[name]]) if c != i]),
-            )
+            rest = [c for c in range(cut.shape[answer[name]]) if c != i]
+            cut = cut.index_select(int(answer[name]), torch.tensor(rest))
         if cut.shape != tensor.shape:
             raise Hint(
                 f"{name} is {list(cut.shape)} then, and must be {list(tensor.shape)}: follow the "

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,9 +11,8 @@ import torch
 
 from dpes import DpesError
 
-CHECKS: dict[
-    str, Callable[[Any], str]
-] = {}  # name -> a function that returns what the reader has shown, or raises Hint
+# name -> a function that returns what the reader has shown, or raises Hint
+CHECKS: dict[str, Callable[[Any], str]] = {}
 
 
 class Hint(Exception):
@@ -37,9 +36,18 @@ def exercise(name: str) -> Callable[[Callable[[Any], str]], Callable[[Any], str]
 def check(name: str, answer: Any) -> bool:
     """Whether the answer to an exercise is right; prints a hint, never the answer, if it is not.
 
-    name: as in the exercise's cell. answer: a number, a function or what else the exercise asks
-    for; ``...`` is no answer yet. An error in the reader's own code is told, not raised.
-    Raises ``UnknownExercise`` for a name that no exercise has.
+    Parameters
+    ----------
+    name
+        As in the exercise's cell.
+    answer
+        A number, a function or what else the exercise asks for; ``...`` is no answer yet. An error
+        in the reader's own code is told, not raised.
+
+    Raises
+    ------
+    UnknownExercise
+        No exercise has this name.
     """
     if name not in CHECKS:
         raise UnknownExercise(f"unknown exercise {name!r}: choose from {', '.join(sorted(CHECKS))}")
@@ -82,16 +90,39 @@ def number(answer: Any) -> float:
 
 def equal(theirs: Any, mine: Any, of: str, tolerance: float = 1e-6) -> None:
     """Raise a hint unless both are numerically equal; ``of`` names the case that differs."""
-    theirs, mine = (
-        np.asarray(v.detach() if isinstance(v, torch.Tensor) else v, dtype=float)
-        for v in (theirs, mine)
-    )
+    theirs, mine = array(theirs), array(mine)
     if theirs.shape != mine.shape:
-        raise Hint(
-            f"{of}: the result has shape {list(theirs.shape)}, wanted is {list(mine.shape)}."
-        )
-    if not np.allclose(theirs, mine, rtol=tolerance, atol=tolerance):
-        raise Hint(
-            f"{of}: the result is not right."
-            + (f" Yours is {theirs:.6g}." if theirs.ndim == 0 else "")
-        )
+        shapes = f"{list(theirs.shape)}, wanted is {list(mine.shape)}"
+        raise Hint(f"{of}: the result has shape {shapes}.")
+    if not alike(theirs, mine, tolerance):
+        yours = f" Yours is {theirs:.6g}." if theirs.ndim == 0 else ""
+        raise Hint(f"{of}: the result is not right.{yours}")
+
+
+def compare(
+    answer: Any,
+    arguments: tuple,
+    mine: Any,
+    of: str,
+    mistakes: Sequence[tuple[Any, str]] = (),
+    tolerance: float = 1e-6,
+) -> None:
+    """Raise a hint unless the reader's function returns what is right for these arguments.
+
+    mistakes: what known ones return, each with its hint; one that happens to be right is none.
+    """
+    theirs = call(answer, *arguments)
+    for wrong, hint in mistakes:
+        if alike(theirs, wrong, tolerance) and not alike(wrong, mine, tolerance):
+            raise Hint(hint)
+    equal(theirs, mine, of, tolerance)
+
+
+def alike(a: Any, b: Any, tolerance: float) -> bool:
+    """Whether two answers are of one shape and numerically equal."""
+    a, b = array(a), array(b)
+    return a.shape == b.shape and np.allclose(a, b, rtol=tolerance, atol=tolerance)
+
+
+def array(value: Any) -> np.ndarray:
+    return np.asarray(value.detach() if isinstance(value, torch.Tensor) else value, dtype=float)

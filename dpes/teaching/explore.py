@@ -10,14 +10,11 @@ from typing import Any
 import numpy as np
 
 import dpes
+from dpes.coupling.genome import from_hex
+from dpes.strategy import pareto
 
 PAGE = Path(__file__).with_name("page")
-SCRIPTS = (
-    "shared.js",
-    "run.js",
-    "toy.js",
-    "start.js",
-)  # one function around all, as none loads another
+SCRIPTS = "shared.js", "run.js", "toy.js", "start.js"  # in one function, as none loads another
 COMMAND = """import numpy as np
 import dpes
 
@@ -58,23 +55,12 @@ def part(name: str) -> str:
 
 def genomes(run: dpes.Run) -> np.ndarray:
     """bool [candidates, n_bits]: all genomes of a run, in the order of its history."""
-    packed = np.array([np.frombuffer(bytes.fromhex(g), np.uint8) for g in run.history.genome])
-    return np.unpackbits(packed, axis=1)[:, : run.layout.n_bits].astype(bool)
+    return np.array([from_hex(genome, run.layout.n_bits) for genome in run.history.genome])
 
 
 def kept_by_group(run: dpes.Run, chosen: np.ndarray) -> np.ndarray:
     """int [n, groups]: how many filters each genome keeps in each coupled group."""
     return np.stack([chosen[:, group.bits].sum(1) for group in run.layout.groups], axis=1)
-
-
-def hypervolume(points: np.ndarray) -> float:
-    """The area between the front of points (cost, error) and (1, 1): 0 to 1; larger is better."""
-    volume, cheapest = 0.0, 1.0
-    for cost, error in points[np.lexsort((points[:, 0], points[:, 1]))]:
-        if error < 1 and cost < cheapest:
-            volume += (cheapest - cost) * (1 - error)
-            cheapest = cost
-    return volume
 
 
 def front(run: dpes.Run) -> Explorer:
@@ -125,11 +111,11 @@ def generations(run: dpes.Run) -> Explorer:
     for generation in range(1, int(history.generation.max()) + 1):
         mine = (history.generation == generation).to_numpy() & np.isfinite(history.error.to_numpy())
         points = np.column_stack([history.macs[mine] / whole, history.error[mine]])
-        seen = np.concatenate([seen, points])
+        seen = np.concatenate([seen, points[:, ::-1]])
         steps.append(
             {
                 "points": points.round(4).tolist(),
-                "hypervolume": round(hypervolume(seen), 4),
+                "hypervolume": round(pareto.hypervolume(seen, (1, 1)), 4),
                 "kept": round(float(chosen[mine].mean()), 4),
                 "heat": (kept[mine] / sizes).mean(0).round(3).tolist(),
             }
@@ -144,9 +130,9 @@ def generations(run: dpes.Run) -> Explorer:
     )
 
 
-def toy(layers: int = 10, filters: int = 24, population: int = 30, steps: int = 10) -> Explorer:
+def toy() -> Explorer:
     """The strategy on a made-up error, run in the page; a slider for p."""
-    return Explorer("toy", layers=layers, filters=filters, population=population, generations=steps)
+    return Explorer("toy", layers=10, filters=24, population=30, generations=10)
 
 
 def drag(points: dict[str, tuple[float, float]]) -> Explorer:

@@ -120,12 +120,10 @@ def predictions(
         "macs_per_image": rates["macs"], "macs_per_second": rate, "train_images": TRAIN,
         "macs_left": macs_left, "overhead_seconds_per_candidate": rates["cut_seconds"],
     }  # fmt: skip
-    slims = {
-        "slim_rate": slim_rate / rate,
-        "training_rate": rates["slim_training_macs_per_second"] / slim_rate,
-    }
-    naive = {"training_rate": rates["training_macs_per_second"] / rate}
-    ways = {"by_macs": naive, "by_rates": slims}
+    ways = {
+        "by_macs": {"training_rate": rates["training_macs_per_second"] / rate},
+        "by_rates": {"slim_rate": slim_rate / rate, "training_rate": rates["slim_training_macs_per_second"] / slim_rate},
+    }  # fmt: skip
     return {way: search_seconds(settings, **known, **told) for way, told in ways.items()}
 
 
