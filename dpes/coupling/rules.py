@@ -60,7 +60,7 @@ def rule(*names: str) -> Callable[[R], R]:
 
 def rule_for(op: Op) -> Rule | None:
     """The rule of an operation; torch itself marks those that work element by element."""
-    if op.is_out:
+    if any(argument.is_out for argument in op.func._schema.arguments):
         return None
     return RULES.get(op.name) or (pointwise if torch.Tag.pointwise in op.func.tags else None)
 
