@@ -142,7 +142,7 @@ class Watch(TorchDispatchMode):
         """An attribute of a layer, or of the running module, counts these filters."""
         place = self.stack[-1] if layer is None else layer
         value = getattr(self.modules.get(place), attribute, None)
-        if vector is not None and value == len(vector) // divisor:
+        if vector is not None and isinstance(value, int) and value == len(vector) // divisor:
             self.counts.setdefault((place, attribute), (vector, divisor))
 
     def settle(self, op: Op, image: np.ndarray) -> Numbers:
