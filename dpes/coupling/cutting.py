@@ -73,7 +73,7 @@ def cut(target: nn.Module, model: nn.Module, layout: Layout, keep: np.ndarray) -
         cut_one.grad, cut_one.data = None, selected(original.detach(), indices)
     modules = dict(target.named_modules(remove_duplicate=False))
     for w in layout.widths:
-        setattr(modules[w.module], w.attribute, int(kept[w.bits].sum()) // w.divisor)
+        w.write(modules[w.module], int(kept[w.bits].sum()) // w.divisor)
     return target
 
 

@@ -77,8 +77,22 @@ class Width:
 
     module: str
     attribute: str
+    index: int | None  # of an attribute that is a list or a tuple
     bits: np.ndarray
     divisor: int = 1
+
+    def read(self, module: Any) -> int:
+        """The number that a module holds."""
+        value = getattr(module, self.attribute)
+        return value if self.index is None else value[self.index]
+
+    def write(self, module: Any, number: int) -> None:
+        """Has a module hold another number."""
+        value: Any = number
+        if self.index is not None:
+            held = getattr(module, self.attribute)
+            value = type(held)(number if k == self.index else n for k, n in enumerate(held))
+        setattr(module, self.attribute, value)
 
 
 @dataclass(frozen=True)

@@ -83,7 +83,7 @@ def padded(watch: Watch, op: Op) -> Numbers:
 # ---- moves: the same operation is applied to the numbers ----------------------------------
 @rule(
     "view _unsafe_view _reshape_alias reshape permute transpose t expand slice select split "
-    "split_with_sizes chunk unbind cat stack squeeze unsqueeze repeat unfold narrow diagonal "
+    "chunk unbind cat stack squeeze unsqueeze repeat unfold narrow diagonal "
     "pixel_shuffle pixel_unshuffle channel_shuffle native_channel_shuffle movedim tile"
 )
 def moved(watch: Watch, op: Op) -> Sequence[Numbers]:
@@ -107,6 +107,17 @@ def moved(watch: Watch, op: Op) -> Sequence[Numbers]:
                     )
                 layers[where] = vector
     return found
+
+
+@rule("split_with_sizes")
+def split(watch: Watch, op: Op) -> Sequence[Numbers]:
+    """Parts whose sizes the module holds in a list lose filters each by itself; others move."""
+    x, sizes, dim = op.args[0], op.args[1], op.argument("dim") % op.args[0].ndim
+    if (vector := watch.numbers(x).get(dim)) is not None:
+        parts = np.split(vector, np.cumsum(sizes)[:-1])
+        if watch.choose(op, vector, [(len(vector), "each")]) and watch.count_each(parts):
+            return [watch.numbers(x) | {dim: part} for part in parts]
+    return moved(watch, op)
 
 
 def spread(tensor: Tensor, dim: int, vector: np.ndarray | None) -> Tensor:

@@ -55,7 +55,7 @@ class Watch(TorchDispatchMode):
         self.producers: list[tuple[str, np.ndarray]] = []  # in the order of the run
         self.readers: list[tuple[str, np.ndarray]] = []
         self.calls: list[tuple[str, np.ndarray | None, np.ndarray | None, int, int]] = []
-        self.counts: dict[tuple[str, str], tuple[np.ndarray, int]] = {}
+        self.counts: dict[tuple[str, str, int | None], tuple[np.ndarray, int]] = {}
         # where a reading was chosen: the kind of place, and the filters concerned
         self.events: dict[Event, tuple[str, np.ndarray]] = {}
         self.notes: dict[str, int] = {}  # what else a reader of the layout should know
@@ -143,7 +143,17 @@ class Watch(TorchDispatchMode):
         place = self.stack[-1] if layer is None else layer
         value = getattr(self.modules.get(place), attribute, None)
         if vector is not None and isinstance(value, int) and value == len(vector) // divisor:
-            self.counts.setdefault((place, attribute), (vector, divisor))
+            self.counts.setdefault((place, attribute, None), (vector, divisor))
+
+    def count_each(self, vectors: Sequence[np.ndarray]) -> bool:
+        """Whether the running module has a list or a tuple that counts these filters."""
+        sizes = [len(vector) for vector in vectors]
+        for attribute, value in vars(self.modules[self.stack[-1]]).items():
+            if type(value) in (list, tuple) and list(value) == sizes:
+                for k, vector in enumerate(vectors):
+                    self.counts.setdefault((self.stack[-1], attribute, k), (vector, 1))
+                return True
+        return False
 
     def settle(self, op: Op, image: np.ndarray) -> Numbers:
         """Where numbers lie after a move: {dimension: number of each position}, from the number of
