@@ -19,7 +19,7 @@ from . import layers, moves  # noqa: F401 - they add their rules
 from .layout import Event, UnsupportedModel
 from .operations import Op
 from .reading import Reads
-from .rules import Numbers, rule_for
+from .rules import Numbers, answers, rule_for
 from .uniting import classes
 
 
@@ -204,20 +204,10 @@ class Watch(TorchDispatchMode):
             return self.unknown(op)
         found: Any = follow(self, op)
         found = [found] if isinstance(found, dict) else found
-        if not isinstance(found, (list, tuple)) or not all(map(self.are_of, found, op.outputs)):
+        if not answers(found, op, self.count_numbers):
             wanted = "must return {dimension: number of each position}, or a list of such"
             raise UnsupportedModel(f"the rule of {op.name} {wanted}, one for each output")
         return found
-
-    def are_of(self, numbers: Any, tensor: Tensor) -> bool:
-        """Whether a rule's answer are numbers of this tensor."""
-        return isinstance(numbers, dict) and all(
-            dim in range(tensor.ndim)
-            and getattr(vector, "dtype", None) == np.int64
-            and vector.shape == (tensor.shape[dim],)
-            and 0 <= vector.min() <= vector.max() < self.count_numbers
-            for dim, vector in numbers.items()
-        )
 
     def unknown(self, op: Op) -> Sequence[Numbers]:
         """Whatever no rule knows: all filters that go in stay, so the operation sees what it always
