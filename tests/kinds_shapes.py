@@ -78,7 +78,7 @@ class Parts(nn.Module):
 
     def __init__(self, sizes, scaled=False):
         super().__init__()
-        self.sizes, self.scaled = sizes, scaled
+        self.others, self.sizes, self.scaled = [torch.ones(3), 5], sizes, scaled
 
     def forward(self, x):
         a, b = torch.split(x, self.sizes, 1)

@@ -113,11 +113,12 @@ def moved(watch: Watch, op: Op) -> Sequence[Numbers]:
 def split(watch: Watch, op: Op) -> Sequence[Numbers]:
     """Parts whose sizes the module holds in a list lose filters each by itself; others move."""
     x, sizes, dim = op.args[0], op.args[1], op.argument("dim") % op.args[0].ndim
-    if (vector := watch.numbers(x).get(dim)) is not None:
-        parts = np.split(vector, np.cumsum(sizes)[:-1])
-        if watch.choose(op, vector, [(len(vector), "each")]) and watch.count_each(parts):
-            return [watch.numbers(x) | {dim: part} for part in parts]
-    return moved(watch, op)
+    vector, held = watch.numbers(x).get(dim), watch.held_as(sizes)
+    if vector is None or not held or not watch.choose(op, vector, [(len(vector), "each")]):
+        return moved(watch, op)
+    parts = np.split(vector, np.cumsum(sizes)[:-1])
+    watch.counts |= {(watch.stack[-1], held, k): (part, 1) for k, part in enumerate(parts)}
+    return [watch.numbers(x) | {dim: part} for part in parts]
 
 
 def spread(tensor: Tensor, dim: int, vector: np.ndarray | None) -> Tensor:

@@ -145,15 +145,13 @@ class Watch(TorchDispatchMode):
         if vector is not None and isinstance(value, int) and value == len(vector) // divisor:
             self.counts.setdefault((place, attribute, None), (vector, divisor))
 
-    def count_each(self, vectors: Sequence[np.ndarray]) -> bool:
-        """Whether the running module has a list or a tuple that counts these filters."""
-        sizes = [len(vector) for vector in vectors]
+    def held_as(self, sizes: Sequence[int]) -> str | None:
+        """The attribute of the running module that is a list or a tuple of these sizes."""
         for attribute, value in vars(self.modules[self.stack[-1]]).items():
-            if type(value) in (list, tuple) and list(value) == sizes:
-                for k, vector in enumerate(vectors):
-                    self.counts.setdefault((self.stack[-1], attribute, k), (vector, 1))
-                return True
-        return False
+            if type(value) in (list, tuple) and len(value) == len(sizes):
+                if all(type(n) is int and n == size for n, size in zip(value, sizes, strict=True)):
+                    return attribute
+        return None
 
     def settle(self, op: Op, image: np.ndarray) -> Numbers:
         """Where numbers lie after a move: {dimension: number of each position}, from the number of
