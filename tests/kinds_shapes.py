@@ -73,6 +73,12 @@ def _():
     return Net(mid, d=conv(8, 8, groups=8), c3=depthwise)
 
 
+@kind("a head that training alone runs", *KEPT)
+def _():
+    """No run in evaluation mode shows what it reads."""
+    return Net(lambda m, x: x + m.head(x).mean() if m.training else x, head=nn.Conv2d(8, 4, 1))
+
+
 @kind("index of channels", *KEPT)
 def _():
     return Net(lambda m, x: x[:, [1, 0, 3, 2, 5, 4, 7, 6]])

@@ -65,3 +65,25 @@ def test_each_fault_is_found_where_it_is_and_the_search_ends():
 class Divided(nn.Module):
     def forward(self, x):
         return x / x.shape[1]
+
+
+class Deep(nn.Module):
+    """Twelve layers, and a head that training alone runs."""
+
+    def __init__(self):
+        super().__init__()
+        self.layers = nn.ModuleList(nn.Conv2d(8 if k else 3, 8, 3, padding=1) for k in range(12))
+        self.head, self.fc = nn.Conv2d(8, 4, 1), nn.Linear(8, 5)
+
+    def forward(self, x):
+        for k, layer in enumerate(self.layers):
+            x = layer(x)
+            if k == 5 and self.training:
+                x = x + self.head(x).mean()
+        return self.fc(x.mean((2, 3)))
+
+
+def test_the_one_at_fault_is_found_among_many_where_no_place_tells():
+    layout = trace(Deep(), images())
+    assert [g.name for g in layout.groups] == [f"layers.{k}" for k in range(12) if k != 5]
+    assert ("layers.5", 8, "without it the network does not train") in layout.kept

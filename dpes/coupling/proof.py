@@ -5,10 +5,9 @@ It works on a clone with random weights in float64, where nothing but rounding i
 removes a random half of the filters of some groups: groups are numbered, and round k prunes those
 whose number has bit k, so each group is cut without each other one in some round. Further rounds
 prune all groups, down to a single filter; two of them run two images and train as well. What fails
-is read in another way, or kept whole with the reason: groups that meet at the operation that
-differs, and of these the ones that fail by themselves. Where no place is known, groups are pruned
-one after the other until it fails. After so many runs the search ends, and all that is under
-suspicion is kept.
+is read in another way, or kept whole with the reason: of the groups that meet at the operation
+that differs the ones that fail by themselves, else what bisection finds. After so many runs the
+search ends, and all that is under suspicion is kept.
 
 What it does not see: branches that other resolutions, more images or other values would take. That
 Python reads values at all is noted in the layout.
@@ -113,11 +112,11 @@ class Search:
         def fails(pruned: np.ndarray) -> bool:
             self.runs -= 1
             some = genome | ~np.isin(groups, pruned)
-            return self.runs >= 0 and bool(faults(self.subject, layout, some, thorough))
+            return bool(faults(self.subject, layout, some, thorough))
 
         for fault in found:
             hit = np.unique(groups[fault.bits if len(fault.bits) else ~genome])
-            for g in blamed(hit, fails):
+            for g in blamed(hit, fails) if self.runs > 0 else hit:
                 if self.read_otherwise(layout, g, fault.op):
                     return
                 self.keep(layout.groups[g], np.flatnonzero(~genome & (groups == g)), fault.reason)
@@ -148,7 +147,11 @@ class Search:
 
 
 def blamed(hit: np.ndarray, fails: Callable[[np.ndarray], bool]) -> list[int]:
-    """Of groups under suspicion, those that fail by themselves; else the one at which it begins to
-    fail when they are pruned one after the other; else all."""
-    first = ([g] for k, g in enumerate(hit, 1) if fails(hit[:k]))
-    return [g for g in hit if fails(hit[hit == g])] or next(first, list(hit))
+    """Of groups that meet at a fault, those that fail by themselves; else, and of many, the one at
+    which it begins to fail when they are pruned one after the other."""
+    alone = [g for g in hit if fails(hit[hit == g])] if len(hit) <= 8 else []
+    passes, fail = 0, len(hit)  # so many of them
+    while not alone and fail - passes > 1:
+        middle = (passes + fail) // 2
+        passes, fail = (passes, middle) if fails(hit[:middle]) else (middle, fail)
+    return alone or [hit[fail - 1]]
