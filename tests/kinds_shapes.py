@@ -73,6 +73,27 @@ def _():
     return Net(mid, d=conv(8, 8, groups=8), c3=depthwise)
 
 
+class Parts(nn.Module):
+    """Holds the sizes of its parts."""
+
+    def __init__(self, sizes, scaled=False):
+        super().__init__()
+        self.sizes, self.scaled = sizes, scaled
+
+    def forward(self, x):
+        a, b = torch.split(x, self.sizes, 1)
+        return torch.cat([a, b * (self.sizes[0] if self.scaled else 2)], 1)
+
+
+for name, sizes in (("tuple", (3, 5)), ("list", [4, 4])):
+    kind(f"a split whose sizes are in a {name}")(
+        lambda sizes=sizes: Net(lambda m, x: m.parts(x), parts=Parts(sizes))
+    )
+kind("a split whose sizes are in a tuple that forward computes with", *KEPT)(
+    lambda: Net(lambda m, x: m.parts(x), parts=Parts((3, 5), scaled=True))
+)
+
+
 @kind("a head that training alone runs", *KEPT)
 def _():
     """No run in evaluation mode shows what it reads."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import threading
+import weakref
 
 import numpy as np
 import pytest
@@ -14,7 +15,9 @@ from kinds import Net, images
 from torch import nn
 
 from dpes import UnsupportedModel, macs, mask, repair, slim, trace
+from dpes.coupling.evaluating import evaluating
 from dpes.coupling.operations import leaves
+from dpes.coupling.watching import Watch
 
 
 class Ends(nn.Module):
@@ -115,6 +118,21 @@ def test_threads_trace_side_by_side():
     for thread in threads:
         thread.join()
     assert found == [24] * 12
+
+
+def test_watching_holds_no_activation():
+    """All of them together may be more than memory has."""
+    seen = []
+
+    def mid(m, x):
+        seen.append(weakref.ref(y := x * 2))
+        return y
+
+    model = Net(mid)
+    watch = Watch(model)
+    with evaluating(model), watch:
+        model(images()[:1])
+    assert seen[0]() is None and len(watch.producers) == 4
 
 
 def test_buffers_that_forward_writes_are_restored():

@@ -166,6 +166,14 @@ def test_a_slim_network_is_traced_and_cut_like_any_other():
     alike(outputs(slim(small, again, np.ones(again.n_bits, bool)), x), outputs(small, x))
 
 
+def test_attributes_count_the_channels_that_are_left():
+    model, x, layout, genomes = traced("transposed in groups")
+    small = slim(model, layout, genomes[1])
+    left = len(small.t.weight)
+    assert left < 8 and small.t.in_channels == small.t.out_channels == left
+    assert small.t.groups == left // 2 and small.c2.in_channels == left
+
+
 # ---- options --------------------------------------------------------------------------------------------------------------------
 def test_layers_that_shall_be_kept_are_and_least_numbers_hold():
     x = images()

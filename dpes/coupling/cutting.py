@@ -13,7 +13,7 @@ from .cloning import clone
 from .evaluating import evaluating
 from .layout import Layout, UnsupportedModel, stays
 from .network import misfit, plain, tensors_of
-from .operations import Op, laid
+from .operations import Op, laid, shares
 from .watching import Watch
 
 
@@ -73,7 +73,7 @@ def cut(target: nn.Module, model: nn.Module, layout: Layout, keep: np.ndarray) -
         cut_one.grad, cut_one.data = None, selected(original.detach(), indices)
     modules = dict(target.named_modules(remove_duplicate=False))
     for w in layout.widths:
-        setattr(modules[w.module], w.attribute, int(kept[w.bits].sum()) // w.divisor)
+        w.write(modules[w.module], int(kept[w.bits].sum()) // w.divisor)
     return target
 
 
@@ -136,7 +136,7 @@ class Silence(Watch):
                 yield dim, laid(torch.from_numpy(silent).to(tensor.device), dim, tensor.ndim)
 
     def see(self, op: Op) -> None:
-        if op.is_view:
+        if shares(op.func):
             return  # of values that are silent already
         for tensor in op.outputs:
             if not self.constant(tensor):  # which no image reaches

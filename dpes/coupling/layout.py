@@ -4,6 +4,7 @@ owns."""
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -76,8 +77,22 @@ class Width:
 
     module: str
     attribute: str
+    index: int | None  # of an attribute that is a list or a tuple
     bits: np.ndarray
     divisor: int = 1
+
+    def read(self, module: Any) -> int:
+        """The number that a module holds."""
+        value = getattr(module, self.attribute)
+        return value if self.index is None else value[self.index]
+
+    def write(self, module: Any, number: int) -> None:
+        """Has a module hold another number."""
+        value: Any = number
+        if self.index is not None:
+            held = getattr(module, self.attribute)
+            value = type(held)(number if k == self.index else n for k, n in enumerate(held))
+        setattr(module, self.attribute, value)
 
 
 @dataclass(frozen=True)
@@ -154,7 +169,7 @@ class Layout:
     def macs(self, genome: Any) -> int:
         """Multiply-adds of convolutions, linear layers and products for one image; norms and
         activations do not count."""
-        width = _Widths(self.checked(genome))
+        width = widths(self.checked(genome))
         return sum(
             c.factor * width(c.out_bits) * (1 if c.in_bits is None else width(c.in_bits))
             for c in self.calls
@@ -163,7 +178,7 @@ class Layout:
     def params(self, genome: Any) -> int:
         """Parameters of the slim network, weights and biases, batch norm included, running
         statistics not."""
-        width, total = _Widths(self.checked(genome)), 0
+        width, total = widths(self.checked(genome)), 0
         for tensor in self.tensors:
             if tensor.is_parameter:
                 cut = {dim: width(bits) for dim, bits in tensor.cuts}
@@ -172,7 +187,7 @@ class Layout:
 
     def activations(self, genome: Any) -> int:
         """Values that layers write for one image, called activations by Radosavovic et al. 2020."""
-        width = _Widths(self.checked(genome))
+        width = widths(self.checked(genome))
         return sum(c.positions * width(c.out_bits) for c in self.calls)
 
     def __str__(self) -> str:
@@ -194,17 +209,16 @@ def stays(bits: np.ndarray, keep: np.ndarray) -> np.ndarray:
     return np.append(keep, True)[bits]  # KEPT = -1 is the appended last one
 
 
-class _Widths:
-    """Counts the kept positions of bit vectors, each distinct vector once."""
+def widths(keep: np.ndarray) -> Callable[[np.ndarray], int]:
+    """Counts the kept positions of bit vectors, each distinct vector once; keep: a genome."""
+    known: dict[int, int] = {}
 
-    def __init__(self, keep: np.ndarray):
-        self.keep = keep
-        self.known: dict[int, int] = {}
+    def width(bits: np.ndarray) -> int:
+        if id(bits) not in known:
+            known[id(bits)] = int(stays(bits, keep).sum())
+        return known[id(bits)]
 
-    def __call__(self, bits: np.ndarray) -> int:
-        if id(bits) not in self.known:
-            self.known[id(bits)] = int(stays(bits, self.keep).sum())
-        return self.known[id(bits)]
+    return width
 
 
 def _short(names: tuple[str, ...]) -> str:

@@ -83,7 +83,7 @@ def padded(watch: Watch, op: Op) -> Numbers:
 # ---- moves: the same operation is applied to the numbers ----------------------------------
 @rule(
     "view _unsafe_view _reshape_alias reshape permute transpose t expand slice select split "
-    "split_with_sizes chunk unbind cat stack squeeze unsqueeze repeat unfold narrow diagonal "
+    "chunk unbind cat stack squeeze unsqueeze repeat unfold narrow diagonal "
     "pixel_shuffle pixel_unshuffle channel_shuffle native_channel_shuffle movedim tile"
 )
 def moved(watch: Watch, op: Op) -> Sequence[Numbers]:
@@ -109,6 +109,17 @@ def moved(watch: Watch, op: Op) -> Sequence[Numbers]:
     return found
 
 
+@rule("split_with_sizes")
+def split(watch: Watch, op: Op) -> Sequence[Numbers]:
+    """Parts whose sizes the module holds in a list lose filters each by itself; others move."""
+    x, sizes, dim = op.args[0], op.args[1], op.argument("dim") % op.args[0].ndim
+    if (vector := watch.numbers(x).get(dim)) is not None:
+        parts = np.split(vector, np.cumsum(sizes)[:-1])
+        if watch.choose(op, vector, [(len(vector), "each")]) and watch.count_each(parts):
+            return [watch.numbers(x) | {dim: part} for part in parts]
+    return moved(watch, op)
+
+
 def spread(tensor: Tensor, dim: int, vector: np.ndarray | None) -> Tensor:
     """The number of each element of a tensor along whose dimension these filters lie."""
     numbers = torch.from_numpy(np.zeros(1, int) if vector is None else vector)
@@ -125,7 +136,11 @@ def distinct(image: Tensor) -> np.ndarray:
 def whole_or_chunks(watch: Watch, op: Op, vector: np.ndarray | None, image: np.ndarray) -> None:
     """A part of the channels was taken: one of several equal chunks, which then lose the same, or
     else all stay."""
-    if vector is None or (there := np.isin(vector, image)).all():
+    if vector is None:
+        return
+    landed = np.zeros(watch.count_numbers, bool)  # faster than ``isin`` for large images
+    landed[image] = True
+    if (there := landed[vector]).all():
         return
     taken = np.flatnonzero(there)
     size, chunked = len(taken), False

@@ -14,7 +14,7 @@ from torch.nn.utils.spectral_norm import SpectralNorm, remove_spectral_norm
 from torch.nn.utils.weight_norm import WeightNorm, remove_weight_norm
 
 from .cloning import clone
-from .layout import Layout, Owned, UnsupportedModel
+from .layout import Layout, Owned, UnsupportedModel, widths
 
 NORMS = {WeightNorm: remove_weight_norm, SpectralNorm: remove_spectral_norm}  # those that are hooks
 
@@ -119,16 +119,16 @@ def misfit(model: nn.Module, layout: Any, keep: np.ndarray | None = None) -> str
     there is one; nothing where none does."""
     if not isinstance(layout, Layout):
         return f"layout must be a Layout, not a {type(layout).__name__}"
-    kept = None if keep is None else np.append(keep, True)
+    width = None if keep is None else widths(keep)
     modules = dict(model.named_modules(remove_duplicate=False))
     known = set()
     for owned in layout.tensors:
         module, name = owned.places[0]
         tensor = table(modules[module], name).get(name) if module in modules else None
         shape = list(owned.shape)
-        if kept is not None:
+        if width:
             for dim, bits in owned.cuts:
-                shape[dim] = int(kept[bits].sum())
+                shape[dim] = width(bits)
         if tensor is None or list(tensor.shape) != shape:
             found = "missing" if tensor is None else list(tensor.shape)
             return f"{f'{module}.{name}'.lstrip('.')} is {found}, not {shape}"

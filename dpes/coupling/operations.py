@@ -48,20 +48,10 @@ class Op:
         return list(leaves(self.func(*args, **{k: swap(v) for k, v in self.kwargs.items()})))
 
     @property
-    def is_out(self) -> bool:
-        """Whether it writes into tensors given as ``out=``."""
-        return any(a.is_out for a in self.func._schema.arguments)
-
-    @property
     def creates(self) -> bool:
         """Whether its outputs are new tensors that no input decides the values of."""
         name = self.name.removeprefix("aten::")
         return not self.tensors or name.startswith(("new_", "empty"))
-
-    @property
-    def is_view(self) -> bool:
-        """Whether the output shares its memory with an input and writes nothing."""
-        return shares(self.func)
 
 
 def shares(func: Any) -> bool:

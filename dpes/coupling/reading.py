@@ -107,15 +107,14 @@ def computed_with(model: nn.Module, run: Callable[[], object], layout: Layout) -
     """
     noticed: dict[int, str] = {}
     modules = dict(model.named_modules(remove_duplicate=False))
-    values = [getattr(modules[w.module], w.attribute) for w in layout.widths]
+    values = [w.read(modules[w.module]) for w in layout.widths]
     for w, value in zip(layout.widths, values, strict=True):
         why = f"forward computes with {w.module}.{w.attribute}"
         bits = dict.fromkeys((b for b in w.bits.tolist() if b >= 0), why)
-        width = spied(value, partial(noticed.update, bits), strict=True)
-        setattr(modules[w.module], w.attribute, width)
+        w.write(modules[w.module], spied(value, partial(noticed.update, bits), strict=True))
     try:
         run()
     finally:
         for w, value in zip(layout.widths, values, strict=True):
-            setattr(modules[w.module], w.attribute, value)
+            w.write(modules[w.module], value)
     return noticed

@@ -11,7 +11,7 @@ and freezes those that must stay (``watch.freeze``). What has no rule freezes al
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import torch
@@ -60,9 +60,24 @@ def rule(*names: str) -> Callable[[R], R]:
 
 def rule_for(op: Op) -> Rule | None:
     """The rule of an operation; torch itself marks those that work element by element."""
-    if op.is_out:
+    if any(argument.is_out for argument in op.func._schema.arguments):
         return None
     return RULES.get(op.name) or (pointwise if torch.Tag.pointwise in op.func.tags else None)
+
+
+def answers(found: Any, op: Op, numbers: int) -> bool:
+    """Whether what a rule returned are so many numbers, of positions of an operation's outputs."""
+    return isinstance(found, (list, tuple)) and all(
+        isinstance(each, dict)
+        and all(
+            dim in range(tensor.ndim)
+            and getattr(vector, "dtype", None) == np.int64
+            and vector.shape == (tensor.shape[dim],)
+            and 0 <= vector.min() <= vector.max() < numbers
+            for dim, vector in each.items()
+        )
+        for each, tensor in zip(found, op.outputs, strict=False)
+    )
 
 
 # ---- element by element -------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Sequence
 from contextlib import ExitStack
 from itertools import count
@@ -18,7 +19,7 @@ from . import layers, moves  # noqa: F401 - they add their rules
 from .layout import Event, UnsupportedModel
 from .operations import Op
 from .reading import Reads
-from .rules import Numbers, rule_for
+from .rules import Numbers, answers, rule_for
 from .uniting import classes
 
 
@@ -43,18 +44,18 @@ class Watch(TorchDispatchMode):
                     self.places.setdefault(id(tensor), (tensor, []))[1].append((name, key))
         # of weights and what is computed from them alone: the (first) weight
         self.constants = {key: key for key in self.places}
-        # with the tensors, so that their ids stay theirs
-        self.known: dict[int, tuple[Tensor, Numbers]] = {}
+        self.held: list[Tensor] = []  # what is computed from weights, so that ids stay theirs
+        self.known: dict[int, tuple[weakref.ref[Tensor], Numbers]] = {}
         self.count_numbers = 1
         for key, (tensor, _) in self.places.items():
             vectors = {d: self.fresh(n) for d, n in enumerate(tensor.shape) if n > 1}
-            self.known[key] = (tensor, vectors)
+            self.known[key] = (weakref.ref(tensor), vectors)
         self.pairs: list[tuple[np.ndarray, np.ndarray]] = []  # filters that leave together
         self.frozen: list[tuple[np.ndarray, str]] = []  # filters that stay, and why
         self.producers: list[tuple[str, np.ndarray]] = []  # in the order of the run
         self.readers: list[tuple[str, np.ndarray]] = []
         self.calls: list[tuple[str, np.ndarray | None, np.ndarray | None, int, int]] = []
-        self.counts: dict[tuple[str, str], tuple[np.ndarray, int]] = {}
+        self.counts: dict[tuple[str, str, int | None], tuple[np.ndarray, int]] = {}
         # where a reading was chosen: the kind of place, and the filters concerned
         self.events: dict[Event, tuple[str, np.ndarray]] = {}
         self.notes: dict[str, int] = {}  # what else a reader of the layout should know
@@ -68,7 +69,8 @@ class Watch(TorchDispatchMode):
     def numbers(self, tensor: Tensor) -> Numbers:
         """Dimension -> the number of each position along it, for the dimensions along which filters
         lie."""
-        return self.known.get(id(tensor), (tensor, {}))[1]
+        known, numbers = self.known.get(id(tensor), (None, {}))
+        return numbers if known and known() is tensor else {}  # not of one that is gone
 
     def constant(self, tensor: Tensor) -> bool:
         """Whether a tensor is a weight, or computed from weights alone: no image changes it."""
@@ -140,8 +142,18 @@ class Watch(TorchDispatchMode):
         """An attribute of a layer, or of the running module, counts these filters."""
         place = self.stack[-1] if layer is None else layer
         value = getattr(self.modules.get(place), attribute, None)
-        if vector is not None and value == len(vector) // divisor:
-            self.counts.setdefault((place, attribute), (vector, divisor))
+        if vector is not None and isinstance(value, int) and value == len(vector) // divisor:
+            self.counts.setdefault((place, attribute, None), (vector, divisor))
+
+    def count_each(self, vectors: Sequence[np.ndarray]) -> bool:
+        """Whether the running module has a list or a tuple that counts these filters."""
+        sizes = [len(vector) for vector in vectors]
+        for attribute, value in vars(self.modules[self.stack[-1]]).items():
+            if type(value) in (list, tuple) and list(value) == sizes:
+                for k, vector in enumerate(vectors):
+                    self.counts.setdefault((self.stack[-1], attribute, k), (vector, 1))
+                return True
+        return False
 
     def settle(self, op: Op, image: np.ndarray) -> Numbers:
         """Where numbers lie after a move: {dimension: number of each position}, from the number of
@@ -175,14 +187,12 @@ class Watch(TorchDispatchMode):
         op = Op(func, args, kwargs or {}, out, self.stack[-1])
         if op.tensors and op.outputs and all(id(t) in self.constants for t in op.tensors):
             self.constants |= dict.fromkeys(map(id, op.outputs), self.constants[id(op.tensors[0])])
-            self.known |= {id(t): (t, {}) for t in op.outputs if id(t) not in self.known}
+            self.held += op.outputs
         calls = len(self.calls)
         if any(self.numbers(t) for t in op.tensors):
             for tensor, found in zip(op.outputs, self.followed(op), strict=False):
-                self.known[id(tensor)] = (
-                    tensor,
-                    {d: v for d, v in found.items() if tensor.shape[d] > 1},
-                )
+                found = {d: v for d, v in found.items() if tensor.shape[d] > 1}
+                self.known[id(tensor)] = (weakref.ref(tensor), found)
         if len(self.calls) == calls and func.overloadpacket in flop_registry:
             self.call(op, str(op))
         self.see(op)
@@ -194,20 +204,10 @@ class Watch(TorchDispatchMode):
             return self.unknown(op)
         found: Any = follow(self, op)
         found = [found] if isinstance(found, dict) else found
-        if not isinstance(found, (list, tuple)) or not all(map(self.are_of, found, op.outputs)):
+        if not answers(found, op, self.count_numbers):
             wanted = "must return {dimension: number of each position}, or a list of such"
             raise UnsupportedModel(f"the rule of {op.name} {wanted}, one for each output")
         return found
-
-    def are_of(self, numbers: Any, tensor: Tensor) -> bool:
-        """Whether a rule's answer are numbers of this tensor."""
-        return isinstance(numbers, dict) and all(
-            dim in range(tensor.ndim)
-            and getattr(vector, "dtype", None) == np.int64
-            and vector.shape == (tensor.shape[dim],)
-            and 0 <= vector.min() <= vector.max() < self.count_numbers
-            for dim, vector in numbers.items()
-        )
 
     def unknown(self, op: Op) -> Sequence[Numbers]:
         """Whatever no rule knows: all filters that go in stay, so the operation sees what it always
