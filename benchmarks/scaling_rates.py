@@ -5,7 +5,6 @@ off.
 from __future__ import annotations
 
 import io
-import json
 import multiprocessing
 import os
 import statistics
@@ -204,9 +203,7 @@ def measure_barrier(workers: int) -> float:
 
 
 def measure_decoder() -> float:
-    """How often a second one core decodes a photograph from JPEG, crops it and scales it to 224 x
-    224.
-    """
+    """How often a second one core decodes, crops and scales a photograph to 224 x 224."""
     file, crop = io.BytesIO(), torchvision.transforms.RandomResizedCrop(224)
     photograph = Image.fromarray(load_sample_image("china.jpg")).resize((500, 375))
     photograph.save(file, "jpeg", quality=90)
@@ -234,7 +231,7 @@ def measure() -> dict[str, Any]:
     nets = []
     for name in NETS:
         nets.append(measure_net(name))
-        print(json.dumps(rounded(nets[-1])), flush=True)
+        print(rounded(nets[-1]), flush=True)
     images = cifar().train.x.nbytes + cifar().search.x.nbytes
     return {
         "nets": nets,

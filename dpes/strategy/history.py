@@ -138,12 +138,13 @@ def read_history(path: Path, mend: bool = True) -> list[Candidate]:
     for number, line in enumerate(whole.split(b"\n")[:-1], 1):
         try:
             candidate = to_candidate(line)
+            if candidate.place in checksums:
+                if checksums[candidate.place] != zlib.crc32(line + b"\n"):
+                    raise ValueError(f"its checksum in {TIMING} differs")
             # older files have none, up to the line where a later version went on
-            if candidate.place not in checksums and checksums.keys() & candidates.keys():
+            elif checksums.keys() & candidates.keys():
                 lost = f"line {number} has no checksum in {TIMING}"
                 raise RunError(f"{path}: {lost}; delete that file: {LOSS}")
-            if checksums.get(candidate.place) not in (None, zlib.crc32(line + b"\n")):
-                raise ValueError(f"its checksum in {TIMING} differs")
             check_among(candidate, candidates)
         except ValueError as error:
             raise damaged(path, f"line {number}: {error}") from None
