@@ -21,6 +21,7 @@ from dpes.strategy.history import Candidate, History
 from dpes.study import arena, criteria, data, fidelity, models, rows, tournament, tuning
 from dpes.study.methods import CONFIRMED, METHODS, TOP, seeded
 from dpes.study.profiles import make_settings
+from dpes.study.tuning import Task
 
 tp = pytest.importorskip("torch_pruning")
 
@@ -111,14 +112,14 @@ def test_the_network_at_a_cut_is_that_of_least_search_error_and_ties_go_to_the_l
 
 def test_a_network_is_brought_to_equal_macs_trained_once_and_written(bench, short, tmp_path):
     rows.run_row(bench, tmp_path, "uniform-l1", 0, known := {})
-    entry = tuning.tune(bench, tmp_path, "uniform-l1", 0, 0.5, 0, known)
+    entry = tuning.tune(bench, tmp_path, Task("uniform-l1", 0, 0.5, 0), known)
     assert (
         0.45 < entry["macs"] / bench.whole <= 0.5
         and entry["macs"] >= entry["found_macs"] * bench.whole - 1
     )
     assert 0 <= entry["test_error"] <= 1 and entry["search_error"] == known[entry["genome"]]
     assert (
-        tuning.tune(bench, tmp_path, "uniform-l1", 0, 0.5, 0, {})
+        tuning.tune(bench, tmp_path, Task("uniform-l1", 0, 0.5, 0), {})
         == entry
         == tuning.read_tuned(tmp_path)[0]
     )
@@ -141,19 +142,19 @@ def test_a_network_is_brought_to_equal_macs_trained_once_and_written(bench, shor
 def test_the_unpruned_network_and_one_with_new_weights_are_trained_alike(
     bench, tmp_path, monkeypatch
 ):
-    unpruned = tuning.tune(bench, tmp_path, "unpruned", 1, 1.0, 1, {})
+    unpruned = tuning.tune(bench, tmp_path, Task("unpruned", 1, 1.0, 1), {})
     assert unpruned["macs"] == bench.whole and "found_error" not in unpruned
     with pytest.raises(RunError, match="fine-tune surrogate-fpgm before its network from scratch"):
-        tuning.tune(bench, tmp_path, "scratch", 1, 0.5, 1, {})
+        tuning.tune(bench, tmp_path, Task("scratch", 1, 0.5, 1), {})
     rows.run_row(bench, tmp_path, "uniform-l1", 0, known := {})
-    entry = tuning.tune(bench, tmp_path, "uniform-l1", 0, 0.5, 1, known)
-    path = tuning.tuned_path(tmp_path, "surrogate-fpgm", 1, 0.5, 1)
+    entry = tuning.tune(bench, tmp_path, Task("uniform-l1", 0, 0.5, 1), known)
+    path = Task("surrogate-fpgm", 1, 0.5, 1).path(tmp_path)
     path.write_text(json.dumps(entry | {"method": "surrogate-fpgm", "seed": 1}))
-    scratch = tuning.tune(bench, tmp_path, "scratch", 1, 0.5, 1, known)
+    scratch = tuning.tune(bench, tmp_path, Task("scratch", 1, 0.5, 1), known)
     assert scratch["genome"] == entry["genome"] and scratch["anew"] == "surrogate-fpgm"
     drawn = [bench.drawn(seed).conv1.weight for seed in (1, 1, 2)]
     assert torch.equal(drawn[0], drawn[1]) and not torch.equal(drawn[0], drawn[2])
-    genome = tuning.target(bench, tmp_path, "scratch", 1, 0.5, 1)[0]
+    genome = tuning.target(bench, tmp_path, Task("scratch", 1, 0.5, 1))[0]
     monkeypatch.setattr(bench, "drawn", lambda seed: bench.model)  # nothing drawn: fine-tuned
     found = tuning.trained(bench, genome, bench.arena.recipe(), 1, anew=True)
     assert found["test_error"] == entry["test_error"]
@@ -168,7 +169,7 @@ def test_fine_tuned_networks_are_judged_by_other_kinds_of_fitness(bench, short, 
     rows.run_row(bench, tmp_path, "global-l2", 0, known)
     rows.run_row(bench, tmp_path, "uniform-random", 0, known)
     entries = [
-        tuning.tune(bench, tmp_path, name, 0, 0.5, 0, known)
+        tuning.tune(bench, tmp_path, Task(name, 0, 0.5, 0), known)
         for name in ("uniform-l1", "global-l2", "uniform-random")
     ]
     assert len(fidelity.missing(tmp_path)) == 3
@@ -182,7 +183,7 @@ def test_fine_tuned_networks_are_judged_by_other_kinds_of_fitness(bench, short, 
 
 def test_a_search_without_a_network_so_light_says_so(bench, short, tmp_path):
     rows.run_row(bench, tmp_path, "deeppruning", 0, {})
-    entry = tuning.tune(bench, tmp_path, "deeppruning", 0, 0.05, 0, {})
+    entry = tuning.tune(bench, tmp_path, Task("deeppruning", 0, 0.05, 0), {})
     assert "test_error" not in entry and tuning.read_tuned(tmp_path) == [entry]
 
 
@@ -194,7 +195,7 @@ def test_the_plan_takes_main_methods_first_and_each_task_once():
     assert [t.seed for t in searches if t.name == "uniform-l1"] == [0]
     for task in tasks:
         if task.share:  # fine-tuned only after its search, by the search's seed or the family's
-            before = tournament.Task(task.name, task.seed)
+            before = Task(task.name, task.seed)
             if task.name == "scratch":  # what is trained anew is fine-tuned first
                 before = replace(task, name=METHODS["scratch"].of)
             assert task.name == "unpruned" or tasks.index(before) < tasks.index(task)
@@ -228,8 +229,8 @@ def test_a_network_may_be_trained_long_and_stands_apart(bench, short, tmp_path, 
     own = bench.arena.recipe()
     monkeypatch.setattr(arena.Arena, "recipe", lambda self, long=False: longer if long else own)
     rows.run_row(bench, tmp_path, "uniform-l1", 0, known := {})
-    brief = tuning.tune(bench, tmp_path, "uniform-l1", 0, 0.5, 0, known)
-    long = tuning.tune(bench, tmp_path, "uniform-l1", 0, 0.5, 0, known, long=True)
+    brief = tuning.tune(bench, tmp_path, Task("uniform-l1", 0, 0.5, 0), known)
+    long = tuning.tune(bench, tmp_path, Task("uniform-l1", 0, 0.5, 0, long=True), known)
     assert long["genome"] == brief["genome"] and long["recipe"]["epochs"] == 2
     assert long["train_error"] != brief["train_error"] and 0 < long["unpruned_error"] < 1
     assert len(report.tuned(tmp_path)) == len(report.tuned(tmp_path, long=True)) == 1
@@ -237,7 +238,7 @@ def test_a_network_may_be_trained_long_and_stands_apart(bench, short, tmp_path, 
     assert line.Index == "uniform L1" and line._1 == "50 %"
     lost = 100 * (long["test_error"] - long["unpruned_error"])
     assert abs(float(line._3) - lost) < 0.01
-    assert tournament.Task("uniform-l1", 0, 0.5, 0, long=True).done(tmp_path)
+    assert Task("uniform-l1", 0, 0.5, 0, long=True).done(tmp_path)
 
 
 @pytest.mark.parametrize("name", sorted(set(arena.ARENAS) - {"vgg16"}))

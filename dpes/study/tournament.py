@@ -15,35 +15,12 @@ from pathlib import Path
 from ..errors import SettingsError
 from . import arena, fidelity, rows, tuning
 from .methods import CONFIRMED, CORE, LONG, METHODS, MORE, PARTS, REFERENCES, TOP, method, seeded
+from .tuning import Task
 
 OWN = "resnet20"  # the tournament's own network; others confirm
 LONG_SHARES = (0.5, 0.8)  # of the MACs, for networks that are trained long
 # of a candidate, of a fine-tuning: first guesses, replaced by what is measured
 SEARCH_SECONDS, TUNE_SECONDS = 1.0, 40.0
-
-
-@dataclass(frozen=True)
-class Task:
-    """A row to search (``share`` 0), or one network of it to fine-tune."""
-
-    name: str
-    seed: int
-    share: float = 0.0
-    training: int = 0
-    long: bool = False  # trained as long as the study's own runs
-
-    def path(self, folder: Path) -> Path:
-        if self.share:
-            what = self.name, self.seed, self.share, self.training, self.long
-            return tuning.tuned_path(folder, *what)
-        return rows.row_path(folder, self.name, self.seed)
-
-    def done(self, folder: Path) -> bool:
-        return (
-            self.path(folder).exists()
-            if self.share
-            else rows.finished(folder, self.name, self.seed)
-        )
 
 
 def plan(seeds: list[int], names: list[str] | None = None) -> list[Task]:
@@ -130,8 +107,7 @@ def work(
             if task.share:
                 if not rows.finished(folder, task.name, task.seed):
                     continue
-                what = task.name, task.seed, task.share, task.training
-                entry = tuning.tune(bench, folder, *what, known, task.long)
+                entry = tuning.tune(bench, folder, task, known)
                 forecast.tick(time.perf_counter() - start, "tune")
                 percent = 100 * entry.get("test_error", float("nan"))
                 outcome = f"at {task.share:.2f} of the MACs, training {task.training}"

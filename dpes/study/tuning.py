@@ -5,6 +5,7 @@ second half.
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from . import train
 from .arena import Bench
 from .families import Reference, grown
 from .methods import method
-from .rows import history_of, read_row, row_path
+from .rows import finished, history_of, read_row, row_path
 from .settings import Training
 
 SHARES = (0.5, 0.7)  # of the MACs, at most
@@ -29,11 +30,27 @@ AGAIN = "delete it, and it is made again"
 SECOND = 100  # what the seed of a second training has more than that of the first
 
 
-def tuned_path(
-    folder: Path, name: str, seed: int, share: float, training: int, long: bool = False
-) -> Path:
-    end = "-long" if long else ""
-    return folder / "tuned" / f"{name}-s{seed}-m{round(100 * share)}-t{training}{end}.json"
+@dataclass(frozen=True)
+class Task:
+    """A row to search (``share`` 0), or one network of it to fine-tune."""
+
+    name: str
+    seed: int
+    share: float = 0.0
+    training: int = 0  # the seed of the order of images and of augmentation
+    long: bool = False  # trained as long as the networks of the study's own runs
+
+    def path(self, folder: Path) -> Path:
+        if not self.share:
+            return row_path(folder, self.name, self.seed)
+        end = "-long" * self.long
+        what = f"{self.name}-s{self.seed}-m{round(100 * self.share)}-t{self.training}{end}"
+        return folder / "tuned" / f"{what}.json"
+
+    def done(self, folder: Path) -> bool:
+        if self.share:
+            return self.path(folder).exists()
+        return finished(folder, self.name, self.seed)
 
 
 def chosen(history: History, share: float) -> int | None:
@@ -62,73 +79,53 @@ def at_equal_macs(
     return grown(bench.space, history.genomes[row], share, rank)
 
 
-def tune(
-    bench: Bench,
-    folder: Path,
-    name: str,
-    seed: int,
-    share: float,
-    training: int,
-    known: dict[str, float],
-    long: bool = False,
-) -> dict[str, Any]:
+def tune(bench: Bench, folder: Path, task: Task, known: dict[str, float]) -> dict[str, Any]:
     """Fine-tune and test one network of a finished row, or return what was written before.
 
-    training: the seed of the order of images and of augmentation. long: trained as long as the
-    networks of the study's own runs. An entry without ``test_error``
-    says that the method found no network as light as this. The test images are read here and
-    nowhere else.
+    An entry without ``test_error`` says that the method found no network as light as this. The test
+    images are read here and nowhere else.
     """
-    path, recipe = (tuned_path(folder, name, seed, share, training, long), bench.arena.recipe(long))
+    path, recipe = task.path(folder), bench.arena.recipe(task.long)
     if path.exists():
         return read_json(path, AGAIN)
-    entry: dict[str, Any] = {
-        "method": name,
-        "seed": seed,
-        "share": share,
-        "training": training,
-        "recipe": to_dict(recipe),
-    }
-    genome, found = target(bench, folder, name, seed, share, training)
+    names = {"method": task.name, "seed": task.seed, "share": task.share, "training": task.training}
+    entry: dict[str, Any] = names | {"recipe": to_dict(recipe)}
+    genome, found = target(bench, folder, task)
     if genome is not None:
         if (text := to_hex(genome)) not in known:
             known[text] = bench.fitness(genome)
         size = {"macs": bench.layout.macs(genome), "params": bench.layout.params(genome)}
         entry |= {"genome": text} | size | found | {"search_error": known[text]}
-        anew = getattr(method(name), "of", None)
+        anew = getattr(method(task.name), "of", None)
         entry |= {"anew": anew} if anew else {}
-        entry |= same_network(folder, text, entry) or trained(
-            bench, genome, recipe, training, bool(anew)
-        )
-        if long:  # what it lost is of interest, too
-            entry["unpruned_error"] = train.error_rate(
-                bench.model, bench.dataset.test, bench.dataset
-            )
+        same = same_network(folder, text, entry)
+        entry |= same or trained(bench, genome, recipe, task.training, bool(anew))
+        if task.long:  # what it lost is of interest, too
+            test = bench.dataset.test
+            entry["unpruned_error"] = train.error_rate(bench.model, test, bench.dataset)
     path.parent.mkdir(parents=True, exist_ok=True)
     write_json(path, entry)
     return entry
 
 
-def target(
-    bench: Bench, folder: Path, name: str, seed: int, share: float, training: int
-) -> tuple[np.ndarray | None, dict[str, float]]:
+def target(bench: Bench, folder: Path, task: Task) -> tuple[np.ndarray | None, dict[str, float]]:
     """The genome to train, if there is one so light, and error and cost of the candidate that it
     grew from.
 
     That of a reference: all filters, or what another method's fine-tuned network kept.
     """
-    one = method(name)
+    one = method(task.name)
     if not isinstance(one, Reference):
-        history = history_of(read_row(row_path(folder, name, seed))[1], bench)
-        row = chosen(history, share)
+        history = history_of(read_row(row_path(folder, task.name, task.seed))[1], bench)
+        row = chosen(history, task.share)
         if row is None:
             return None, {}
         error, cost = map(float, history.F[row])
         found = {"found_error": error, "found_macs": round(cost, 6)}
-        return at_equal_macs(bench, history, name, seed, share), found
+        return at_equal_macs(bench, history, task.name, task.seed, task.share), found
     if one.of is None:
         return np.ones(bench.layout.n_bits, dtype=bool), {}
-    path = tuned_path(folder, one.of, seed, share, training)
+    path = replace(task, name=one.of).path(folder)
     if not path.exists():
         raise RunError(f"{path} is missing: fine-tune {one.of} before its network from scratch")
     text = read_json(path, AGAIN).get("genome")
