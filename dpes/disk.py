@@ -26,9 +26,12 @@ from .errors import RunError, SettingsError, shown
 def path_of(value: Any, name: str) -> Path:
     """A path that a user gave, ``~`` and all."""
     try:
-        return Path(value).expanduser()
+        path = Path(value).expanduser()
+        if "\0" not in str(path):
+            return path
     except (TypeError, RuntimeError):  # RuntimeError: a home that is not known
-        raise SettingsError(f"{name} = {shown(value)}: must be a path") from None
+        pass
+    raise SettingsError(f"{name} = {shown(value)}: must be a path")
 
 
 def write_bytes(path: Path, value: bytes) -> None:

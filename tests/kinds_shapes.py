@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
-from kinds import KEPT, Net, conv, images, kind
+from kinds import BASE, KEPT, Net, conv, images, kind
 from torch import Tensor, nn
 
 from dpes.coupling import rule
@@ -86,7 +86,7 @@ class Parts(nn.Module):
 
 
 for name, sizes in (("tuple", (3, 5)), ("list", [4, 4])):
-    kind(f"a split whose sizes are in a {name}")(
+    kind(f"a split whose sizes are in a {name}", ("c1", *BASE[0]))(  # none of its parts is emptied
         lambda sizes=sizes: Net(lambda m, x: m.parts(x), parts=Parts(sizes))
     )
 kind("a split whose sizes are in a tuple that forward computes with", *KEPT)(

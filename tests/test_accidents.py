@@ -198,7 +198,10 @@ def test_a_network_is_not_saved_with_the_genome_of_another(tmp_path):
     for other in (net, nn.Linear(3, 4)):
         refuses(lambda other=other: dpes.save(file, other, layout, genome), "cut by")
     ones = np.ones(layout.n_bits, dtype=bool)
-    refuses(lambda: dpes.save(file, small, layout, ones), "body.0.weight has 5 places in dim")
+    refuses(
+        lambda: dpes.save(file, small, layout, ones),
+        "body.0.weight is [5, 1, 3, 3], not [8, 1, 3, 3]; give the layout",
+    )
     refuses(lambda: dpes.load(net, file), "path = Own(: must be a path")
     assert not list(tmp_path.iterdir())
     dpes.save(file, small, layout, genome)

@@ -266,6 +266,33 @@ def test_the_command_names_what_is_wrong_in_one_line(capsys, tmp_path):
         == 0
     )
     assert capsys.readouterr().out.startswith("2 of 2 tasks left")
+    (file := tmp_path / "file").touch()
+    for folder in (file, file / "rows", ""):
+        assert main(["arena", "--left", "--folder", str(folder)]) == 2
+        assert "must be a folder for the rows" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("text", ["null", "{}", "[]", "NaN", "no json", '{"method": "archive"}'])
+def test_a_file_that_holds_something_else_is_named(tmp_path, text):
+    (tuned := tmp_path / "tuned").mkdir()
+    (tuned / "archive-s0-m50-t0.json").write_text(text)
+    with pytest.raises(RunError, match="archive-s0-m50-t0.json.*delete it, and it is made again$"):
+        report.tuned(tmp_path)
+
+
+@pytest.mark.parametrize("line", ["null", "{}", '{"genome": 3, "error": 0.1, "macs": 4}'])
+def test_a_row_whose_lines_are_others_is_named(bench, short, tmp_path, line):
+    rows.run_row(bench, tmp_path, "uniform-l1", 0, {})
+    path = rows.row_path(tmp_path, "uniform-l1", 0)
+    whole = path.read_text()
+    for text in (whole + line + "\n", line + "\n" + whole):
+        path.write_text(text)
+        with pytest.raises(RunError, match="uniform-l1-s0.jsonl: damaged; delete it"):
+            report.candidates(tmp_path)
+    path.unlink()
+    path.mkdir()
+    with pytest.raises(RunError, match="uniform-l1-s0.jsonl: damaged; delete it"):
+        report.candidates(tmp_path)
 
 
 def test_the_work_is_done_in_the_order_of_the_plan_and_only_once(

@@ -16,9 +16,10 @@ X, MODEL = images(), Net()
 LAYOUT = trace(MODEL, X, prove=False)
 GENOME, GROUPS = np.arange(LAYOUT.n_bits) % 3 > 0, LAYOUT.group_of_bit
 SMALL = slim(MODEL, LAYOUT, GENOME)
-NAN, HALVES, TEXT = float("nan"), 3.5, "x"
+NAN, HALVES, TEXT, NUL = float("nan"), 3.5, "x", "a\0b"
 JUNK = (None, HALVES, TEXT, b"c1", ["x"], {"x": 1}, np.zeros(3), torch.ones(3, requires_grad=True),
-        object(), NAN, Net)  # fmt: skip
+        object(), NAN, Net, torch.ones((), device="meta"), torch.ones(3).to_sparse(), np.array("a"),
+        [np.array(["a", "b"])], [torch.ones((), requires_grad=True, device="meta")] * 3, NUL)  # fmt: skip
 
 CALLS = {  # what is tried in an argument's place
     "trace model": lambda v, f: trace(v, X),
@@ -53,7 +54,7 @@ CALLS = {  # what is tried in an argument's place
     "layout.activations": lambda v, f: LAYOUT.activations(v),
 }
 RIGHT = {  # by identity
-    "save model": [TEXT], "save metric": [HALVES, NAN], "rule name": [TEXT], "rule function": [Net],
+    "save model": [TEXT, NUL], "save metric": [HALVES, NAN], "rule name": [TEXT, NUL], "rule function": [Net],
 }  # fmt: skip
 
 
@@ -182,3 +183,10 @@ def test_files_of_and_for_what_cannot_be_cut_are_refused(tmp_path):
     for path in (tmp_path, tmp_path / "none" / "file", file / "file"):
         assert "a folder that is there" in refused(lambda p=path: save(p, SMALL, LAYOUT, GENOME))
     assert "c1.weight is [5," in refused(lambda: save(file, SMALL, LAYOUT, np.ones(24)))
+
+
+def test_genomes_of_any_number_type_are_taken():
+    for dtype in (torch.bfloat16, torch.float16, torch.int8, torch.float64):
+        bits = torch.tensor(GENOME).to(dtype)
+        assert (LAYOUT.checked(bits) == GENOME).all()
+    refused(lambda: repair(True, 0))

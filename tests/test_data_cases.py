@@ -168,7 +168,7 @@ BAD = {  # what is wrong -> what is said
     "evaluate=0.1": (lambda: {"evaluate": 0.1}, "evaluate is of type float"),
     "another layout": (
         lambda: {"layout": dpes.trace(nn.Sequential(nn.Conv2d(1, 9, 3), nn.Conv2d(9, 2, 3)), X[:1])},
-        "layout was traced in another network",
+        "give the layout that trace found in this model",
     ),
     "cost by no name": (lambda: {"cost": "flops"}, "unknown cost 'flops'"),
     "cost as a number": (lambda: {"cost": 3}, "unknown cost 3"),

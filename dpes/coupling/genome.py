@@ -28,7 +28,12 @@ def repair(genomes: np.ndarray, groups: np.ndarray, least: np.ndarray | int = 1)
     """
     genomes, groups, least = as_bits(genomes), as_array(groups), as_array(least)
     n = genomes.shape[-1:]
-    if groups.dtype.kind not in "iu" or groups.shape != n or (np.diff(groups) < 0).any():
+    if (
+        groups.dtype.kind not in "iu"
+        or groups.ndim != 1
+        or groups.shape != n
+        or (np.diff(groups) < 0).any()
+    ):
         wanted = "must be as many numbers, ascending (Layout.group_of_bit is)"
         raise GenomeError(f"groups of {sum(n)} bits: {wanted}")
     _, starts, sizes = np.unique(groups, return_index=True, return_counts=True)

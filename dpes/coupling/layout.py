@@ -27,9 +27,9 @@ class GenomeError(DpesError):
 
 def as_array(value: Any) -> np.ndarray:
     """A caller's numbers, whatever holds them; a single object where they make no array."""
-    try:
-        return np.asarray(value.detach().cpu() if hasattr(value, "detach") else value)
-    except ValueError:  # rows of different lengths
+    try:  # numpy has no bfloat16, so tensors go by lists
+        return np.asarray(value.detach().tolist() if hasattr(value, "detach") else value)
+    except (ValueError, TypeError, RuntimeError):  # rows of different lengths, no dense values
         return np.asarray(None)
 
 

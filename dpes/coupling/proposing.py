@@ -57,6 +57,10 @@ class Proposal:
         watch = self.watch = self.watched()
         self.freeze_what_is_asked(watch)
         root = components(watch.count_numbers, watch.pairs)
+        for one, other, where in watch.compared:
+            if not np.array_equal(np.sort(root[one]), np.sort(root[other])):
+                for vector in (one, other):  # they need not change together
+                    watch.freeze(vector, f"{where} with that of filters that leave without it")
         why: dict[int, str] = {0: "meets positions that are kept"}
         for vector, reason in watch.frozen:
             for number in np.unique(root[vector]).tolist():
@@ -92,13 +96,16 @@ class Proposal:
         kept: dict[tuple[str, str], set[int]],
         root: np.ndarray,
     ) -> tuple[Group, ...]:
-        """Filters that the same layers produce are a group, a bit each; numbers the bits."""
-        by_layers: dict[tuple[str, ...], list[int]] = {}
+        """Filters that the same layers produce and the same read are a group, a bit each; numbers
+        the bits."""
+        by_layers: dict[tuple[tuple[str, ...], int], list[int]] = {}
+        part = self.parts(root)
         for number, places in members.items():
-            by_layers.setdefault(tuple(dict.fromkeys(n for n, _ in places)), []).append(number)
+            layers = tuple(dict.fromkeys(n for n, _ in places))
+            by_layers.setdefault((layers, int(part[number])), []).append(number)
         bit, groups = np.full(len(root), KEPT), []
         self.first: list[tuple[str, int]] = []  # of each bit: a layer that produces it, and where
-        for layers, heads in by_layers.items():
+        for (layers, _), heads in by_layers.items():
             if len(heads) == 1:  # it could never leave
                 kept.setdefault((layers[0], "a single filter"), set()).add(0)
                 continue
@@ -110,6 +117,19 @@ class Proposal:
             self.first += [next(iter(members[head])) for head in heads]
         self.bit_of = bit[root]
         return tuple(groups)
+
+    def parts(self, root: np.ndarray) -> np.ndarray:
+        """int [numbers], alike for filters that the same layers and attributes count.
+
+        Where a layer reads a part of what another produces, that part may not be emptied, so it is
+        a group of its own.
+        """
+        counted = [ins for _, ins in self.watch.readers]
+        counted += [vector for vector, _ in self.watch.counts.values()]
+        alike, draw = np.zeros(len(root), np.int64), np.random.default_rng(0)
+        for vector in counted:
+            alike[np.unique(root[vector])] ^= draw.integers(2**62)
+        return alike
 
     def assembled(self, groups: tuple[Group, ...], kept: dict[tuple[str, str], set[int]]) -> Layout:
         """The layout with its tensors, widths and calls, from the bit of each number."""

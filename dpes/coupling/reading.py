@@ -8,6 +8,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
@@ -20,17 +21,24 @@ if TYPE_CHECKING:
 class Spied(int):
     """A number that notices when Python compares it; ``strict``: or computes with it.
 
-    What is computed from it is spied as well. Two such numbers may be compared, since those of
-    coupled filters change together.
+    What is computed from it is spied as well. ``lies``: the watch, and the filters that it counts,
+    where it is a size as it was read. Two such sizes may be compared: those of coupled filters
+    change together, and of others the watch takes note.
     """
 
     notices: tuple[Callable[[], object], ...]
     strict: bool
+    lies: tuple[Watch, np.ndarray] | None
 
 
-def spied(value: int, *notices: Callable[[], object], strict: bool = False) -> Spied:
+def spied(
+    value: int,
+    *notices: Callable[[], object],
+    strict: bool = False,
+    lies: tuple[Watch, np.ndarray] | None = None,
+) -> Spied:
     number = Spied(value)
-    number.notices, number.strict = notices, strict
+    number.notices, number.strict, number.lies = notices, strict, lies
     return number
 
 
@@ -41,14 +49,18 @@ def by_torch() -> bool:
 
 def _method(name: str, asks: bool) -> Callable[..., Any]:
     def method(self: Spied, *others: Any) -> Any:
-        alike = asks and any(isinstance(o, Spied) for o in others) and not self.strict
-        if (self.strict or asks) and not alike and not by_torch():
-            for notice in self.notices:
+        spies = [self, *(o for o in others if isinstance(o, Spied))]
+        sizes = [s.lies for s in spies if s.lies]
+        told = () if by_torch() else [s for s in spies if asks or s.strict]
+        if told and asks and len(sizes) == 2:
+            (watch, one), (_, other) = sizes
+            watch.compared.append((one, other, watch.where("forward compares its number")))
+        else:
+            for notice in (n for s in told for n in s.notices):
                 notice()
         value = getattr(int, name)(self, *others)
-        if asks or self.strict or type(value) is not int:
-            return value
-        return spied(value, *self.notices, *(n for o in others for n in getattr(o, "notices", ())))
+        left = [n for s in spies if not s.strict for n in s.notices]
+        return value if asks or not left or type(value) is not int else spied(value, *left)
 
     return method
 
@@ -97,7 +109,7 @@ class Reads(TorchFunctionMode):
         if vector is None:
             return n
         why = f"forward compares its number with another{self.watch.where('')}"
-        return spied(n, lambda: self.watch.freeze(vector, why))
+        return spied(n, lambda: self.watch.freeze(vector, why), lies=(self.watch, vector))
 
 
 def computed_with(model: nn.Module, run: Callable[[], object], layout: Layout) -> dict[int, str]:

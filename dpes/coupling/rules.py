@@ -73,7 +73,7 @@ def answers(found: Any, op: Op, numbers: int) -> bool:
             dim in range(tensor.ndim)
             and getattr(vector, "dtype", None) == np.int64
             and vector.shape == (tensor.shape[dim],)
-            and 0 <= vector.min() <= vector.max() < numbers
+            and ((0 <= vector) & (vector < numbers)).all()
             for dim, vector in each.items()
         )
         for each, tensor in zip(found, op.outputs, strict=False)

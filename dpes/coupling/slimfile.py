@@ -19,7 +19,7 @@ from ..errors import DpesError
 from .cloning import clone
 from .cutting import cut
 from .genome import from_hex, to_hex
-from .layout import GenomeError, Layout
+from .layout import GenomeError, Layout, as_array
 from .network import misfit, plain, tensors_of
 from .tracing import trace
 
@@ -73,13 +73,14 @@ def save(
 
 def header_of(layout: Layout, keep: np.ndarray, model: Any, metrics: dict) -> dict[str, Any]:
     """What a file says of its network, in this order."""
+    numbers = {k: as_array(v).tolist() for k, v in metrics.items() if getattr(v, "ndim", 1) == 0}
     header: dict[str, Any] = {
         "format": FORMAT,
         "model": model,
         "genome": to_hex(keep),
         "groups": [[g.name, g.size] for g in layout.groups],
         "input": list(layout.example),
-        "metrics": {k: float(v) if getattr(v, "ndim", 1) == 0 else v for k, v in metrics.items()},
+        "metrics": metrics | numbers,
     }
     header |= {"integers": True} if layout.integers else {}
     header |= {"keep": list(layout.keep)} if layout.keep else {}

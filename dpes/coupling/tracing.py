@@ -61,9 +61,12 @@ def trace(
 def layers(model: nn.Module, keep: Any) -> tuple[str, ...]:
     """The names that a caller wants kept; each must be one of the network's."""
     known = [name for name, _ in model.named_modules()]
-    names = (keep,) if isinstance(keep, str) or not isinstance(keep, Iterable) else tuple(keep)
+    try:
+        names = (keep,) if isinstance(keep, str) else tuple(keep)
+    except TypeError:
+        names = (keep,)
     for name in names:
-        if name not in known:
+        if not isinstance(name, str) or name not in known:
             near = get_close_matches(str(name), known, 5, cutoff=0)
             raise UnsupportedModel(
                 f"keep names {shown(name)}, which is no layer: {suggest(str(name), near)}"

@@ -52,6 +52,8 @@ class Watch(TorchDispatchMode):
             self.known[key] = (weakref.ref(tensor), vectors)
         self.pairs: list[tuple[np.ndarray, np.ndarray]] = []  # filters that leave together
         self.frozen: list[tuple[np.ndarray, str]] = []  # filters that stay, and why
+        # two sizes that forward compares with each other, and where
+        self.compared: list[tuple[np.ndarray, np.ndarray, str]] = []
         self.producers: list[tuple[str, np.ndarray]] = []  # in the order of the run
         self.readers: list[tuple[str, np.ndarray]] = []
         self.calls: list[tuple[str, np.ndarray | None, np.ndarray | None, int, int]] = []

@@ -22,6 +22,8 @@ from .arena import Arena, Bench
 from .environment import environment
 from .methods import method
 
+HEADER = {"method", "seed", "parts", "arena", "n_bits", "macs"}  # what a first line has
+
 
 def row_path(folder: Path, name: str, seed: int) -> Path:
     return folder / f"{name}-s{seed}.jsonl"
@@ -51,13 +53,17 @@ def read_row(path: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """(header, candidates in order) of a row; a line that was cut off while it was written is left
     out. Raises ``RunError``.
     """
-    verify(path, raw := path.read_bytes())
-    text = raw.decode(errors="replace")
-    lines = text.splitlines()
-    whole = lines if text.endswith("\n") else lines[:-1]
     try:
+        verify(path, raw := path.read_bytes())
+        text = raw.decode(errors="replace")
+        lines = text.splitlines()
+        whole = lines if text.endswith("\n") else lines[:-1]
         entries = [json.loads(line) for line in whole]
-    except ValueError:
+        for entry in entries[1:]:
+            bytes.fromhex(entry["genome"]), float(entry["error"]), int(entry["macs"])
+        if entries and not HEADER <= set(entries[0]):
+            raise ValueError
+    except (OSError, ValueError, TypeError, KeyError, RecursionError):
         raise RunError(f"{path}: damaged; delete it, and it is made again") from None
     return (entries[0], entries[1:]) if entries else ({}, [])
 

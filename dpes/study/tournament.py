@@ -154,9 +154,11 @@ class Options:
         return self.folder if self.model == OWN else self.folder / self.model
 
     def tasks(self) -> list[Task]:
-        """Raises ``SettingsError`` for seeds that are no numbers, ``MethodError`` for unknown
-        names.
+        """Raises ``SettingsError`` for seeds that are no numbers or a folder that is none,
+        ``MethodError`` for unknown names.
         """
+        if not self.folder.name or any(p.is_file() for p in (self.rows, *self.rows.parents)):
+            raise SettingsError(f"folder = {str(self.folder)!r}: must be a folder for the rows")
         names = [name for name in self.only.split(",") if name] or None
         for name in names or ():
             method(name)

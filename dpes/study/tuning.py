@@ -13,7 +13,7 @@ import numpy as np
 
 from ..coupling.cutting import slim
 from ..coupling.genome import from_hex, to_hex
-from ..disk import read_json, write_json
+from ..disk import read_entries, write_json
 from ..errors import RunError
 from ..fields import to_dict
 from ..strategy.history import History
@@ -87,7 +87,7 @@ def tune(bench: Bench, folder: Path, task: Task, known: dict[str, float]) -> dic
     """
     path, recipe = task.path(folder), bench.arena.recipe(task.long)
     if path.exists():
-        return read_json(path, AGAIN)
+        return read_tuning(path)
     names = {"method": task.name, "seed": task.seed, "share": task.share, "training": task.training}
     entry: dict[str, Any] = names | {"recipe": to_dict(recipe)}
     genome, found = target(bench, folder, task)
@@ -128,7 +128,7 @@ def target(bench: Bench, folder: Path, task: Task) -> tuple[np.ndarray | None, d
     path = replace(task, name=one.of).path(folder)
     if not path.exists():
         raise RunError(f"{path} is missing: fine-tune {one.of} before its network from scratch")
-    text = read_json(path, AGAIN).get("genome")
+    text = read_tuning(path).get("genome")
     return (None if text is None else from_hex(text, bench.layout.n_bits)), {}
 
 
@@ -157,11 +157,16 @@ def same_network(folder: Path, genome: str, entry: dict[str, Any]) -> dict[str, 
     for path in sorted(
         folder.glob(f"tuned/*-m{round(100 * entry['share'])}-t{entry['training']}*.json")
     ):
-        other = read_json(path, AGAIN)
+        other = read_tuning(path)
         same = all(other.get(key) == entry.get(key) for key in ("recipe", "anew"))
         if other.get("genome") == genome and same:
             return {key: other[key] for key in ("test_error", "train_error", "seconds")}
     return None
+
+
+def read_tuning(path: Path) -> dict[str, Any]:
+    """One entry; raises ``RunError`` for a file that holds none."""
+    return read_entries(path, "method", "seed", "share", "training", "recipe", cure=AGAIN)
 
 
 def read_tuned(folder: Path, long: bool = False) -> list[dict[str, Any]]:
@@ -169,4 +174,4 @@ def read_tuned(folder: Path, long: bool = False) -> list[dict[str, Any]]:
     one.
     """
     paths = sorted(folder.glob("tuned/*.json"))
-    return [read_json(path, AGAIN) for path in paths if path.stem.endswith("-long") == long]
+    return [read_tuning(path) for path in paths if path.stem.endswith("-long") == long]
