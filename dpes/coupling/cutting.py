@@ -57,23 +57,25 @@ def cut(target: nn.Module, model: nn.Module, layout: Layout, keep: np.ndarray) -
     This is all that a candidate costs: its tensors are selected from those of ``model``, the module
     tree is used again.
     """
+    modules = dict(target.named_modules(remove_duplicate=False))
+    originals, ours = tensors_of(model, layout.tensors), tensors_of(modules, layout.tensors)
     found: dict[int, Tensor | None] = {}  # kept positions, once for all that share ``bits``
     kept = np.append(keep, True)  # KEPT = -1 is the appended last one
+    device = originals[0].device
 
-    def positions(bits: np.ndarray, device: torch.device) -> Tensor | None:
+    def positions(bits: np.ndarray) -> Tensor | None:
         """The kept positions, or None where nothing leaves."""
         if id(bits) not in found:
             here = kept[bits]
             found[id(bits)] = None if here.all() else torch.from_numpy(here.nonzero()[0]).to(device)
         return found[id(bits)]
 
-    originals, ours = (tensors_of(m, layout.tensors) for m in (model, target))
     for owned, original, cut_one in zip(layout.tensors, originals, ours, strict=True):
-        indices = {dim: positions(bits, original.device) for dim, bits in owned.cuts}
+        indices = {dim: positions(bits) for dim, bits in owned.cuts}
         cut_one.grad, cut_one.data = None, selected(original.detach(), indices)
-    modules = dict(target.named_modules(remove_duplicate=False))
     for w in layout.widths:
-        w.write(modules[w.module], int(kept[w.bits].sum()) // w.divisor)
+        here = positions(w.bits)
+        w.write(modules[w.module], len(w.bits if here is None else here) // w.divisor)
     return target
 
 

@@ -108,9 +108,11 @@ def table(module: nn.Module, name: str) -> dict[str, Any]:
     return module._parameters if name in module._parameters else module._buffers
 
 
-def tensors_of(model: nn.Module, owned: Iterable[Owned]) -> list[Tensor]:
-    """A network's tensors of a layout."""
-    modules = dict(model.named_modules(remove_duplicate=False))
+def tensors_of(model: nn.Module | dict[str, nn.Module], owned: Iterable[Owned]) -> list[Tensor]:
+    """The tensors of a layout, of a network or of its modules by name."""
+    if isinstance(model, nn.Module):
+        model = dict(model.named_modules(remove_duplicate=False))
+    modules = model
     return [table(modules[o.places[0][0]], o.places[0][1])[o.places[0][1]] for o in owned]
 
 
