@@ -170,6 +170,8 @@ BAD = {  # what is wrong -> what is said
         lambda: {"layout": dpes.trace(nn.Sequential(nn.Conv2d(1, 9, 3), nn.Conv2d(9, 2, 3)), X[:1])},
         "give the layout that trace found in this model",
     ),
+    "a number as layout": (lambda: {"layout": 0}, "layout must be a Layout, not a int"),
+    "no settings": (lambda: {"settings": {}}, "settings is of type dict, not Search"),
     "cost by no name": (lambda: {"cost": "flops"}, "unknown cost 'flops'"),
     "cost as a number": (lambda: {"cost": 3}, "unknown cost 3"),
     "a cost that fails": (lambda: {"cost": lambda n: n.weight}, "cost failed on a network (AttributeError"),

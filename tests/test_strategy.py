@@ -207,10 +207,10 @@ def test_steps_are_longer_where_the_archive_disagrees():
     widths[:, 2] = [32, 24, 16, 8]
     genomes = SPACE.genomes(widths, order_of(SPACE, "l1", 0))
     history = history_of(genomes, np.array([0.1, 0.2, 0.3, 0.4]), SPACE.cost(genomes))
-    scale = parents.spread(SPACE, history)
+    scale = parents.disagreement(SPACE, history)
     assert scale.argmax() == 2 and scale.min() > 0 and np.isclose(scale.mean(), 1)
     same = history_of(whole[:1], np.array([0.1]), np.array([1.0]))
-    assert (parents.spread(SPACE, same) == 1).all()
+    assert (parents.disagreement(SPACE, same) == 1).all()
     rank, rng = order_of(SPACE, "l1", 0), np.random.default_rng
     step = method("surrogate-steps").mutated(
         SPACE, history, genomes[:1].repeat(500, 0), rank, rng(0)

@@ -225,9 +225,17 @@ def to_candidate(line: bytes) -> Candidate:
         values = json.loads(line)
     except (ValueError, RecursionError):
         raise ValueError("not JSON") from None
+    check_values(values, set(CHECKS) - {"cost"})
+    if (values["generation"] == 0) != (values["parent"] == ""):
+        raise ValueError(f"parent is {values['parent']!r} in generation {values['generation']}")
+    return Candidate(**values)
+
+
+def check_values(values: Any, needed: Iterable[str]) -> None:
+    """Raises ``ValueError`` that says what is wrong with the entries of a line."""
     if not isinstance(values, dict):
         raise ValueError("not a JSON object")
-    if missing := [name for name in CHECKS if name != "cost" and name not in values]:
+    if missing := [name for name in CHECKS if name in needed and name not in values]:
         raise ValueError(f"no {missing[0]}")
     for name, value in values.items():
         if name not in CHECKS:
@@ -235,9 +243,6 @@ def to_candidate(line: bytes) -> Candidate:
         fits, words = CHECKS[name]
         if not fits(value):
             raise ValueError(f"{name} is {reprlib.repr(value)}, not {words}")
-    if (values["generation"] == 0) != (values["parent"] == ""):
-        raise ValueError(f"parent is {values['parent']!r} in generation {values['generation']}")
-    return Candidate(**values)
 
 
 def archive(history: pd.DataFrame, cost: str) -> pd.DataFrame:

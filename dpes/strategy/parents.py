@@ -46,7 +46,7 @@ def archive(
     return history.genomes[front[winner]]
 
 
-def spread(space: Space, history: History) -> np.ndarray:
+def disagreement(space: Space, history: History) -> np.ndarray:
     """float [n_groups], of mean 1: how far the non-dominated candidates differ in each group.
 
     A step is as long as they disagree on the group's width, as in evolution strategies whose steps

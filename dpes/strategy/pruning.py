@@ -110,8 +110,9 @@ def prune(
     DpesError
         A model, data or settings that do not fit.
     """
-    settings, seed = check_arguments(settings or Search(), evaluate, data, seed)
-    layout = layout or trace(model, example)
+    settings = Search() if settings is None else settings
+    settings, seed = check_arguments(settings, evaluate, data, seed)
+    layout = trace(model, example) if layout is None else layout
     original = unpruned(model, layout)
     reader = Reader(example, input, label)
     with seeded(seed):
@@ -184,12 +185,9 @@ def check_arguments(settings: Any, evaluate: Any, data: Any, seed: Any) -> tuple
 
 
 def unpruned(model: nn.Module, layout: Layout) -> nn.Module:
-    """A copy of the network, in evaluation mode; ``SettingsError`` if its layout is of another."""
-    try:
-        return slim(model, layout, np.ones(layout.n_bits, dtype=bool)).eval()
-    except (KeyError, AttributeError, IndexError, RuntimeError) as error:
-        cure = "trace this model anew, or leave it out"
-        raise SettingsError(f"layout was traced in another network ({error}); {cure}") from error
+    """A copy of the network in evaluation mode; the layout of another one is refused."""
+    n_bits = layout.n_bits if isinstance(layout, Layout) else 0  # slim says what is wrong
+    return slim(model, layout, np.ones(n_bits, dtype=bool)).eval()
 
 
 def identity(

@@ -108,7 +108,7 @@ class Variant:
         if rank is None:
             flips = rng.random(genomes.shape) < self.p_mutation
             return es.repair(genomes ^ flips, space.groups, space.least)
-        scale = parents.spread(space, history) if self.steps == "history" else 1.0
+        scale = parents.disagreement(space, history) if self.steps == "history" else 1.0
         return es.mutate_widths(
             genomes, rng, self.p_mutation, space.groups, rank, space.least, scale
         )

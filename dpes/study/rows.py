@@ -14,15 +14,16 @@ import filelock
 import numpy as np
 
 from ..coupling.genome import to_hex
-from ..disk import verify
-from ..errors import RunError
+from ..disk import damaged, verify
+from ..errors import RunError, first_line
 from ..fields import to_dict
-from ..strategy.history import Candidate, History
+from ..strategy.history import Candidate, History, check_values
 from .arena import Arena, Bench
 from .environment import environment
 from .methods import method
 
 HEADER = {"method", "seed", "parts", "arena", "n_bits", "macs"}  # what a first line has
+AGAIN = "delete it, and it is made again"
 
 
 def row_path(folder: Path, name: str, seed: int) -> Path:
@@ -59,12 +60,12 @@ def read_row(path: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
         lines = text.splitlines()
         whole = lines if text.endswith("\n") else lines[:-1]
         entries = [json.loads(line) for line in whole]
+        if entries and not (isinstance(entries[0], dict) and HEADER <= entries[0].keys()):
+            raise ValueError("its first line says not what it is")
         for entry in entries[1:]:
-            bytes.fromhex(entry["genome"]), float(entry["error"]), int(entry["macs"])
-        if entries and not HEADER <= set(entries[0]):
-            raise ValueError
-    except (OSError, ValueError, TypeError, KeyError, RecursionError):
-        raise RunError(f"{path}: damaged; delete it, and it is made again") from None
+            check_values(entry, ("genome", "error", "macs"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise damaged(path, first_line(error), AGAIN) from None
     return (entries[0], entries[1:]) if entries else ({}, [])
 
 

@@ -111,8 +111,7 @@ def work(
                 forecast.tick(time.perf_counter() - start, "tune")
                 percent = 100 * entry.get("test_error", float("nan"))
                 outcome = f"at {task.share:.2f} of the MACs, training {task.training}"
-                outcome += f"{', long' * task.long}: "
-                outcome += f"test error {percent:.2f} %"
+                outcome += f"{', long' * task.long}: test error {percent:.2f} %"
             else:
                 history = rows.run_row(bench, folder, task.name, task.seed, known, forecast.tick)
                 least = [

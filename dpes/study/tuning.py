@@ -22,11 +22,10 @@ from . import train
 from .arena import Bench
 from .families import Reference, grown
 from .methods import method
-from .rows import finished, history_of, read_row, row_path
+from .rows import AGAIN, finished, history_of, read_row, row_path
 from .settings import Training
 
 SHARES = (0.5, 0.7)  # of the MACs, at most
-AGAIN = "delete it, and it is made again"
 SECOND = 100  # what the seed of a second training has more than that of the first
 
 
