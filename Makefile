@@ -34,7 +34,8 @@ pdf: book ## the book as one PDF, printed by Chromium
 	@$(BIN)/python book/pdf.py
 
 test: $(ENV) ## all tests, then every notebook by nbval, a process a core (ARGS="-m 'not slow'" for pytest)
-	@$(BIN)/python -m pytest -n auto --dist loadfile $(ARGS)
+	@# files in the order of their names: by xdist's order the last ones, few tests but slow, would run on one core
+	@$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder $(ARGS)
 	@echo "the notebooks by nbval: a first time makes the runs of the quick study, which the book then shares"
 	@DPES_DATA="$${DPES_DATA:-$(CURDIR)/data}" DPES_RUNS="$(CURDIR)/data/runs" OMP_NUM_THREADS=1 \
 	  $(BIN)/python -m pytest -n auto --dist loadfile --nbval-lax --nbval-current-env notebooks

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import multiprocessing
+import os
 import sys
 
 import numpy as np
@@ -99,8 +100,11 @@ def pytest_runtest_setup():
 
 @pytest.fixture(scope="session", autouse=True)
 def one_thread():
-    """Two threads of torch on a busy machine are slower than one, and other bits."""
+    """Two threads of torch on a busy machine are ten times slower than one, and other bits; so are
+    those of the commands that tests start.
+    """
     torch.set_num_threads(1)
+    os.environ["OMP_NUM_THREADS"] = "1"
 
 
 @pytest.fixture(scope="session")
