@@ -120,6 +120,19 @@ def test_comparisons_are_paired_by_seed_and_say_who_is_beaten():
     assert alone.endswith("no rivals yet.")
 
 
+def test_the_leader_has_all_seeds_and_looks_at_no_test_image():
+    useful = {"surrogate": [0.2, 0.2, 0.2], "nsga2-widths": [0.1, 0.1, 0.2], "archive": [0.9]}
+    rows = [
+        {"method": name, "seed": seed, "useful": value, "evaluations": 150, "test_error": value}
+        for name, values in useful.items()
+        for seed, value in enumerate(values)
+    ]
+    rows += [
+        {"method": "global-fpgm", "seed": s, "useful": 1.0, "evaluations": 15} for s in range(3)
+    ]
+    assert contest.leader(pd.DataFrame(rows)) == "surrogate"
+
+
 def test_the_figure_describes_itself():
     import matplotlib.pyplot as plt
 

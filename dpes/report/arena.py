@@ -23,6 +23,8 @@ USEFUL = 0.5  # an error above it is of no use to anyone
 
 TITLES = {  # of methods, in words; widths: how many filters each group keeps, taken in some order
     "surrogate-fpgm": "surrogate search (FPGM)",
+    "surrogate-half": "surrogate search (FPGM), floor 50 %",
+    "surrogate-group": "surrogate search (group L2), floor 50 %",
     "surrogate-floor": "surrogate search (L1)",
     "surrogate": "surrogate search (L1), no floor",
     "surrogate-bn": "surrogate search (BN), no floor",

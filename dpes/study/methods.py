@@ -65,6 +65,8 @@ BRIEF: dict[str, Any] = {
 MORE: dict[str, Method] = {
     "surrogate-brief": Variant(proposals="surrogate", least=0.3, order="fpgm", **BRIEF),
     "nsga2-fpgm": NSGA2(order="fpgm"),
+    "surrogate-half": replace(SURROGATE, least=0.5, order="fpgm"),
+    "surrogate-group": replace(SURROGATE, least=0.5, order="group"),
     "surrogate": SURROGATE,
     "learned": replace(SURROGATE, order="learned", criteria=("l1", "fpgm", "taylor", "group")),
     "random-bits": Variant(**BITS, proposals="sample"),
