@@ -33,8 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     # a cluster's or a system's stop is as orderly as Ctrl-C
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        if "threads" in arguments:
-            use_threads(arguments.threads, quiet=arguments.quiet)
+        use_threads(getattr(arguments, "threads", None))
         check_workers(getattr(arguments, "workers", 1))
         COMMANDS[arguments.command](arguments)
         sys.stdout.flush()
@@ -60,32 +59,15 @@ def in_one_line(error: DpesError | OSError) -> str:
     return f"{error.strerror or error}{place}; once that is put right, the same command continues"
 
 
-BUSY = 0.4  # a core: load in the last minute, from which on a run may have work beside it
-
-
-def use_threads(threads: int | None, quiet: bool) -> None:
-    import torch
-
-    cores = os.cpu_count() or 1
+def use_threads(threads: int | None) -> None:
     if threads is not None:
-        most = 4 * cores
+        import torch
+
+        most = 4 * (os.cpu_count() or 1)
         if not 1 <= threads <= most:
             limits = f"must be at least 1 and at most {most}, four for each core"
-            raise SettingsError(f"threads = {threads}: {limits}; {cores} here")
+            raise SettingsError(f"threads = {threads}: {limits}; {os.cpu_count()} here")
         torch.set_num_threads(threads)
-    elif not quiet and torch.get_num_threads() > 1 and load() > BUSY * cores:
-        # threads of one operation wait for each other, and awake: for as long as other work has
-        # the core of one of them, the others stand still
-        print(
-            "note: this machine was busy in the last minute; beside other work --threads 1 may be "
-            "ten times faster",
-            file=sys.stderr,
-        )
-
-
-def load() -> float:
-    """Processes that wanted a core in the last minute, in the mean; Windows keeps no count."""
-    return os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
 
 
 def settings_of(arguments: argparse.Namespace) -> Settings:

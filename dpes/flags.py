@@ -58,7 +58,7 @@ def add_run(command: Parser) -> None:
 def add_machine(command: Parser) -> None:
     about = "torch device, such as cpu or cuda (default: cpu)"
     command.add_argument("--device", default="cpu", help=about)
-    about = "threads of torch on the CPU; one is best beside other work"
+    about = "threads of torch on the CPU, which decide the last bits; beside other work one is best"
     command.add_argument("--threads", type=int, help=about)
     command.add_argument("--quiet", action="store_true", help="no progress")
 

@@ -179,6 +179,21 @@ def test_fine_tuned_networks_are_judged_by_other_kinds_of_fitness(bench, short, 
     assert all(measured[e["genome"]]["recalibrated"]["error"] == e["search_error"] for e in entries)
     table = contest.fidelities(tmp_path, 20)
     assert list(table.fitness) == list(bench.arena.kinds()) and set(table.networks) == {3}
+    assert contest.agreement(tmp_path).empty  # three networks have no better half
+
+
+def test_what_networks_keep_is_told_of_the_network_whose_rows_they_are(bench, short, tmp_path):
+    for name in ("uniform-l1", "global-l2"):
+        rows.run_row(bench, tmp_path, name, 0, known := {})
+        for training in (0, 1):  # trained twice it is one network
+            tuning.tune(bench, tmp_path, Task(name, 0, 0.5, training), known)
+    kept = report.kept(tmp_path, 0.5, bench.layout)
+    assert list(kept.index) == ["global-l2", "uniform-l1"]
+    assert list(kept.columns) == [group.name for group in bench.layout.groups]
+    uniform = kept.loc["uniform-l1"]  # all layers alike, but for rounding to whole filters
+    assert uniform.max() - uniform.min() < 0.1 < kept.loc["global-l2"].max()
+    assert report.kept(tmp_path, 0.7, bench.layout).empty
+    assert report.network(tmp_path / "resnet56") == "resnet56" != report.network(tmp_path)
 
 
 def test_a_search_without_a_network_so_light_says_so(bench, short, tmp_path):
@@ -209,7 +224,7 @@ def test_a_larger_network_confirms_few_methods_in_a_folder_of_its_own(tmp_path, 
     own, large = (tournament.Options(tmp_path, model=m) for m in ("resnet20", "resnet56"))
     assert own.rows == tmp_path and large.rows == tmp_path / "resnet56"
     tasks = large.tasks()
-    assert {t.name for t in tasks} == set(CONFIRMED) and len(tasks) == len(set(tasks)) < 70
+    assert {t.name for t in tasks} == set(CONFIRMED) and len(tasks) == len(set(tasks)) < 80
     assert {t.share for t in tasks if not t.long} == {0, 0.5, 1}
     long = [t for t in tasks if t.long]
     assert {t.share for t in long} == {0.5, 0.8} and tasks[-len(long) :] == long

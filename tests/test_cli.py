@@ -193,19 +193,6 @@ def test_a_loss_that_is_no_number_names_the_cure(capsys, tmp_path):
     assert len((run / "history.jsonl").read_text().splitlines()) == 9  # the search is kept
 
 
-@pytest.mark.parametrize(
-    ("load", "flags", "noted"),
-    [(2.0, (), 1), (0.1, (), 0), (2.0, ("--threads", "1"), 0), (2.0, ("--quiet",), 0)],
-)
-def test_many_threads_on_a_busy_machine_are_remarked(load, flags, noted, capsys, monkeypatch):
-    monkeypatch.setattr(os, "cpu_count", lambda: 2)
-    monkeypatch.setattr(os, "getloadavg", lambda: (load, 0.0, 0.0))
-    monkeypatch.setattr("torch.get_num_threads", lambda: 2)
-    error = call(capsys, "run", *flags, "--population", "3")[2]
-    assert error.count("note: this machine was busy") == noted
-    assert error.count("\n") == noted + 1
-
-
 def test_debug_shows_the_traceback():
     with pytest.raises(errors.SettingsError):
         main(["--debug", "run", "--profile", "smoke", "--population", "3"])

@@ -102,10 +102,7 @@ def test_comparisons_are_paired_by_seed_and_say_who_is_beaten():
     )
     assert list(table.index) == sorted(table.index, key=lambda m: table.loc[m, "difference"].value)
     text = contest.sentence(tests, "surrogate", 0.5, ["uniform-l1"])
-    assert (
-        ": 2.0 [" in text
-        and "points against evolution on widths (L1), the nearest; -20.0 [" in text
-    )
+    assert "0.2] points against NSGA-II on widths (L1), the nearest; -20.0 [" in text
     assert "points against uniform L1. Corrected for so many comparisons, it beats 2 of " in text
     assert text.endswith("2 of 4 rivals and loses to 1.")
     assert "random widths" not in text and "yet" in contest.sentence(tests, "surrogate", 0.7)
@@ -115,22 +112,9 @@ def test_comparisons_are_paired_by_seed_and_say_who_is_beaten():
     near = made_up({"surrogate": 0.0, "random-widths": 0.02, "uniform-l1": 0.0, "scratch": 0.3})
     text = contest.sentence(near, "surrogate", 0.5)
     assert "beats 1 of 2 rivals" in text  # what is trained from scratch is no rival
-    assert text.endswith("without any search: uniform L1. That is the simplest choice.")
+    assert text.endswith("and simpler, as no search is needed: uniform L1.")
     alone = contest.sentence(tests[tests.method == "surrogate"], "surrogate", 0.5)
     assert alone.endswith("no rivals yet.")
-
-
-def test_the_leader_has_all_seeds_and_looks_at_no_test_image():
-    useful = {"surrogate": [0.2, 0.2, 0.2], "nsga2-widths": [0.1, 0.1, 0.2], "archive": [0.9]}
-    rows = [
-        {"method": name, "seed": seed, "useful": value, "evaluations": 150, "test_error": value}
-        for name, values in useful.items()
-        for seed, value in enumerate(values)
-    ]
-    rows += [
-        {"method": "global-fpgm", "seed": s, "useful": 1.0, "evaluations": 15} for s in range(3)
-    ]
-    assert contest.leader(pd.DataFrame(rows)) == "surrogate"
 
 
 def test_the_figure_describes_itself():
@@ -200,3 +184,12 @@ def test_rows_are_found_from_any_directory(tmp_path, monkeypatch):
 def test_every_method_has_a_title_of_its_own():
     titles = [report.TITLES[name] for name in methods.METHODS]
     assert len(set(titles)) == len(titles)
+
+
+def test_larger_networks_are_told_in_a_sentence_of_their_own():
+    tests = made_up({"surrogate": 0.0, "uniform-l1": 0.1, "archive": -0.05})
+    found = {"resnet56": tests, "densenet22": tests[tests.method == "surrogate"]}
+    text = contest.elsewhere(found, "surrogate", 0.5, ["uniform-l1", "archive", "learned"])
+    assert text.startswith(" On ResNet-56: -10.0 [") and text.count(" On ") == 1
+    assert "against uniform L1; 5.0 [" in text and text.endswith("on widths (L1).")
+    assert contest.elsewhere({}, "surrogate", 0.5, []) == ""

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import torch
 
+from ..coupling import Layout, trace
 from ..coupling.genome import from_hex
 from ..errors import DpesError
 from ..strategy import pareto
 from ..study.arena import ARENAS
 from ..study.methods import METHODS, REFERENCES, seeded
+from ..study.models import build
 from ..study.rows import read_row, total
+from ..study.tournament import OWN
 from ..study.tuning import SECOND, read_tuned
 from . import judgement
 from .tables import data_file
@@ -22,10 +26,10 @@ SHARES = (0.8, 0.7, 0.6, 0.5)  # of the MACs, at which attained errors are read 
 USEFUL = 0.5  # an error above it is of no use to anyone
 
 TITLES = {  # of methods, in words; widths: how many filters each group keeps, taken in some order
-    "surrogate-fpgm": "surrogate search (FPGM)",
+    "surrogate-fpgm": "surrogate search (FPGM), floor 30 %",
     "surrogate-half": "surrogate search (FPGM), floor 50 %",
     "surrogate-group": "surrogate search (group L2), floor 50 %",
-    "surrogate-floor": "surrogate search (L1)",
+    "surrogate-floor": "surrogate search (L1), floor 30 %",
     "surrogate": "surrogate search (L1), no floor",
     "surrogate-bn": "surrogate search (BN), no floor",
     "surrogate-taylor": "surrogate search (Taylor), no floor",
@@ -53,7 +57,7 @@ TITLES = {  # of methods, in words; widths: how many filters each group keeps, t
     "nsga2-widths": "NSGA-II on widths (L1)",
     "nsga2-fpgm": "NSGA-II on widths (FPGM)",
     "nsga2-bits": "NSGA-II on bits",
-    "scratch": "the leader's network from scratch",
+    "scratch": "from scratch, floor 30 %",
     "unpruned": "unpruned",
 } | {
     f"{kind}-{key}": f"{kind} {word}"
@@ -129,6 +133,27 @@ def tuned(folder: Path | str, long: bool = False) -> pd.DataFrame:
     return tuned_entries(folder, long).drop(columns="genome")
 
 
+def network(folder: Path | str) -> str:
+    """Whose rows they are: a larger network's lie in a folder of its name."""
+    return name if (name := Path(folder).name) in ARENAS else OWN
+
+
+def kept(folder: Path | str, share: float, layout: Layout | None = None) -> pd.DataFrame:
+    """The share of its filters that each group keeps in networks fine-tuned at a share of the MACs:
+    a row for each network, by its method, and a column for each group.
+    """
+    layout = layout or trace(build(network(folder)), torch.zeros(1, 3, 32, 32))
+    tests = cut(tuned_entries(folder))
+    tests = tests[(tests.share == share) & tests.genome.notna()]
+    tests = tests.drop_duplicates(["method", "genome"])
+    genomes = [from_hex(genome, layout.n_bits) for genome in tests.genome]
+    columns = {
+        str(group.name): [genome[group.bits].mean() for genome in genomes]
+        for group in layout.groups
+    }
+    return pd.DataFrame(columns, index=tests.method.tolist())
+
+
 def confirmed(folder: Path | str) -> dict[str, pd.DataFrame]:
     """``tuned`` of each larger network on which some were confirmed, by its name."""
     found = {name: tuned(Path(folder) / name) for name in ARENAS if (Path(folder) / name).is_dir()}
@@ -179,7 +204,11 @@ def by_seed(frame: pd.DataFrame, column: str, method: str, seeds: Sequence[int])
 
 
 def summary(
-    frame: pd.DataFrame, columns: Sequence[str], scale: float = 1.0, digits: int = 3
+    frame: pd.DataFrame,
+    columns: Sequence[str],
+    scale: float = 1.0,
+    digits: int = 3,
+    statistic: Callable = judgement.iqm,
 ) -> pd.DataFrame:
     """Interquartile mean over seeds [bootstrap interval] of each column, a row for each method."""
     rows = {}
@@ -187,7 +216,7 @@ def summary(
         values = rows_of.groupby("seed")[list(columns)].mean()
         found = {name: values[name].dropna() for name in columns}
         rows[method] = {
-            name: judgement.estimate(some).text(scale, digits) if len(some) else "-"
+            name: judgement.estimate(some, statistic).text(scale, digits) if len(some) else "-"
             for name, some in found.items()
         } | {"seeds": str(len(values)), "knowledge": knows(method)}
     return pd.DataFrame(rows).T
@@ -199,12 +228,12 @@ def knows(method: str) -> str:
 
 
 def test_table(tests: pd.DataFrame) -> pd.DataFrame:
-    """Test errors in percent, a row for each method and a column for each share of the MACs, least
-    errors at the lightest first.
+    """Mean test errors in percent, a row for each method and a column for each share of the MACs,
+    least errors at the lightest first.
     """
     parts = {}
     for share, at in tests.groupby("share"):
-        table = summary(at, ["test_error"], 100, 2)
+        table = summary(at, ["test_error"], 100, 2, np.mean)
         parts[f"{100 * share:.0f} % of the MACs"] = table.test_error
     if not parts:
         return pd.DataFrame()
@@ -213,5 +242,5 @@ def test_table(tests: pd.DataFrame) -> pd.DataFrame:
     table["knowledge"] = [knows(method) for method in table.index]
     table["seeds"] = tests.groupby("method").seed.nunique()
     table["networks not found"] = missing.reindex(table.index, fill_value=0)
-    order = tests.groupby(["method", "share"]).test_error.mean().unstack().mean(axis=1)
-    return table.loc[order.sort_values().index]
+    order = tests.groupby(["method", "share"]).test_error.mean().unstack()
+    return table.loc[order.sort_values(sorted(order.columns)).index]

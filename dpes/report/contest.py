@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,6 +11,7 @@ import pandas as pd
 
 from ..study import fidelity
 from ..study.methods import REFERENCES, is_search
+from ..study.models import MODELS
 from . import judgement
 from .arena import by_seed, cut, title, tuned_entries
 from .judgement import Estimate
@@ -43,15 +44,6 @@ def comparisons(frame: pd.DataFrame, column: str, ours: str) -> pd.DataFrame:
     return table.iloc[np.argsort(values, kind="stable")].reset_index(drop=True)
 
 
-def leader(frame: pd.DataFrame) -> str:
-    """The search with the largest interquartile mean hypervolume of the useful region, of those
-    that were made with the most seeds: chosen on validation images alone.
-    """
-    searches = frame[frame.evaluations >= 100].groupby("method").useful
-    runs = searches.count()
-    return str(searches.agg(judgement.iqm)[runs == runs.max()].idxmax())
-
-
 def sentence(tests: pd.DataFrame, ours: str, share: float, named: Sequence[str] = ()) -> str:
     """The outcome in one sentence: our test error at a share of the MACs, what it gains over the
     nearest rival and over those ``named``, in points with intervals, how many it beats, and which
@@ -60,7 +52,9 @@ def sentence(tests: pd.DataFrame, ours: str, share: float, named: Sequence[str] 
     here = tests[(tests.share == share) & tests.test_error.notna()]
     if ours not in set(here.method):
         return f"No network of {title(ours)} was fine-tuned at {100 * share:.0f} % of the MACs yet."
-    mine: Estimate = judgement.estimate(here[here.method == ours].groupby("seed").test_error.mean())
+    mine: Estimate = judgement.estimate(
+        here[here.method == ours].groupby("seed").test_error.mean(), np.mean
+    )
     table = comparisons(here, "test_error", ours)
     text = (
         f"At {100 * share:.0f} % of the MACs, after the same short fine-tuning, the {title(ours)} "
@@ -68,7 +62,7 @@ def sentence(tests: pd.DataFrame, ours: str, share: float, named: Sequence[str] 
     text += f"errs on {mine.text(100)} % of the test images"
     if not len(table):
         return text + "; it has no rivals yet."
-    nearest = table.method.iloc[-1]
+    nearest = table.method.iloc[np.argmin([abs(d.value) for d in table.difference])]
     gains = [
         f"{row.difference.text(100)} points against {title(row.method)}"
         + (", the nearest" if row.method == nearest else "")
@@ -84,8 +78,30 @@ def sentence(tests: pd.DataFrame, ours: str, share: float, named: Sequence[str] 
     open_, most = table[table.p_holm >= 1 - judgement.LEVEL], mine.n
     simple = [r.method for r in open_.itertuples() if r.difference.n == most > 2]
     if simple := [title(method) for method in simple if not is_search(method)]:
-        text += f" Not told apart from it by {most} runs, without any search: "
-        text += f"{' and '.join(simple)}. That is the simplest choice."
+        text += f" Not told apart from it by {most} runs, and simpler, as no search is needed: "
+        text += f"{' and '.join(simple)}."
+    return text
+
+
+def called(network: str) -> str:
+    """A network's name, for pages."""
+    return MODELS[network].about.partition(",")[0]
+
+
+def elsewhere(
+    confirmed: Mapping[str, pd.DataFrame], ours: str, share: float, named: Sequence[str]
+) -> str:
+    """On each larger network, what our test error gains over the rivals ``named``, in points."""
+    text = ""
+    for network, tests in confirmed.items():
+        table = comparisons(tests[tests.share == share], "test_error", ours).set_index("method")
+        gains = [
+            f"{table.difference[name].text(100)} points against {title(name)}"
+            for name in named
+            if name in table.index
+        ]
+        if gains:
+            text += f" On {called(network)}: {'; '.join(gains)}."
     return text
 
 
@@ -144,6 +160,21 @@ def steps(
             )
         rows.append(row)
     return pd.DataFrame(rows, columns=list(rows[0]) if rows else ["method"]).set_index("method")
+
+
+def agreement(folder: Path | str) -> pd.DataFrame:
+    """How far the search error orders fine-tuned networks of equal MACs as their test errors do, a
+    row for each share of the MACs: Kendall's tau [interval] among all of them, and among the half
+    of least search errors.
+    """
+    tests, rows = cut(tuned_entries(folder)), []
+    for share, at in tests.dropna(subset=["test_error"]).groupby("share"):
+        each = at.groupby("genome")[["search_error", "test_error"]].mean()
+        near = each[each.search_error < each.search_error.median()]
+        if len(near) > 2:
+            taus = [judgement.rank_agreement(n.search_error, n.test_error) for n in (each, near)]
+            rows.append((share, len(each), *taus))
+    return pd.DataFrame(rows, columns=["share", "networks", "tau", "among the better half"])
 
 
 def fidelities(folder: Path | str, resamples: int = 1000) -> pd.DataFrame:
