@@ -118,7 +118,7 @@ def forest(table: pd.DataFrame, ours: str, ax: Axes, heading: str = "") -> str:
         ax.plot(100 * d.value, y, "o", color=colour)
     ax.axvline(0, color="black", lw=0.8)
     ax.set_yticks(range(len(rows)), [title(row.method) for row in rows])
-    ax.set_xlabel("points of test error (left: the leader is better)")
+    ax.set_xlabel("points of test error (left: ours is better)")
     ax.set_title(heading)
     parts = [f"{title(row.method)} {row.difference.text(100)}" for row in reversed(rows)]
     return (
