@@ -54,16 +54,8 @@ def test_slim_equals_mask_on_fifty_genomes(name, rng):
     channels = 1 if name.endswith("tiny") else 3
     model = shake(models.build(name, channels=channels, seed=1)).double()
     layout = trace(model, torch.zeros(1, channels, 32, 32).double())
-    x = torch.randn(2, channels, 32, 32, generator=torch.Generator().manual_seed(0)).double()
-    big = name in (
-        "vgg16",
-        "vgg19",
-        "densenet40",
-        "densenet50",
-        "densenet100",
-        "resnet110",
-        "resnet56",
-    )
+    x = torch.randn(1, channels, 32, 32, generator=torch.Generator().manual_seed(0)).double()
+    big = name in ("vgg19", "densenet50", "densenet100", "resnet110")
     with torch.no_grad():
         for _ in range(5 if big else 50):
             genome = random_genome(layout, rng)
@@ -71,18 +63,16 @@ def test_slim_equals_mask_on_fifty_genomes(name, rng):
             assert (a - b).abs().max() <= 1e-10 * max(1.0, float(b.abs().max()))
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", ["vgg16", "resnet56", "densenet40"])
-@pytest.mark.parametrize("dtype, tolerance", [(torch.float32, 1e-4), (torch.float64, 1e-10)])
-def test_slim_equals_mask_on_the_large_networks(name, dtype, tolerance, rng):
-    model = shake(models.build(name, seed=1)).to(dtype)
-    layout = trace(model, X.to(dtype))
-    x = torch.randn(1, 3, 32, 32, generator=torch.Generator().manual_seed(0)).to(dtype)
+def test_slim_equals_mask_in_float32(name, rng):
+    model = shake(models.build(name, seed=1))
+    layout = trace(model, X)
+    x = torch.randn(1, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
-        for _ in range(50):
+        for _ in range(10):
             genome = random_genome(layout, rng)
             a, b = slim(model, layout, genome)(x), mask(model, layout, genome)(x)
-            assert (a - b).abs().max() <= tolerance * max(1.0, float(b.abs().max()))
+            assert (a - b).abs().max() <= 1e-4 * max(1.0, float(b.abs().max()))
 
 
 @pytest.mark.parametrize("name", ["vgg-narrow", "resnet20", "densenet16", "densenet50"])
