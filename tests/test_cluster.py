@@ -322,6 +322,14 @@ def test_bad_input_gets_one_line(arguments, words, capsys, tmp_path, monkeypatch
     assert words in refused(capsys, tmp_path, *arguments)
 
 
+def test_a_client_whose_thread_does_not_start_gets_one_line(capsys, tmp_path, monkeypatch):
+    monkeypatch.setattr(
+        "distributed.utils.LoopRunner.start", lambda self: (_ for _ in ()).throw(AssertionError)
+    )
+    words = refused(capsys, tmp_path, "--scheduler", "tcp://127.0.0.1:9")
+    assert "does not answer (AssertionError); start it" in words
+
+
 def test_a_scheduler_without_workers_gets_one_line(capsys, tmp_path, monkeypatch):
     monkeypatch.setattr(cluster, "PATIENCE", 0.5)
     with LocalCluster(n_workers=0, processes=False, dashboard_address="127.0.0.1:0") as local:

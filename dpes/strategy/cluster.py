@@ -84,8 +84,9 @@ def connect(scheduler: str) -> Iterator[Any]:
             place = stack.enter_context(LocalCluster(n_workers=place, **single, **alone))
         try:
             client = stack.enter_context(Client(place, timeout=CONNECT))
-        # TimeoutError is an OSError; ValueError: an unknown protocol
-        except (OSError, ValueError, ImportError) as error:
+        # TimeoutError is an OSError; ValueError: an unknown protocol; AssertionError: Dask's own
+        # thread did not start in ten seconds, on a machine that stood still
+        except (OSError, ValueError, ImportError, AssertionError) as error:
             reason = f"does not answer ({first_line(error)})"
             raise refused(scheduler, f"{reason}; start it, or name another") from None
         with explained(scheduler):
