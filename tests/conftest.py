@@ -100,7 +100,7 @@ def pytest_runtest_setup():
 
 @pytest.fixture(scope="session", autouse=True)
 def one_thread():
-    """Two threads of torch on a busy machine are ten times slower than one, and other bits; so are
+    """Two threads of torch on a busy machine are several times slower than one, and other bits; so are
     those of the commands that tests start.
     """
     torch.set_num_threads(1)

@@ -210,7 +210,9 @@ def summary(
     digits: int = 3,
     statistic: Callable = judgement.iqm,
 ) -> pd.DataFrame:
-    """Interquartile mean over seeds [bootstrap interval] of each column, a row for each method."""
+    """The statistic over seeds (the interquartile mean) [bootstrap interval] of each column, a row
+    for each method.
+    """
     rows = {}
     for method, rows_of in frame.groupby("method"):
         values = rows_of.groupby("seed")[list(columns)].mean()

@@ -41,6 +41,7 @@ BLIND: dict[str, Any] = {"order": "random"}
 SURROGATE = Variant(proposals="surrogate")
 
 TOP: dict[str, Method] = {  # who decides the question, seed by seed before all others
+    "surrogate-half": replace(SURROGATE, least=0.5, order="fpgm"),
     "surrogate-fpgm": replace(SURROGATE, least=0.3, order="fpgm"),
     "global-fpgm": Global("fpgm"),
     "global-group": Global("group"),
@@ -65,7 +66,6 @@ BRIEF: dict[str, Any] = {
 MORE: dict[str, Method] = {
     "surrogate-brief": Variant(proposals="surrogate", least=0.3, order="fpgm", **BRIEF),
     "nsga2-fpgm": NSGA2(order="fpgm"),
-    "surrogate-half": replace(SURROGATE, least=0.5, order="fpgm"),
     "surrogate-group": replace(SURROGATE, least=0.5, order="group"),
     "surrogate": SURROGATE,
     "learned": replace(SURROGATE, order="learned", criteria=("l1", "fpgm", "taylor", "group")),
@@ -104,8 +104,8 @@ FRESH = 5  # seeds from this one on had not been run when the parts of ours were
 # Who is confirmed on larger networks: ours, its like with a lower floor, the two that come nearest,
 # the paper's way, the plain ones, and by what they are measured
 CONFIRMED = (
-    "surrogate-fpgm", "global-group", "random-fpgm", "deeppruning", "uniform-l1", "uniform-random",
-    "unpruned", "surrogate-half",
+    OURS, "surrogate-fpgm", "global-group", "random-fpgm", "deeppruning", "uniform-l1",
+    "uniform-random", "unpruned",
 )  # fmt: skip
 
 LONG = (OURS, "global-group")  # the two of them that are trained long, too
