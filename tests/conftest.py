@@ -5,8 +5,10 @@ from __future__ import annotations
 import dataclasses
 import multiprocessing
 import os
+import shutil
 import sys
 
+import filelock
 import numpy as np
 import pytest
 import torch
@@ -120,14 +122,21 @@ def own_weights(weights_folder, monkeypatch):
 
 
 @pytest.fixture(scope="session")
-def finished(weights_folder, tmp_path_factory):
-    """The smoke run, made once."""
-    from dpes import make_settings
+def finished(weights_folder, tmp_path_factory, worker_id):
+    """The smoke run, made once, by whichever worker comes first; each has a copy of its own."""
     from dpes.study import runs
 
+    base = tmp_path_factory.getbasetemp()
+    common = (base if worker_id == "master" else base.parent) / "finished"
+    settings, folder = make_settings("smoke"), tmp_path_factory.mktemp("runs")
+    with filelock.FileLock(f"{common}.lock"), pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DPES_DATA", str(common / "data"))
+        runs.run(settings, common / "runs")
+    for made, own in (("data", weights_folder), ("runs", folder)):
+        shutil.copytree(common / made, own, dirs_exist_ok=True)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("DPES_DATA", weights_folder)
-        return runs.run(make_settings("smoke"), tmp_path_factory.mktemp("runs"))
+        return runs.run(settings, folder)  # reads it
 
 
 @pytest.fixture

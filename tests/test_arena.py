@@ -110,6 +110,22 @@ def test_the_network_at_a_cut_is_that_of_least_search_error_and_ties_go_to_the_l
     assert [tuning.chosen(history, s) for s in (1, 0.7, 0.62, 0.5)] == [0, 3, 1, None]
 
 
+def test_a_method_that_pays_for_bottlenecks_counts_them_when_it_chooses(bench):
+    space = bench.space
+    narrow = space.genomes(
+        np.where(np.arange(len(space.sizes)) == 1, 1, space.sizes), space.orders["fpgm"]
+    )
+    even = space.genomes(np.ceil(0.9 * space.sizes).astype(int), space.orders["fpgm"])
+    lines = [
+        Candidate(genome=to_hex(g), error=e, macs=bench.layout.macs(g))
+        for g, e in ((narrow, 0.30), (even, 0.31))
+    ]
+    history = History(lines, n_bits=space.n_bits, whole=bench.whole)
+    for name, taken in (("surrogate-half", narrow), ("surrogate-toll", even)):
+        genome = tuning.at_equal_macs(bench, history, name, 0, history.F[:, 1].max())
+        assert (genome & taken == taken).all()
+
+
 def test_a_network_is_brought_to_equal_macs_trained_once_and_written(bench, short, tmp_path):
     rows.run_row(bench, tmp_path, "uniform-l1", 0, known := {})
     entry = tuning.tune(bench, tmp_path, Task("uniform-l1", 0, 0.5, 0), known)

@@ -134,19 +134,13 @@ raise SystemExit(main(sys.argv[2:]))
 @pytest.mark.skipif(not hasattr(signal, "SIGXFSZ"), reason="a system without limits of files")
 def test_a_line_that_the_disk_takes_half_of_is_written_again(tmp_path):
     """A limit of a file's size stands for a full disk: the system writes as much as it may."""
-    command = [
-        "run",
-        "--profile",
-        "smoke",
-        "--folder",
-        str(tmp_path),
-        "--quiet",
-        "--generations",
-        "6",
-    ]
-    settings = make_settings("smoke", generations=6)
+    generations = 3  # whose history is longer than any file before it
+    settings = make_settings("smoke", generations=generations)
     whole = runs.run(settings, tmp_path / "whole").path
-    for limit in (100, 4000):  # within the settings, within the history
+    command = ["run", "--profile", "smoke", "--generations", str(generations)]
+    command += ["--folder", str(tmp_path), "--quiet"]
+    # within the settings, within the history
+    for limit in (100, (whole / "history.jsonl").stat().st_size - 50):
         done = subprocess.run(
             [sys.executable, "-c", LIMITED, str(limit), *command], capture_output=True, text=True
         )

@@ -319,3 +319,26 @@ def test_a_floor_leaves_no_bottleneck_among_the_offspring():
     history = run(METHODS["surrogate-floor"], 0, 90)
     assert (SPACE.widths(history.genomes[30:]) >= np.ceil(0.3 * SIZES)).all()
     assert (SPACE.shares(run(METHODS["surrogate"], 0, 90).genomes[30:]) < 0.25).any()
+
+
+def test_a_bottleneck_costs_what_its_variant_says():
+    """Of two groups one keeps half, one all: a mean 1 / share of 1.5, half more than of a whole."""
+    space = Space(np.repeat([0, 1], 4), lambda genomes: genomes.mean(1))
+    genomes = np.array([[1, 1, 0, 0, 1, 1, 1, 1], [1] * 8], dtype=bool)
+    variant = replace(method("surrogate"), bottleneck=0.2)
+    assert variant.toll(space, genomes) == pytest.approx([0.1, 0])
+    lines = [Candidate(genome=to_hex(g), error=0.3, macs=8) for g in genomes]
+    history = History(lines, n_bits=8, whole=8)
+    assert variant.seen(space, history).F[:, 0] == pytest.approx([0.4, 0.3])
+    assert method("surrogate").seen(space, history) is history
+
+
+def test_a_search_that_pays_for_bottlenecks_has_fewer_of_them():
+    """Nothing but the toll tells the two searches apart."""
+    plain = replace(method("surrogate-toll"), order="l1", least=None, bottleneck=None)
+    kept = []
+    for variant in (plain, replace(plain, bottleneck=1.0)):
+        offspring = run(variant, 0, 90).genomes[variant.first :]
+        near = np.abs(SPACE.cost(offspring) - 0.5) < 0.1
+        kept.append((1 / SPACE.shares(offspring[near])).mean())
+    assert kept[1] < kept[0] - 0.05

@@ -9,6 +9,7 @@ optimisation (Jones et al. 1998; Srinivas et al. 2010).
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 
 import numpy as np
 
@@ -73,14 +74,22 @@ def best_per_level(
 
 
 def screen(
-    space: Space, history: History, pool: np.ndarray, n: int, rng: np.random.Generator
+    space: Space,
+    history: History,
+    pool: np.ndarray,
+    n: int,
+    rng: np.random.Generator,
+    toll: Callable[[Space, np.ndarray], np.ndarray],
 ) -> np.ndarray:
     """bool [n, n_bits]: of the pool of new genomes those that the process prefers, one for each
     level of MACs.
+
+    toll: what the strategy adds to the errors of genomes; it is known and need not be learned.
     """
     pool = unseen(pool, history.genomes)
     model = fit(space.shares(history.genomes), history.F[:, 0])
-    return pool[best_per_level(bound(model, space.shares(pool)), space.cost(pool), n, rng)]
+    error = 1 / (1 + np.exp(-bound(model, space.shares(pool))))
+    return pool[best_per_level(error + toll(space, pool), space.cost(pool), n, rng)]
 
 
 def unseen(pool: np.ndarray, genomes: np.ndarray) -> np.ndarray:

@@ -8,7 +8,7 @@ search resumes from its list of candidates alone.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -33,6 +33,9 @@ class Variant:
     pool: int = 2000  # that the surrogate chooses from
     evaluations: int = 150  # without that of the unpruned network
     least: float | None = None  # share that offspring keep of every group (widths): no bottlenecks
+    # price of bottlenecks, added to an error: so much for each 1 that 1 / (share of a group that is
+    # kept) is over 1 in the mean of all groups
+    bottleneck: float | None = None
     fitness: str | None = None  # of its candidates; the tournament's own when unset
     # orders that a learned order begins with; none when unset
     criteria: tuple[str, ...] | None = None
@@ -52,6 +55,20 @@ class Variant:
             return space.orders[self.criteria[0]] if self.criteria else None
         return order_of(space, self.order, seed) if self.encoding == "widths" else None
 
+    def toll(self, space: Space, genomes: np.ndarray) -> np.ndarray:
+        """float [n]: what it adds to the error of each genome for its bottlenecks, because
+        fine-tuning brings back less of what narrow groups lost.
+        """
+        return (self.bottleneck or 0.0) * (1 / space.shares(genomes) - 1).mean(axis=-1)
+
+    def seen(self, space: Space, history: History) -> History:
+        """The history with the errors that it goes by."""
+        if not self.bottleneck:
+            return history
+        pairs = zip(history.candidates, self.toll(space, history.genomes), strict=True)
+        candidates = [replace(c, error=c.error + toll) for c, toll in pairs]
+        return History(candidates, n_bits=history.n_bits, whole=history.whole)
+
     def __call__(self, space: Space, history: History, seed: int) -> np.ndarray:
         rank, first = self.rank(space, seed), 1 if self.start == "unpruned" else self.first
         if self.proposals == "sample":
@@ -65,7 +82,8 @@ class Variant:
             return self.mutated(space, history, drawn, rank, rng)
         if self.proposals == "surrogate":
             return self.screened(space, history, rank, rng)
-        drawn = parents.archive(history, rng, 4 * self.population, self.ceiling)
+        judged = self.seen(space, history)
+        drawn = parents.archive(judged, rng, 4 * self.population, self.ceiling)
         new = self.mutated(space, history, drawn, rank, rng)
         return surrogate.unseen(new, history.genomes)[: self.population]
 
@@ -77,14 +95,15 @@ class Variant:
             widths = learned.widths_to_try(space, history, self.p_mutation, self.pool, rng)
             names = self.criteria or ()
             return learned.propose(space, history, widths, self.population, rng, names)
-        drawn = parents.archive(history, rng, self.pool // 2, self.ceiling)
+        judged = self.seen(space, history)
+        drawn = parents.archive(judged, rng, self.pool // 2, self.ceiling)
         old = self.mutated(space, history, drawn, rank, rng)
         new = starts.spread(space, int(rng.integers(2**32)), rank, 0, self.pool // 2)
         pool = np.concatenate([old, new])
         if self.least is not None and rank is not None:
             floor = np.ceil(self.least * space.sizes).astype(int)
             pool = space.genomes(np.maximum(space.widths(pool), floor), rank)
-        return surrogate.screen(space, history, pool, self.population, rng)
+        return surrogate.screen(space, history, pool, self.population, rng, self.toll)
 
     def begin(self, space: Space, rank: np.ndarray | None, seed: int) -> np.ndarray:
         """The first generation."""

@@ -67,6 +67,9 @@ MORE: dict[str, Method] = {
     "surrogate-brief": Variant(proposals="surrogate", least=0.3, order="fpgm", **BRIEF),
     "nsga2-fpgm": NSGA2(order="fpgm"),
     "surrogate-group": replace(SURROGATE, least=0.5, order="group"),
+    "surrogate-toll": replace(SURROGATE, least=0.3, order="fpgm", bottleneck=0.1),
+    "surrogate-toll-group": replace(SURROGATE, least=0.3, order="group", bottleneck=0.1),
+    "random-group": Variant(order="group", proposals="sample"),
     "surrogate": SURROGATE,
     "learned": replace(SURROGATE, order="learned", criteria=("l1", "fpgm", "taylor", "group")),
     "random-bits": Variant(**BITS, proposals="sample"),
@@ -149,6 +152,14 @@ def method(name: str) -> Method:
     if name not in METHODS:
         raise MethodError(f"unknown method {name!r}: {suggest(name, METHODS)}")
     return METHODS[name]
+
+
+def seen(name: str, space: Space, history: History) -> History:
+    """The history with the errors that a method goes by: those that were measured, and what a
+    variant adds for bottlenecks.
+    """
+    one = method(name)
+    return one.seen(space, history) if isinstance(one, Variant) else history
 
 
 def is_search(name: str) -> bool:

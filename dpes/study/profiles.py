@@ -13,7 +13,7 @@ PROFILES: dict[str, dict[str, Any]] = {
         "search": {"population": 4, "generations": 2,
                    "calibration_images": 64, "search_images": 100},
         "baseline": {"epochs": 2, "lr": 0.1, "batch_size": 32},
-        "finetune": {"epochs": 1, "lr": 0.02, "batch_size": 32},
+        "finetune": {"epochs": 1, "images": 512, "lr": 0.02, "batch_size": 32},
     },
     "quick": {
         "model": "resnet20", "dataset": "digits", "weights": "digits",

@@ -21,7 +21,7 @@ from ..strategy.space import order_of
 from . import train
 from .arena import Bench
 from .families import Reference, grown
-from .methods import method
+from .methods import method, seen
 from .rows import AGAIN, finished, history_of, read_row, row_path
 from .settings import Training
 
@@ -70,7 +70,7 @@ def at_equal_macs(
     Filters return in the method's own order; where it has none, in one that is drawn from the seed,
     which uses no knowledge.
     """
-    row = chosen(history, share)
+    row = chosen(seen(name, bench.space, history), share)
     if row is None:
         return None
     rank = method(name).rank(bench.space, seed)
@@ -116,7 +116,7 @@ def target(bench: Bench, folder: Path, task: Task) -> tuple[np.ndarray | None, d
     one = method(task.name)
     if not isinstance(one, Reference):
         history = history_of(read_row(row_path(folder, task.name, task.seed))[1], bench)
-        row = chosen(history, task.share)
+        row = chosen(seen(task.name, bench.space, history), task.share)
         if row is None:
             return None, {}
         error, cost = map(float, history.F[row])
