@@ -15,6 +15,7 @@ import torch
 from dpes import trace
 from dpes.coupling import importance
 from dpes.coupling.genome import from_hex, to_hex
+from dpes.disk import write_json
 from dpes.errors import RunError
 from dpes.report import arena as report
 from dpes.strategy.history import Candidate, History
@@ -210,6 +211,28 @@ def test_what_networks_keep_is_told_of_the_network_whose_rows_they_are(bench, sh
     assert uniform.max() - uniform.min() < 0.1 < kept.loc["global-l2"].max()
     assert report.kept(tmp_path, 0.7, bench.layout).empty
     assert report.network(tmp_path / "resnet56") == "resnet56" != report.network(tmp_path)
+
+
+def test_the_price_of_a_bottleneck_is_found_from_fine_tuned_networks(bench, tmp_path, rng):
+    """Errors made of search errors and bottlenecks alone give both back; random masks count not."""
+    from dpes.report import contest
+
+    space = bench.space
+    for k in range(24):
+        widths = rng.integers(space.sizes // 4, space.sizes + 1)
+        genome, search = space.genomes(widths, space.orders["l1"]), rng.uniform(0.2, 0.5)
+        error = 0.05 + 0.1 * search + 0.02 * (1 / space.shares(genome) - 1).mean()
+        name = "deeppruning" if k > 20 else "surrogate"
+        errors = {"search_error": search, "train_error": 2 * error, "test_error": error}
+        what = {"method": name, "seed": k, "share": 0.5, "training": k, "recipe": {}}
+        path = Task(name, k, 0.5, k).path(tmp_path)
+        path.parent.mkdir(exist_ok=True)
+        write_json(path, what | errors | {"genome": to_hex(genome)})
+    assert contest.bottlenecks(tmp_path, 4, bench.layout).empty  # four are too few
+    table = contest.bottlenecks(tmp_path, None, bench.layout, 100)
+    assert list(table.error) == ["train_error", "test_error"] and set(table.networks) == {21}
+    assert [e.value for e in table["search error"]] == pytest.approx([0.2, 0.1])
+    assert [e.value for e in table.price] == pytest.approx([0.2, 0.2])
 
 
 def test_a_search_without_a_network_so_light_says_so(bench, short, tmp_path):

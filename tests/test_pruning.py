@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import threading
 
 import numpy as np
@@ -11,11 +12,15 @@ from conftest import shake
 from torch import nn
 
 import dpes
+from dpes.coupling.genome import from_hex, to_hex
 from dpes.errors import RunError, SettingsError
+from dpes.strategy.history import Candidate
 
 SEARCH = dpes.Search(
     population=5, generations=3, calibration_images=64, search_images=100, batch_size=50
 )
+
+SURROGATE = dataclasses.replace(SEARCH, proposals="surrogate")
 
 
 class Own(nn.Module):
@@ -143,6 +148,68 @@ def test_folder_continues_and_refuses_other_settings(tmp_path, data):
         )
 
 
+def test_a_surrogate_proposes_what_the_tournaments_winner_would(data, tmp_path):
+    """Also where the search was stopped and goes on from its folder."""
+    from dpes.coupling.importance import group_norms, ranking
+    from dpes.strategy.history import History
+    from dpes.strategy.loop import space_of
+    from dpes.study.methods import OURS, method
+
+    def error(network):
+        calls.append(1)
+        if len(calls) == 9:
+            raise KeyboardInterrupt
+        return float((network(data[0]).argmax(1) != data[1]).float().mean())
+
+    model, calls = shake(Own()), []
+    given = {"evaluate": error, "calibration": data[0], "settings": SURROGATE, "progress": False}
+    with pytest.raises(KeyboardInterrupt):
+        dpes.prune(model, data[0][:1], folder=tmp_path, **given)
+    found = dpes.prune(model, data[0][:1], folder=tmp_path, **given)
+    assert found.history.equals(dpes.prune(model, data[0][:1], **given).history)
+    assert set(found.history.parent[1:]) == {"archive"} and len(found.history) == 16
+    layout = found.layout
+    winner = dataclasses.replace(method(OURS), population=5, first=5)
+    space = space_of(layout, ranking(layout.group_of_bit, group_norms(model, layout)))
+    lines = [
+        Candidate(genome=c.genome, error=c.error, macs=c.macs) for c in found.history.itertuples()
+    ]
+    whole = layout.macs(np.ones(layout.n_bits, dtype=bool))
+    for n in (0, 5, 10):
+        seen = History(lines[1 : 1 + n], n_bits=layout.n_bits, whole=whole)
+        genomes = [to_hex(g) for g in winner(space, seen, 0)]
+        assert genomes == found.history.genome[1 + n : 6 + n].tolist()
+
+
+def test_a_surrogate_has_enough_in_a_space_that_is_all_known():
+    """Two groups of two filters have nine networks."""
+    tiny = nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU(), nn.Conv2d(2, 2, 3), nn.ReLU(),
+                         nn.Flatten(), nn.Linear(2 * 4 * 4, 3))  # fmt: skip
+    found = dpes.prune(
+        tiny.eval(),
+        torch.zeros(1, 1, 8, 8),
+        evaluate=lambda network: 0.5,
+        settings=dataclasses.replace(SURROGATE, fitness="none"),
+        progress=False,
+    )
+    assert len(found.history) == 16 and found.history.genome.nunique() <= 9
+
+
+def test_a_network_at_a_budget_is_the_best_so_light_with_bottlenecks_counted(data):
+    from dpes.strategy import variants
+    from dpes.strategy.loop import space_of
+
+    found = dpes.prune(shake(Own()), data[0][:1], data=data, settings=SURROGATE, progress=False)
+    history, genome = found.history, found.at(0.6)
+    assert found.layout.macs(genome) <= 0.6 * history.macs[0]
+    genomes = np.array([from_hex(g, found.layout.n_bits) for g in history.genome])
+    price = history.error + variants.SURROGATE.toll(space_of(found.layout), genomes)
+    light = history.macs <= 0.6 * history.macs[0]
+    assert price[history.genome == to_hex(genome)].iloc[0] == price[light].min()
+    with pytest.raises(SettingsError, match=r"share = 0.001: the lightest candidate has 0\.\d+ of"):
+        found.at(0.001)
+
+
 def test_failed_candidates_are_survived(data):
     with pytest.warns(
         UserWarning,
@@ -190,6 +257,10 @@ def _odd():
         (
             {"evaluate": lambda n: 0.1, "settings": dpes.Search(shape="full")},
             "shape = 'full' is for a study on a GPU",
+        ),
+        (
+            {"evaluate": lambda n: 0.1, "settings": SURROGATE, "cost": "latency"},
+            "cost = 'latency': proposals by a surrogate are made for levels of MACs",
         ),
         (
             {"evaluate": lambda n: 0.1, "calibration": torch.zeros(4, 1, 16, 16), "cost": "flops"},

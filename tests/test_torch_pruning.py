@@ -14,7 +14,8 @@ import torchvision
 from conftest import random_genome, shake
 
 from dpes import slim, trace
-from dpes.study import models
+from dpes.coupling.importance import group_norms, ranking
+from dpes.study import criteria, models
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # of its own imports
@@ -61,3 +62,12 @@ def test_same_filters_same_outputs(name, rng):
         assert {k: v.shape for k, v in ours.state_dict().items()} == {
             k: v.shape for k, v in theirs.state_dict().items()
         }
+
+
+@pytest.mark.parametrize("name", ["vgg-narrow", "resnet20", "densenet16"])
+def test_norms_of_coupled_weights_order_filters_as_its_group_magnitude_does(name):
+    model = shake(models.build(name, seed=1))
+    layout = trace(model, x := torch.randn(1, 3, 32, 32))
+    theirs = criteria.scores(model, layout, "group", x)
+    orders = [ranking(layout.group_of_bit, s) for s in (group_norms(model, layout), theirs)]
+    assert (orders[0] == orders[1]).all()

@@ -28,6 +28,23 @@ def l1_norms(model: nn.Module, layout: Layout) -> np.ndarray:
     return norms
 
 
+@torch.no_grad()
+def group_norms(model: nn.Module, layout: Layout) -> np.ndarray:
+    """Float64 [n_bits]: the L2 norm of all weights that leave with a bit: those that compute its
+    filters, those that read them, and the scales of their norms.
+
+    Source: Fang et al. 2023, whose Torch-Pruning orders the filters of a group alike.
+    """
+    squares = np.zeros(layout.n_bits)
+    for owned, tensor in zip(layout.tensors, tensors_of(model, layout.tensors), strict=True):
+        if not owned.places[0][1].endswith("weight"):
+            continue
+        for dim, bits in owned.cuts:
+            sums = tensor.double().square().movedim(dim, 0).reshape(len(bits), -1).sum(1)
+            np.add.at(squares, bits[bits != KEPT], sums.cpu().numpy()[bits != KEPT])
+    return np.sqrt(squares)
+
+
 def ranking(groups: np.ndarray, scores: np.ndarray) -> np.ndarray:
     """int [..., n_bits]: each filter's place in its group by falling score, 0 = highest; equal
     scores by their order.

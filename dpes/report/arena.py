@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -145,16 +145,22 @@ def kept(folder: Path | str, share: float, layout: Layout | None = None) -> pd.D
     """The share of its filters that each group keeps in networks fine-tuned at a share of the MACs:
     a row for each network, by its method, and a column for each group.
     """
-    layout = layout or trace(build(network(folder)), torch.zeros(1, 3, 32, 32))
     tests = cut(tuned_entries(folder))
     tests = tests[(tests.share == share) & tests.genome.notna()]
     tests = tests.drop_duplicates(["method", "genome"])
-    genomes = [from_hex(genome, layout.n_bits) for genome in tests.genome]
-    columns = {
-        str(group.name): [genome[group.bits].mean() for genome in genomes]
-        for group in layout.groups
-    }
-    return pd.DataFrame(columns, index=tests.method.tolist())
+    return group_shares(folder, tests.genome, layout).set_axis(tests.method.tolist())
+
+
+def group_shares(
+    folder: Path | str, genomes: Iterable[str], layout: Layout | None = None
+) -> pd.DataFrame:
+    """The share of its filters that each group keeps: a row for each genome (hex), a column for
+    each group.
+    """
+    layout = layout or trace(build(network(folder)), torch.zeros(1, 3, 32, 32), prove=False)
+    bits = [from_hex(genome, layout.n_bits) for genome in genomes]
+    columns = {str(g.name): [kept[g.bits].mean() for kept in bits] for g in layout.groups}
+    return pd.DataFrame(columns)
 
 
 def confirmed(folder: Path | str) -> dict[str, pd.DataFrame]:
@@ -181,7 +187,7 @@ def tuned_entries(folder: Path | str, long: bool = False) -> pd.DataFrame:
     """``tuned`` with the genomes. The seed of a family that has none is that of its training."""
     columns = [
         *("method", "seed", "share", "training", "macs"),
-        *("found_error", "search_error", "test_error", "seconds", "genome"),
+        *("found_error", "search_error", "train_error", "test_error", "seconds", "genome"),
         *(["unpruned_error"] if long else []),
     ]
     frame = pd.DataFrame(read_tuned(Path(folder), long)).reindex(columns=columns)

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
+from ..coupling.layout import Layout
 from ..study import fidelity
-from ..study.methods import REFERENCES, is_search
+from ..study.methods import METHODS, REFERENCES, is_search
 from ..study.models import MODELS
 from . import judgement
-from .arena import by_seed, cut, title, tuned_entries
+from .arena import by_seed, cut, group_shares, title, tuned_entries
 from .judgement import Estimate
 
 if TYPE_CHECKING:
@@ -150,7 +151,8 @@ def steps(
         row["seeds"] = len(seeds)
         for column in columns:
             mine = by_seed(frame, column, method, seeds)
-            row[column] = f"{100 * judgement.iqm(mine):.1f}"
+            some = mine[~np.isnan(mine)]
+            row[column] = f"{100 * judgement.iqm(some):.1f}" if len(some) else "-"
             theirs = (
                 by_seed(frame, column, before, seeds) if before else np.full(len(seeds), np.nan)
             )
@@ -175,6 +177,49 @@ def agreement(folder: Path | str) -> pd.DataFrame:
             taus = [judgement.rank_agreement(n.search_error, n.test_error) for n in (each, near)]
             rows.append((share, len(each), *taus))
     return pd.DataFrame(rows, columns=["share", "networks", "tau", "among the better half"])
+
+
+def bottlenecks(
+    folder: Path | str,
+    below: int | None = None,
+    layout: Layout | None = None,
+    resamples: int = 1000,
+) -> pd.DataFrame:
+    """What the error after fine-tuning owes to the search error and what to bottlenecks: least
+    squares over the networks of a share of the MACs, whose filters were taken by a criterion.
+
+    below: count networks of smaller seeds only.
+
+    A row for each share and kind of error: points of it for a point of search error, for 1 that the
+    mean of 1 / (share of a group that is kept) is over 1, and the ratio, which is the price at
+    which a search should trade the two. Intervals: bootstrap over the networks.
+    """
+    columns = ["share", "error", "networks", "search error", "bottleneck", "price"]
+    tests, rows = cut(tuned_entries(folder)), []
+    tests = tests[tests.genome.notna() & tests.method.map(lambda name: METHODS[name].knowledge)]
+    tests = tests if below is None else tests[tests.seed < below]
+    for share, at in tests.groupby("share"):
+        each = at.groupby("genome")[["search_error", "train_error", "test_error"]].mean()
+        if len(each) < 5:
+            continue
+        shares = group_shares(folder, each.index, layout).to_numpy()
+        known = np.c_[np.ones(len(each)), each.search_error, (1 / shares - 1).mean(axis=1)]
+
+        def weights(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+            _, error, bottleneck = np.linalg.lstsq(x, y, rcond=None)[0]
+            return np.array([error, bottleneck, bottleneck / error])
+
+        for kind in ("train_error", "test_error"):
+            y, rng = each[kind].to_numpy(), np.random.default_rng(0)
+            drawn = [rng.integers(len(y), size=len(y)) for _ in range(resamples)]
+            draws = [weights(known[i], y[i]) for i in drawn]
+            low, high = np.quantile(draws, judgement.TAILS, axis=0)
+            found = [
+                Estimate(float(value), float(a), float(b), len(y))
+                for value, a, b in zip(weights(known, y), low, high, strict=True)
+            ]
+            rows.append((share, kind, len(y), *found))
+    return pd.DataFrame(rows, columns=columns)
 
 
 def fidelities(folder: Path | str, resamples: int = 1000) -> pd.DataFrame:

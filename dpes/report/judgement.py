@@ -16,6 +16,7 @@ from numpy.typing import ArrayLike
 from scipy import stats
 
 LEVEL = 0.95
+TAILS = (1 - LEVEL) / 2, (1 + LEVEL) / 2  # quantiles that bound an interval
 
 
 @dataclass(frozen=True)
@@ -115,7 +116,6 @@ def rank_agreement(a: ArrayLike, b: ArrayLike, resamples: int = 1000) -> Estimat
     for _ in range(resamples):
         rows = rng.integers(len(x), size=len(x))
         draws.append(np.nan_to_num(stats.kendalltau(x[rows], y[rows]).statistic))
-    tail = 100 * (1 - LEVEL) / 2
-    low, high = np.percentile(draws, (tail, 100 - tail))
+    low, high = np.quantile(draws, TAILS)
     value = float(np.nan_to_num(stats.kendalltau(a, b).statistic))
     return Estimate(value, float(low), float(high), len(x))

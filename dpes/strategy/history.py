@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 
 Place = tuple[int | None, int | None]
+ARCHIVE = "archive"  # the parent of what a surrogate proposes: all candidates before it
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +37,7 @@ class Candidate:
 
     generation: int | None = None  # 0: the unpruned network; offspring count from 1
     index: int | None = None
-    parent: str | None = None  # role of its parent, empty for the unpruned network
+    parent: str | None = None  # role of its parent or ARCHIVE, empty for the unpruned network
     genome: str  # bits as hexadecimal digits, first bit first
     # on the images of the search, after recalibration or partial training; inf: evaluation failed
     error: float
@@ -204,7 +205,10 @@ def read_checksums(path: Path) -> dict[Place, int]:
 CHECKS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "generation": (lambda v: type(v) is int and v >= 0, "a whole number of at least 0"),
     "index": (lambda v: type(v) is int and v >= 0, "a whole number of at least 0"),
-    "parent": (lambda v: v in ("", *ROLES), f"empty or one of {', '.join(ROLES)}"),
+    "parent": (
+        lambda v: v in ("", *ROLES, ARCHIVE),
+        f"empty or one of {', '.join((*ROLES, ARCHIVE))}",
+    ),
     "genome": (
         lambda v: isinstance(v, str) and bool(re.fullmatch("([0-9a-f]{2})+", v)),
         "pairs of hexadecimal digits",

@@ -7,7 +7,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -18,9 +18,10 @@ from ..coupling import cost, importance
 from ..coupling.genome import to_hex
 from ..coupling.layout import Layout
 from ..errors import RunError
-from . import es
-from .history import Candidate, History
+from . import es, variants
+from .history import ARCHIVE, Candidate, History
 from .settings import Search
+from .space import Space
 
 Evaluate = Callable[[Iterable[np.ndarray]], Iterator[float]]  # genomes -> their errors, in order
 Objectives = tuple[float, float]  # error and cost
@@ -78,7 +79,7 @@ def search(
         state = es.start(counted(bar, rows)[0], n_bits)
         arrived(state, stored, checkpoint)
         while state.generation < settings.generations:
-            genomes, roles = offspring(task, state)
+            genomes, roles = offspring(task, state, history)
             rows = evaluated(task, history, genomes, roles, state.generation + 1)
             state = es.tell(state, genomes, counted(bar, rows), settings)
             arrived(state, stored, checkpoint)
@@ -86,13 +87,35 @@ def search(
     return state
 
 
-def offspring(task: Task, state: es.State) -> tuple[np.ndarray, list[str]]:
+def offspring(task: Task, state: es.State, history: History) -> tuple[np.ndarray, list[str]]:
     """The genomes of the next generation, and the role of each one's parent."""
+    settings, layout = task.settings, task.layout
+    if settings.proposals == "surrogate":
+        return proposed(task, history.candidates[1 : 1 + settings.population * state.generation])
     # a stream of its own for each generation: a search that is continued draws alike
-    rng, layout = np.random.default_rng([task.seed, state.generation]), task.layout
+    rng = np.random.default_rng([task.seed, state.generation])
     groups, least = layout.group_of_bit, layout.least
-    genomes, parent_of = es.ask(state, rng, task.settings, groups, task.rank, least)
+    genomes, parent_of = es.ask(state, rng, settings, groups, task.rank, least)
     return genomes, [es.ROLES[p] for p in parent_of]
+
+
+def proposed(task: Task, candidates: list[Candidate]) -> tuple[np.ndarray, list[str]]:
+    """The next generation by the strategy that won the tournament, from the candidates so far: at
+    first a sample, then what the surrogate prefers.
+    """
+    n, space = task.settings.population, space_of(task.layout, task.rank)
+    whole = task.layout.macs(np.ones(space.n_bits, dtype=bool))
+    seen = History(candidates, n_bits=space.n_bits, whole=whole)
+    variant = replace(variants.SURROGATE, population=n, first=n)
+    return variant(space, seen, task.seed), [ARCHIVE] * n
+
+
+def space_of(layout: Layout, rank: np.ndarray | None = None) -> Space:
+    """What a variant knows of a layout; rank: the order that ours takes filters in."""
+    whole = layout.macs(np.ones(layout.n_bits, dtype=bool))
+    orders = {} if rank is None else {variants.SURROGATE.order: rank}
+    left = lambda genomes: cost.costs(layout, genomes) / whole  # noqa: E731
+    return Space(layout.group_of_bit, left, orders, least=layout.least)
 
 
 def arrived(
@@ -151,9 +174,11 @@ def evaluated(
 
 
 def rank_for(settings: Search, model: nn.Module, layout: Layout) -> np.ndarray | None:
-    """The ranks that a search needs (``es.ask``): by L1 norm for the encoding by widths, none for
-    the plain strategy.
+    """The ranks that a search needs: none for the plain strategy, by L1 norm for the encoding by
+    widths (``es.ask``), by the norm of coupled weights for the surrogate.
     """
+    if settings.proposals == "surrogate":
+        return importance.ranking(layout.group_of_bit, importance.group_norms(model, layout))
     if settings.encoding != "widths":
         return None
     return importance.ranking(layout.group_of_bit, importance.l1_norms(model, layout))

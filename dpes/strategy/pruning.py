@@ -14,19 +14,20 @@ import numpy as np
 from torch import Tensor, nn
 
 from ..coupling.cutting import slim
+from ..coupling.genome import from_hex
 from ..coupling.layout import Layout
 from ..coupling.tracing import trace
 from ..disk import digest, locked, path_of
 from ..errors import RunError, SettingsError
 from ..fields import to_dict
-from . import es
+from . import es, variants
 from .candidates import Fitness, Function, cost_function
 from .classifier import Judge, parts, samples
 from .folder import Folder
 from .history import History, archive
-from .loop import Task, rank_for, search
+from .loop import Task, rank_for, search, space_of
 from .samples import Name, Reader, Samples, seeded
-from .settings import Search
+from .settings import NEEDS_MACS, Search
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -45,6 +46,23 @@ class Front:
     layout: Layout
     # every candidate: generation, index, parent, genome (hex), error, macs, params, cost
     history: pd.DataFrame = field(repr=False)
+
+    def at(self, share: float) -> np.ndarray:
+        """bool [n_bits]: the best genome with at most this share of the MACs, for a network at a
+        budget: ``dpes.slim(model, front.layout, front.at(0.5))``.
+
+        Best: least error, each bottleneck counted at the price that won the tournament, because
+        fine-tuning brings back less of what narrow groups lost. Raises ``SettingsError`` if no
+        candidate is so light. Source: ours.
+        """
+        frame, n_bits = self.history, self.layout.n_bits
+        left, genomes = frame.macs / frame.macs[0], [from_hex(g, n_bits) for g in frame.genome]
+        toll = variants.SURROGATE.toll(space_of(self.layout), np.array(genomes))
+        judged = (frame.error + toll)[(left <= share) & np.isfinite(frame.error)]
+        if not len(judged):
+            found = f"the lightest candidate has {left.min():.3f} of the MACs"
+            raise SettingsError(f"share = {share!r}: {found}; search longer, or ask for more")
+        return genomes[judged.idxmin()]
 
     @property
     def archive(self) -> pd.DataFrame:
@@ -112,6 +130,8 @@ def prune(
     """
     settings = Search() if settings is None else settings
     settings, seed = check_arguments(settings, evaluate, data, seed)
+    if settings.proposals and cost not in (None, "macs"):
+        raise SettingsError(f"cost = {cost!r:.60}: {NEEDS_MACS}")
     layout = trace(model, example) if layout is None else layout
     original = unpruned(model, layout)
     reader = Reader(example, input, label)

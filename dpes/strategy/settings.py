@@ -9,7 +9,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ..errors import SettingsError
 from ..fields import Checked, setting
+
+MOST = 1000  # candidates of a surrogate, whose time grows with their cube
+NEEDS_MACS = "proposals by a surrogate are made for levels of MACs; leave cost or proposals unset"
 
 
 @dataclass(frozen=True)
@@ -30,6 +34,13 @@ class Search(Checked):
         "widths: how many filters a group keeps, by L1 norm (uses knowledge); each filter when "
         "unset",
         choices=("widths",),
+    )
+    proposals: str | None = setting(
+        None,
+        "surrogate: how many filters a group keeps, by the norm of coupled weights (uses "
+        "knowledge), proposed by a model of all errors so far; mutation of the parents when unset",
+        "ours",
+        choices=("surrogate",),
     )
     knee: str = setting(
         "mmd",
@@ -92,3 +103,15 @@ class Search(Checked):
         above=0,
         high=1,
     )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.proposals is None:
+            return
+        if self.cost != "macs":
+            raise SettingsError(f"cost = {self.cost!r}: {NEEDS_MACS}")
+        if (n := self.population * self.generations) > MOST:
+            found = f"population {self.population} times generations {self.generations}"
+            raise SettingsError(
+                f"{found}: a surrogate learns from at most {MOST} candidates, not {n}"
+            )

@@ -86,7 +86,8 @@ def screen(
 
     toll: what the strategy adds to the errors of genomes; it is known and need not be learned.
     """
-    pool = unseen(pool, history.genomes)
+    new = unseen(pool, history.genomes)
+    pool = new if len(new) else pool  # all of a small space is known
     model = fit(space.shares(history.genomes), history.F[:, 0])
     error = 1 / (1 + np.exp(-bound(model, space.shares(pool))))
     return pool[best_per_level(error + toll(space, pool), space.cost(pool), n, rng)]

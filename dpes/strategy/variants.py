@@ -131,3 +131,7 @@ class Variant:
         return es.mutate_widths(
             genomes, rng, self.p_mutation, space.groups, rank, space.least, scale
         )
+
+
+# what won the tournament: the study's "surrogate-toll-group"
+SURROGATE = Variant(proposals="surrogate", order="group", least=0.3, bottleneck=0.1)
