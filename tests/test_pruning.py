@@ -208,6 +208,10 @@ def test_a_network_at_a_budget_is_the_best_so_light_with_bottlenecks_counted(dat
     assert price[history.genome == to_hex(genome)].iloc[0] == price[light].min()
     with pytest.raises(SettingsError, match=r"share = 0.001: the lightest candidate has 0\.\d+ of"):
         found.at(0.001)
+    for share in (0, 2, float("nan"), "half", None, -1, True):
+        with pytest.raises(SettingsError, match=f"share = {share!r}: must be a number above 0"):
+            found.at(share)
+    assert found.layout.macs(found.at(np.float32(0.6))) <= 0.61 * history.macs[0]
 
 
 def test_failed_candidates_are_survived(data):

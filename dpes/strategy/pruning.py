@@ -7,6 +7,7 @@ from __future__ import annotations
 import math
 import operator
 from dataclasses import dataclass, field
+from numbers import Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -52,9 +53,12 @@ class Front:
         budget: ``dpes.slim(model, front.layout, front.at(0.5))``.
 
         Best: least error, each bottleneck counted at the price that won the tournament, because
-        fine-tuning brings back less of what narrow groups lost. Raises ``SettingsError`` if no
-        candidate is so light. Source: ours.
+        fine-tuning brings back less of what narrow groups lost. Raises ``SettingsError`` for what
+        is no share, and if no candidate is so light. Source: ours.
         """
+        if isinstance(share, bool) or not isinstance(share, Real) or not 0 < share <= 1:
+            limits = "must be a number above 0 and at most 1, of the MACs of the whole network"
+            raise SettingsError(f"share = {share!r:.60}: {limits}")
         frame, n_bits = self.history, self.layout.n_bits
         left, genomes = frame.macs / frame.macs[0], [from_hex(g, n_bits) for g in frame.genome]
         toll = variants.SURROGATE.toll(space_of(self.layout), np.array(genomes))
