@@ -214,6 +214,33 @@ def test_a_network_at_a_budget_is_the_best_so_light_with_bottlenecks_counted(dat
     assert found.layout.macs(found.at(np.float32(0.6))) <= 0.61 * history.macs[0]
 
 
+@pytest.mark.parametrize("proposals", [None, "surrogate"])
+def test_a_failed_candidate_may_have_twins_in_its_generation(proposals, tmp_path):
+    """Eight filters have few networks by width: the first pruned one fails once, and comes again."""
+    net = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(),
+                        nn.Linear(8, 4)).eval()  # fmt: skip
+    settings = dpes.Search(population=8, generations=3, proposals=proposals, fitness="none")
+    for seed in range(12):
+        calls = []
+
+        def error(network, calls=calls):
+            calls.append(1)
+            if len(calls) == 2:
+                raise ValueError("once")
+            return 1 - network[0].out_channels / 10
+
+        given = {"evaluate": error, "settings": settings, "seed": seed, "progress": False}
+        folder = tmp_path / str(seed)
+        with pytest.warns(UserWarning, match="once"):
+            found = dpes.prune(net, torch.zeros(1, 3, 8, 8), folder=folder, **given)
+        lines = found.history[np.isfinite(found.history.error)]
+        kept = lines.genome.map(lambda g: from_hex(g, 8).sum())
+        assert np.allclose(lines.error, 1 - kept / 10)
+        assert dpes.prune(net, torch.zeros(1, 3, 8, 8), folder=folder, **given).history.equals(
+            found.history
+        )
+
+
 def test_failed_candidates_are_survived(data):
     with pytest.warns(
         UserWarning,

@@ -33,7 +33,8 @@ def group_norms(model: nn.Module, layout: Layout) -> np.ndarray:
     """Float64 [n_bits]: the L2 norm of all weights that leave with a bit: those that compute its
     filters, those that read them, and the scales of their norms.
 
-    Source: Fang et al. 2023, whose Torch-Pruning orders the filters of a group alike.
+    Source: Fang et al. 2023; Torch-Pruning orders the filters of a group alike, but leaves out
+    depthwise weights.
     """
     squares = np.zeros(layout.n_bits)
     for owned, tensor in zip(layout.tensors, tensors_of(model, layout.tensors), strict=True):

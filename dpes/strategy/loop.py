@@ -148,10 +148,11 @@ def evaluated(
     """
     errors, closed_form = task.evaluate(history.new(genomes)), cost.COSTS[task.settings.cost]
     waiting: list[tuple[Candidate, float]] = []
+    here: dict[str, Candidate] = {}  # of this generation: one that waits has twins, too
     alive, lost = False, 0
     for index, (genome, parent) in enumerate(zip(genomes, parents, strict=True)):
         start, text = time.perf_counter(), to_hex(genome)
-        if twin := history.known.get(text):
+        if twin := history.known.get(text) or here.get(text):
             error, measured = twin.error, twin.cost
         else:
             error, measured = next(errors), task.measure(genome) if task.measure else None
@@ -159,6 +160,7 @@ def evaluated(
             generation=generation, index=index, parent=parent, genome=text, error=error,
             macs=task.layout.macs(genome), params=task.layout.params(genome), cost=measured,
         )  # fmt: skip
+        here[text] = candidate
         waiting.append((history.checked(candidate, OTHER), time.perf_counter() - start))
         new = not twin or (generation, index) in history.places
         alive = alive or (new and math.isfinite(error))

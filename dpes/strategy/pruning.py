@@ -62,9 +62,10 @@ class Front:
         frame, n_bits = self.history, self.layout.n_bits
         left, genomes = frame.macs / frame.macs[0], [from_hex(g, n_bits) for g in frame.genome]
         toll = variants.SURROGATE.toll(space_of(self.layout), np.array(genomes))
-        judged = (frame.error + toll)[(left <= share) & np.isfinite(frame.error)]
+        finite = np.isfinite(frame.error)
+        judged = (frame.error + toll)[(left <= share) & finite]
         if not len(judged):
-            found = f"the lightest candidate has {left.min():.3f} of the MACs"
+            found = f"the lightest candidate has {left[finite].min():.3f} of the MACs"
             raise SettingsError(f"share = {share!r}: {found}; search longer, or ask for more")
         return genomes[judged.idxmin()]
 
