@@ -181,6 +181,19 @@ def test_a_surrogate_proposes_what_the_tournaments_winner_would(data, tmp_path):
         assert genomes == found.history.genome[1 + n : 6 + n].tolist()
 
 
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"cost": "params"}, "cost = 'params': proposals by a surrogate"),
+        ({"encoding": "widths"}, "are widths already: leave encoding unset"),
+        ({"population": 500, "generations": 3}, "at most 1000 candidates, not 1500"),
+    ],
+)
+def test_settings_that_do_not_go_with_a_surrogate_are_refused(values, message):
+    with pytest.raises(SettingsError, match=message):
+        dataclasses.replace(SURROGATE, **values)
+
+
 def test_a_surrogate_has_enough_in_a_space_that_is_all_known():
     """Two groups of two filters have nine networks."""
     tiny = nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU(), nn.Conv2d(2, 2, 3), nn.ReLU(),

@@ -204,22 +204,25 @@ def bottlenecks(
             continue
         shares = group_shares(folder, each.index, layout).to_numpy()
         known = np.c_[np.ones(len(each)), each.search_error, (1 / shares - 1).mean(axis=1)]
-
-        def weights(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-            _, error, bottleneck = np.linalg.lstsq(x, y, rcond=None)[0]
-            return np.array([error, bottleneck, bottleneck / error])
-
         for kind in ("train_error", "test_error"):
             y, rng = each[kind].to_numpy(), np.random.default_rng(0)
             drawn = [rng.integers(len(y), size=len(y)) for _ in range(resamples)]
-            draws = [weights(known[i], y[i]) for i in drawn]
+            draws = [owed(known[i], y[i]) for i in drawn]
             low, high = np.quantile(draws, judgement.TAILS, axis=0)
             found = [
                 Estimate(float(value), float(a), float(b), len(y))
-                for value, a, b in zip(weights(known, y), low, high, strict=True)
+                for value, a, b in zip(owed(known, y), low, high, strict=True)
             ]
             rows.append((share, kind, len(y), *found))
     return pd.DataFrame(rows, columns=columns)
+
+
+def owed(known: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """float [3]: least-squares weights of search error and bottlenecks (columns 1 and 2 of
+    ``known`` [n, 3]) in y [n], and the second over the first.
+    """
+    _, error, bottleneck = np.linalg.lstsq(known, y, rcond=None)[0]
+    return np.array([error, bottleneck, bottleneck / error])
 
 
 def fidelities(folder: Path | str, resamples: int = 1000) -> pd.DataFrame:

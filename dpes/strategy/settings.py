@@ -110,6 +110,8 @@ class Search(Checked):
             return
         if self.cost != "macs":
             raise SettingsError(f"cost = {self.cost!r}: {NEEDS_MACS}")
+        if self.encoding is not None:
+            raise SettingsError("proposals by a surrogate are widths already: leave encoding unset")
         if (n := self.population * self.generations) > MOST:
             found = f"population {self.population} times generations {self.generations}"
             raise SettingsError(

@@ -103,10 +103,10 @@ REFERENCES: dict[str, Method] = {"unpruned": Reference(), "scratch": Reference(o
 METHODS: dict[str, Method] = TOP | CORE | MORE | PARTS | REFERENCES
 
 OURS = "surrogate-toll-group"
-FRESH = 5  # seeds from this one on had not been run when the parts of ours were chosen
+FRESH = 5  # ours had no networks of seeds from this one on when its parts were chosen
 
-# Who is confirmed on larger networks: ours, its like with a lower floor, the two that come nearest,
-# the paper's way, the plain ones, and by what they are measured
+# Who is confirmed on larger networks: ours, its like without a price on bottlenecks, the two that
+# come nearest, the paper's way, the plain ones, and by what they are measured
 CONFIRMED = (
     OURS, "surrogate-fpgm", "global-group", "random-fpgm", "deeppruning", "uniform-l1",
     "uniform-random", "unpruned",
