@@ -52,9 +52,9 @@ class Front:
         """bool [n_bits]: the best genome with at most this share of the MACs, for a network at a
         budget: ``dpes.slim(model, front.layout, front.at(0.5))``.
 
-        Best: least error, each bottleneck counted at the price that won the tournament, because
-        fine-tuning brings back less of what narrow groups lost. Raises ``SettingsError`` for what
-        is no share, and if no candidate is so light. Source: ours.
+        Best: least error, each bottleneck counted at the price of the tournament's winner, because
+        fine-tuning may bring back less of what narrow groups lost. Raises ``SettingsError`` for
+        what is no share, and if no candidate is so light. Source: ours.
         """
         if isinstance(share, bool) or not isinstance(share, Real) or not 0 < share <= 1:
             limits = "must be a number above 0 and at most 1, of the MACs of the whole network"

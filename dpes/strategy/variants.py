@@ -57,7 +57,7 @@ class Variant:
 
     def toll(self, space: Space, genomes: np.ndarray) -> np.ndarray:
         """float [n]: what it adds to the error of each genome for its bottlenecks, because
-        fine-tuning brings back less of what narrow groups lost.
+        fine-tuning may bring back less of what narrow groups lost.
         """
         return (self.bottleneck or 0.0) * (1 / space.shares(genomes) - 1).mean(axis=-1)
 
