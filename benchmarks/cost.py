@@ -1,15 +1,15 @@
-"""What the paper's networks cost: hours on two cores from rates measured here, hours on a GPU by a
-model; and the page about GPUs.
+"""What the paper's networks cost: hours on two cores from rates measured here, hours on a GPU from
+its own; and the page about GPUs.
 
     python benchmarks/cost.py          # measure into cost.json, two minutes
-    python benchmarks/cost.py --page   # book/gpu.md from cost.json and, if there is one, gpu.json
+    python benchmarks/cost.py --page   # book/gpu.md from cost.json and gpu.json
 """
 
 from __future__ import annotations
 
 import argparse
+import statistics
 import sys
-from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +19,6 @@ import torch.nn.functional as F
 from forecast import search_seconds
 from harness import filled, keep, machine, page, processor_seconds, rounded, stored
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from dpes import trace
 from dpes.study import data, models
@@ -31,16 +30,8 @@ LABELS = {name: models.MODELS[name].about.partition(",")[0] for name in PAPER} |
     "densenet50": "DenseNet-50"
 }
 
-# ---- a GPU, not measured -------------------------------------------------------------------------
-ASSUMED = {
-    "graph_us": (2.5, "microseconds of a small kernel within a CUDA graph", "ours, from kernels of this size being bound by their own latency"),
-    "launch_us": (15.0, "microseconds of a kernel that Python launches", "ours, the usual overhead of eager PyTorch: Python, autograd and the launch"),
-    "passes": (20, "times that a training step reads or writes an activation", "counted: convolution, norm and activation, forward and backward"),
-    "bandwidth": (2.0e12, "bytes per second that kernels reach", "60 % of the 3.35 TB/s of NVIDIA's data sheet of the H100 SXM"),
-    "macs_per_second": (5.0e13, "multiply-adds per second in bfloat16", "10 % of the dense peak of the same data sheet (989 TFLOP/s)"),
-}  # fmt: skip
 
-
+# ---- a GPU ----------------------------------------------------------------------------------------
 @dataclass(frozen=True)
 class Work:
     """Training steps and judged images of a run."""
@@ -64,45 +55,23 @@ def work_of(settings: Settings) -> Work:
     )
 
 
-def gpu_hours(row: dict[str, Any], settings: Settings) -> dict[str, float]:
-    """Hours by phase; a step takes as long as the slowest of launching, moving and multiplying."""
-    a = {name: value for name, (value, *_) in ASSUMED.items()}
-    work = work_of(settings)
-    image = max(
-        3 * row["macs"] / a["macs_per_second"],
-        2 * a["passes"] * row["activations"] / a["bandwidth"],
-    )
-
-    def step(batch: int, microseconds: float) -> float:
-        return max(row["kernels"] * microseconds * 1e-6, batch * image)
-
-    usual, partial = settings.finetune.batch_size, max(2, settings.search.batch_size // 2)
+def gpu_hours(rates: dict[str, Any], settings: Settings, way: str) -> dict[str, float]:
+    """Hours by phase, at the images per second that training steps reached; a forward pass is taken
+    for a third of a step.
+    """
+    work, rate = work_of(settings), rates[way]["images_per_second"]
+    partial = max(2, settings.search.batch_size // 2)
     phases = {
-        "baseline": work.baseline_steps * step(usual, a["launch_us"]),
-        "search": work.search_steps * step(partial, a["graph_us"]) + work.judged_images * image / 3,
-        "search, cut": work.search_steps * step(partial, a["launch_us"])
-        + work.judged_images * image / 3,
-        "fine-tuning": work.finetune_steps * step(usual, a["launch_us"]),
+        "baseline": work.baseline_steps * settings.baseline.batch_size,
+        "search": work.search_steps * partial + work.judged_images / 3,
+        "fine-tuning": work.finetune_steps * settings.finetune.batch_size,
     }
-    return {name: seconds / 3600 for name, seconds in phases.items()}
+    return {name: images / rate / 3600 for name, images in phases.items()}
 
 
 # ---- two cores, measured -------------------------------------------------------------------------
-class Kernels(TorchDispatchMode):
-    """Counts operations that a GPU would launch a kernel for."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.count: Counter[str] = Counter()
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if not func.is_view and not any(word in str(func) for word in ("detach", "empty")):
-            self.count[str(func)] += 1
-        return func(*args, **(kwargs or {}))
-
-
 def measured(name: str, images: int = 50) -> dict[str, Any]:
-    """MACs, activations, kernels of a step, and images per second on one core."""
+    """MACs, and images per second on one core."""
     network = models.build(name).to(memory_format=torch.channels_last)
     layout = trace(network, torch.zeros(1, 3, 32, 32), prove=False)
     whole = np.ones(layout.n_bits, dtype=bool)
@@ -126,14 +95,7 @@ def measured(name: str, images: int = 50) -> dict[str, Any]:
         do()
         rates[what] = images / min(processor_seconds(do) for _ in range(3))
         network.zero_grad()
-    with Kernels() as kernels:
-        step(x[:2])
-    return {
-        "macs": layout.macs(whole),
-        "activations": layout.activations(whole),
-        "kernels": sum(kernels.count.values()),
-        "images_per_second": rates,
-    }
+    return {"macs": layout.macs(whole), "images_per_second": rates}
 
 
 def slim_rate(family: str) -> float:
@@ -172,36 +134,29 @@ def hours(value: float) -> str:
 
 
 def costs() -> str:
-    """A row for each network: its GPU hours by the model, and two cores."""
-    result, nights = stored("cost"), 0.0
+    """A row for each network: its hours on the GPU that was measured, and on two cores."""
+    result, measured, nights = stored("cost"), stored("gpu")["speed"], 0.0
     lines = [
-        "| network | MACs (M) | kernels a step | GPU, search | cut instead | fine-tuning | all, with a training of its own | two cores, all |",
-        "|---|---|---|---|---|---|---|---|",
+        "| network | MACs (M) | search | fine-tuning | all, with a training of its own | the same, launched by Python | two cores, all |",
+        "|---|---|---|---|---|---|---|",
     ]
     for name in PAPER:
-        row = result["networks"][name]
+        row, rates = result["networks"][name], measured[name]["training"]
         settings = make_settings("paper", model=name, dataset="cifar100")  # trained here, each one
-        gpu, cpu = gpu_hours(row, settings), cpu_hours(row, settings)
-        total = gpu["baseline"] + gpu["search"] + gpu["fine-tuning"]
+        gpu, plain = (gpu_hours(rates, settings, way) for way in ("bfloat16, recorded", "bfloat16"))
+        total = sum(gpu.values())
         nights += total
         lines.append(
-            f"| {LABELS[name]} | {row['macs'] / 1e6:,.0f} | {row['kernels']} | {hours(gpu['search'])} | {hours(gpu['search, cut'])} "
-            f"| {hours(gpu['fine-tuning'])} | {hours(total)} | {hours(sum(cpu.values()))} |"
+            f"| {LABELS[name]} | {row['macs'] / 1e6:,.0f} | {hours(gpu['search'])} | {hours(gpu['fine-tuning'])} | {hours(total)} "
+            f"| {hours(sum(plain.values()))} | {hours(sum(cpu_hours(row, settings).values()))} |"
         )
     lines += ["", f"All seven, on both data sets: {hours(2 * nights)} on one GPU."]
     return "\n".join(lines)
 
 
-def assumptions() -> str:
-    rows = [f"| {what} | {value:,g} | {source} |" for value, what, source in ASSUMED.values()]
-    return "\n".join(["| assumed, not measured | value | source |", "|---|---|---|", *rows])
-
-
 def found() -> str:
-    """What ``make gpu`` has measured, or that it has not been run."""
+    """What ``make gpu`` has measured."""
     result = stored("gpu")
-    if result is None:
-        return "**Not run yet.** No GPU was at hand; whoever has one runs `make gpu` and commits `benchmarks/gpu.json`."
     about = result["about"]
     lines = [
         f"{about['device']}, PyTorch {about['torch']}; {result['seconds']} s in all. The largest difference of an error from the "
@@ -235,14 +190,25 @@ def found() -> str:
             lines.append(
                 f"| {LABELS.get(name, name)} | {way} | {row['images_per_second']:,.0f} | {counts} |"
             )
+    lines += [
+        "",
+        "Whole trainings in bfloat16, 128 images a step:",
+        "",
+        "| network | way | seconds for 100 steps | images per second, all together |",
+        "|---|---|---|---|",
+    ]
+    for name, ways in result["trainings"].items():
+        for way, epochs in ways.items():
+            at_once, seconds = 6 if "six" in way else 1, statistics.median(epochs)
+            lines.append(
+                f"| {models.MODELS[name].about.partition(',')[0]} | {way} | {seconds:.2f} "
+                f"| {at_once * 12_800 / seconds:,.0f} |"
+            )
     return "\n".join(lines)
 
 
 def write() -> None:
-    about, values = (
-        stored("cost")["machine"],
-        {"COSTS": costs(), "ASSUMED": assumptions(), "FOUND": found()},
-    )
+    about, values = (stored("cost")["machine"], {"COSTS": costs(), "FOUND": found()})
     page("gpu").write_text(
         filled("gpu", values | {"CPU": about["cpu"], "LEFT": f"{100 * SEARCHED:.0f}"})
     )

@@ -1,4 +1,4 @@
-"""Ten minutes on a GPU: does it compute what the CPU does, what is launched and copied, how fast.
+"""Three minutes on a GPU: does it compute what the CPU does, what is launched and copied, how fast.
 
     python benchmarks/gpu.py               # on cuda, into gpu.json
     python benchmarks/cost.py --page       # then book/gpu.md from it
@@ -17,7 +17,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from harness import genome_of, keep, machine, rounded
 from torch import nn
 from torch.profiler import ProfilerActivity, profile
@@ -33,6 +32,7 @@ from dpes.study.profiles import PAPER, make_settings
 from dpes.study.settings import Training
 
 TRAINED = ("vgg-narrow", "resnet20", "densenet16")  # on digits, in the repository
+TUNED = ("resnet20", "resnet56")  # of which whole trainings are timed, too
 BATCH = 125  # images of a step of partial training in the profile paper
 
 
@@ -96,27 +96,22 @@ def agreement(name: str, device: str, n: int) -> dict[str, Any]:
 
 # ---- how fast? -----------------------------------------------------------------------------------
 class Steps:
-    """Training steps of a network on random images, as partial training takes them."""
+    """Training steps of a network on random images, as all trainings take them."""
 
     def __init__(self, name: str, device: str, precision: str | None, recorded: bool, batch: int):
-        self.network = models.build(name).to(device).to(memory_format=torch.channels_last).train()
+        network = models.build(name).to(device).train()
         pixels = torch.randint(0, 256, (batch, 3, 32, 32), dtype=torch.uint8, device=device)
         split = data.Split(pixels, torch.arange(batch, device=device) % 10)
         scale = ((0.5,) * 3, (0.25,) * 3)
-        self.images = data.Dataset("random", split, split, split, *scale, True, tuple("0123456789"))
+        images = data.Dataset("random", split, split, split, *scale, True, tuple("0123456789"))
+        recipe = Training(epochs=1, lr=1e-3, batch_size=batch, precision=precision)
+        self.course = train.Course.begun(network, images, recipe, 0)
         if recorded:
-            devices.capture(self.network, data.normalise(pixels, self.images), precision)
-        self.optimizer = train.sgd(self.network, Training(lr=1e-3))
-        self.draws, self.precision = devices.draws(0, device), precision
+            self.course.record()
 
     def __call__(self) -> None:
-        split = self.images.train
-        x = data.normalise(data.augment(split.x, self.draws), self.images)
-        with torch.autocast(x.device.type, torch.bfloat16, self.precision == "bfloat16"):
-            logits = self.network(x)
-        self.optimizer.zero_grad()
-        F.cross_entropy(logits.float(), split.y).backward()
-        self.optimizer.step()
+        for x, y in self.course.prepared(0):
+            (self.course.recorded or self.course.plain)(x, y)
 
 
 WAYS: dict[str, tuple[str | None, bool]] = {
@@ -141,6 +136,19 @@ def speed(name: str, device: str, rounds: int, batch: int = BATCH) -> dict[str, 
     layout: Layout = trace(network, torch.zeros(1, 3, 32, 32), prove=False)
     values = layout.activations(np.ones(layout.n_bits, dtype=bool))
     return {"training": rows, "evaluation_batch": devices.images_at_once(device, values, 250)}
+
+
+def training(name: str, device: str, recorded: bool, epochs: int = 2) -> list[float]:
+    """Seconds of the epochs of a fine-tuning, a hundred steps each, on random images."""
+    pixels = torch.randint(0, 256, (12_800, 3, 32, 32), dtype=torch.uint8)
+    split = data.Split(pixels, torch.arange(len(pixels)) % 10)
+    scale = ((0.5,) * 3, (0.25,) * 3)
+    images = data.Dataset("random", split, split, split, *scale, True, tuple("0123456789"))
+    recipe = Training(epochs=epochs, lr=0.01, precision="bfloat16")
+    course = train.Course.begun(models.build(name).to(device), images.to(device), recipe, 0)
+    if recorded:
+        course.record()
+    return [entry["seconds"] for entry in course.run([])]
 
 
 def launched(step: Steps, device: str) -> dict[str, int]:
@@ -194,7 +202,8 @@ def about(device: str) -> dict[str, Any]:
 
 def measured(device: str, networks: Sequence[str], rounds: int, genomes: int) -> dict[str, Any]:
     """All of it, a line for each part as it ends."""
-    started, result = time.perf_counter(), {"about": about(device), "agreement": {}, "speed": {}}
+    started, result = time.perf_counter(), {"about": about(device)}
+    result |= {"agreement": {}, "speed": {}, "trainings": {}}
 
     def say(what: str) -> None:
         print(f"{time.perf_counter() - started:5.0f} s  {what}", flush=True)
@@ -205,6 +214,12 @@ def measured(device: str, networks: Sequence[str], rounds: int, genomes: int) ->
     for name in networks:
         result["speed"][name] = speed(name, device, rounds)
         say(f"speed of {name}")
+    for name in TUNED:
+        ways = {"plain": False, "recorded": True}
+        result["trainings"][name] = {
+            way: training(name, device, recorded) for way, recorded in ways.items()
+        }
+        say(f"trainings of {name}")
     result["spread"] = spread(device, 2 * genomes)
     say("processes")
     return result | {"seconds": round(time.perf_counter() - started)}

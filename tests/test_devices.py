@@ -180,12 +180,39 @@ def test_a_network_that_computes_something_else_so_is_refused(digits):
         Fitness(network, layout, digits, make_settings("smoke", shape="full").search)
 
 
-def step(network, batch, digits):
-    """Launches of one step of partial training."""
+def course_of(network, digits, recorded=None, **recipe):
+    """A training on the CPU whose step may be ``recorded`` by a pretended graph."""
+    recipe = Training(**{"epochs": 1, "batch_size": 16, "images": 16} | recipe)
+    course = train.Course.begun(network, digits, recipe, 0)
     assert digits.scales.ndim == 5  # made once for a data set
-    recipe = Training(batch_size=batch, images=batch, epochs=1)
-    optimizer = train.sgd(network, recipe)
-    course = train.Course(network, digits, recipe, 0, optimizer, devices.draws(0, "cpu"))
+    if recorded:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(train, "Recorded", recorded)
+            patch.setattr(torch.Tensor, "is_cuda", property(lambda self: True))
+            course.record()
+    return course
+
+
+class Emulated(devices.Recorded):
+    """Runs what a graph would replay."""
+
+    def __init__(self, do, *inputs):
+        self.do, self.inputs = do, inputs
+        for _ in range(4):
+            do(*inputs)
+
+    def __call__(self, *inputs):
+        return self.do(*inputs)
+
+
+class Launch(Emulated):
+    """One launch in place of a step's."""
+
+    def __call__(self, x, y):
+        return y.new_zeros(2).unbind()
+
+
+def launches(course):
     course.optimizer.step = lambda: None  # fused on a GPU: a few launches for all weights
     with Counted() as counted:
         course.epoch(0)
@@ -193,45 +220,75 @@ def step(network, batch, digits):
     return counted.launches
 
 
-class Replayed(torch.autograd.Function):
-    """Two launches in place of a network's: what a pair of CUDA graphs is."""
-
-    @staticmethod
-    def forward(ctx, x, *parameters):
-        ctx.save_for_backward(*parameters)
-        return x.new_zeros(len(x), 10)
-
-    @staticmethod
-    def backward(ctx, gradient):
-        return None, *(p.detach() for p in ctx.saved_tensors)
-
-
-def test_a_recorded_step_launches_a_tenth(digits, monkeypatch):
+def test_a_recorded_step_launches_a_tenth(digits):
     network = models.build("resnet56", 10, 1)
-    plain = step(network, 16, digits)
-
-    def record(module, sample):
-        assert module.training and sample[0].shape == (16, 1, 32, 32)
-        with torch.no_grad():
-            module.bn1.running_mean.fill_(9)  # recording runs it
-        module.forward = lambda x: Replayed.apply(x, *module.parameters())
-        return module
-
-    monkeypatch.setattr(torch.cuda, "make_graphed_callables", record)
-    monkeypatch.setattr(torch.cuda, "device", lambda device: nullcontext())
-    monkeypatch.setattr(torch.Tensor, "is_cuda", property(lambda self: self.ndim == 4))
-    network.eval()
-    devices.capture(network, data.normalise(digits.train.x[:16], digits), None)
-    monkeypatch.undo()
-    assert not network.training and not (network.bn1.running_mean == 9).any()
-    recorded = step(network, 16, digits)
-    assert len(plain) > 450 and len(recorded) < 40
-    # batches of another size, and evaluation by fewer images, compute as before
-    assert network.eval()(torch.zeros(3, 1, 32, 32)).abs().max() > 0
+    plain = launches(course_of(network, digits))
+    recorded = launches(course_of(network, digits, Launch))
+    assert len(plain) > 450 and len(recorded) < 30
 
 
-def test_without_a_gpu_nothing_is_recorded():
+def test_recording_leaves_no_trace_and_odd_batches_are_not_replayed(digits):
+    """40 images in batches of 16: two full ones and one of 8, three epochs of which one is small."""
+    ends = []
+    for recorded in (None, Emulated):
+        network = models.build("resnet8", 10, 1, seed=0)
+        course = course_of(network, digits, recorded, images=40, epochs=3, small_epochs=1)
+        replayed = 0
+        if recorded:
+            whole = course.recorded.do
+
+            def counted(*batch, whole=whole):
+                nonlocal replayed
+                replayed += 1
+                return whole(*batch)
+
+            course.recorded.do = counted
+        log = course.run([])
+        ends.append(([e["loss"] for e in log], network.state_dict()))
+        assert replayed == (4 if recorded else 0) and not network.training
+    (losses, plain), (same, other) = ends
+    assert losses == same and all(torch.equal(plain[key], other[key]) for key in plain)
+
+
+def test_a_course_restarts_as_if_it_were_new(digits):
+    network = models.build("resnet8", 10, 1, seed=0)
+    course = course_of(network, digits, Emulated, images=64)
+    before = {key: value.clone() for key, value in network.state_dict().items()}
+    course.run([])
+    network.load_state_dict(before)
+    course.restart(5)
+    log = course.run([])
+    again = models.build("resnet8", 10, 1, seed=0)
+    recipe = Training(epochs=1, batch_size=16, images=64)
+    assert train.fit(again, digits, recipe, 5)[0]["loss"] == log[0]["loss"]
+    states = network.state_dict(), again.state_dict()
+    assert all(torch.equal(a, b) for a, b in zip(*(s.values() for s in states), strict=True))
+
+
+def test_a_training_long_enough_is_recorded_on_a_gpu_only(digits, monkeypatch):
+    calls = []
+    monkeypatch.setattr(train.Course, "record", lambda self: calls.append(self.steps))
     network = models.build("resnet8", 10, 1)
-    forward = network.forward
-    devices.capture(network, torch.zeros(4, 1, 32, 32), None)
-    assert network.forward == forward
+    train.fit(network, digits, Training(epochs=1, batch_size=16, images=32), 0)
+    assert calls == []
+    monkeypatch.setattr(train, "WORTH", 2)
+    train.fit(network, digits, Training(epochs=1, batch_size=16, images=32), 0)
+    assert calls == [2]
+    assert course_of(network, digits).recorded is None
+
+
+def test_a_graph_is_recorded_after_three_calls_and_replayed_on_what_is_given(monkeypatch):
+    done = []
+    graph = SimpleNamespace(replay=lambda: done.append("replay"))
+    for name in ("CUDAGraph", "Stream", "default_stream"):
+        waits = SimpleNamespace(wait_stream=lambda other: None)
+        monkeypatch.setattr(
+            torch.cuda, name, lambda n=name, w=waits: graph if n == "CUDAGraph" else w
+        )
+    for name in ("device", "stream", "graph"):
+        monkeypatch.setattr(torch.cuda, name, lambda what: nullcontext())
+    out = torch.zeros(1)
+    recorded = devices.Recorded(lambda x: done.append("call") or (out,), given := torch.zeros(3))
+    assert done == ["call"] * 4 and recorded.fits(torch.ones(3)) and not recorded.fits(out)
+    assert recorded(torch.ones(3)) == (out,) and done[-1] == "replay"
+    assert torch.equal(recorded.inputs[0], torch.ones(3)) and not given.any()

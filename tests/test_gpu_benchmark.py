@@ -16,10 +16,12 @@ import gpu  # noqa: E402
 def test_every_part_runs_and_a_cpu_agrees_with_itself(monkeypatch, capsys):
     monkeypatch.setattr(gpu, "TRAINED", ("vgg-narrow",))
     monkeypatch.setattr(gpu, "BATCH", 8)
+    monkeypatch.setattr(gpu, "TUNED", ("resnet8",))
+    monkeypatch.setattr(gpu, "training", lambda *what: [1.0])
     monkeypatch.setattr(gpu, "spread", lambda device, n: {"gpus": 0})
     found = gpu.measured("cpu", ["resnet8"], rounds=1, genomes=2)
     json.dumps(gpu.rounded(found))
-    assert capsys.readouterr().out.count("\n") == 3
+    assert capsys.readouterr().out.count("\n") == 4
     for kind in found["agreement"]["vgg-narrow"].values():
         assert kind["differs_at_most"]["cut"] == kind["differs_at_most"]["again"] == 0
         assert kind["differs_at_most"]["full"] <= 0.01 and len(kind["cpu"]) == 2

@@ -9,6 +9,7 @@ low, for all methods alike; the test images were never seen.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -24,8 +25,9 @@ from ..coupling.layout import Layout
 from ..coupling.tracing import trace
 from ..strategy.settings import Search
 from ..strategy.space import Space
-from . import criteria, data, models
+from . import criteria, data, models, train
 from .baseline import load_baseline
+from .environment import environment
 from .fitness import Fitness
 from .profiles import make_settings
 from .settings import Training
@@ -112,6 +114,23 @@ class Bench:
     model: nn.Module
     layout: Layout
     dataset: data.Dataset
+    device: str = "cpu"  # where networks are fine-tuned; searches and orders stay on the CPU
+
+    @cached_property
+    def trained_on(self) -> data.Dataset:
+        """The images where networks are fine-tuned."""
+        return self.dataset.to(self.device)
+
+    @cached_property
+    def unpruned_error(self) -> float:
+        """Test error of the network as it came, counted where networks are fine-tuned."""
+        images, network = self.trained_on, copy.deepcopy(self.model).to(self.device)
+        return train.error_rate(network, images.test, images)
+
+    @property
+    def elsewhere(self) -> dict[str, str]:
+        """What an entry says of a device that is not the CPU."""
+        return {} if self.device == "cpu" else {"device": environment(self.device)["device"]}
 
     @cached_property
     def fitness(self) -> Fitness:
@@ -164,12 +183,11 @@ class Bench:
         return costs(self.layout, genomes) / self.whole
 
 
-def prepare(arena: Arena) -> Bench:
+def prepare(arena: Arena, device: str = "cpu") -> Bench:
     """Load the network and the images; one thread, so that equal processors give equal bits."""
     torch.set_num_threads(1)
     dataset = data.load(arena.dataset)
     names = {"model": arena.model, "dataset": arena.dataset, "weights": arena.weights}
     model = load_baseline(make_settings("cpu", **names), dataset).eval()
-    return Bench(
-        arena, model, trace(model, torch.zeros(1, dataset.channels, 32, 32), prove=False), dataset
-    )
+    layout = trace(model, torch.zeros(1, dataset.channels, 32, 32), prove=False)
+    return Bench(arena, model, layout, dataset, device)

@@ -11,9 +11,10 @@ import multiprocessing
 from collections.abc import Callable
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 AT_MOST = 5000  # images of an evaluation batch
+WORTH = 100  # training steps that pay for recording them
 SHARE = 1 / 8  # of the device's memory for one, so that several processes find room
 
 
@@ -49,31 +50,32 @@ def of_worker(device: str) -> str:
     return chosen
 
 
-def capture(network: nn.Module, x: Tensor, precision: str | None) -> None:
-    """Record the forward and backward pass of a training batch like ``x`` as CUDA graphs.
+class Recorded:
+    """A function of tensors whose kernels are recorded once, as a CUDA graph, then launched as one.
 
-    Called with such a batch in training mode, the network then launches two graphs in place of
-    hundreds of kernels; every other call computes as before. Its tensors may be written to, not
-    replaced. Nothing happens without CUDA.
+    Inputs have the shapes of those that it was recorded with; outputs are overwritten by the next
+    call. What the function reads or writes beside may be written to, not replaced. Recording calls
+    it four times.
     """
-    if not x.is_cuda:
-        return
-    plain, training = network.forward, network.training
-    statistics = {key: value.clone() for key, value in network.state_dict().items()}
-    half = torch.autocast("cuda", torch.bfloat16, precision == "bfloat16", cache_enabled=False)
-    with torch.cuda.device(x.device), half:
-        torch.cuda.make_graphed_callables(network.train(), (x,))
-    network.forward = for_batches(x.shape, network.forward, plain)  # type: ignore[method-assign]
-    network.load_state_dict(statistics)  # recording runs the network a few times
-    network.train(training)
 
+    def __init__(self, do: Callable[..., tuple[Tensor, ...]], *inputs: Tensor):
+        self.inputs = [x.clone() for x in inputs]
+        self.graph = torch.cuda.CUDAGraph()
+        with torch.cuda.device(inputs[0].device):
+            with torch.cuda.stream(beside := torch.cuda.Stream()):
+                beside.wait_stream(torch.cuda.default_stream())
+                for _ in range(3):  # so that memory is there and algorithms are chosen
+                    do(*self.inputs)
+            torch.cuda.default_stream().wait_stream(beside)
+            with torch.cuda.graph(self.graph):
+                self.outputs = do(*self.inputs)
 
-def for_batches(
-    shape: torch.Size, graphed: Callable[[Tensor], Tensor], plain: Callable[[Tensor], Tensor]
-) -> Callable[[Tensor], Tensor]:
-    """The recorded pass for batches of its shape, the plain one for others."""
+    def fits(self, x: Tensor) -> bool:
+        """Whether a first input has the shape that was recorded."""
+        return x.shape == self.inputs[0].shape
 
-    def forward(x: Tensor) -> Tensor:
-        return graphed(x) if x.shape == shape else plain(x)
-
-    return forward
+    def __call__(self, *inputs: Tensor) -> tuple[Tensor, ...]:
+        for own, given in zip(self.inputs, inputs, strict=True):
+            own.copy_(given)
+        self.graph.replay()
+        return self.outputs

@@ -43,6 +43,7 @@ class Fitness:
     scratch: nn.Module = field(init=False)  # the module tree that every candidate becomes
     # uint8, augmented once: the same images for all candidates make fair comparisons
     calibration: Tensor = field(init=False)
+    course: train.Course | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
         keep_freed_memory()
@@ -69,7 +70,7 @@ class Fitness:
         """Error in [0, 1] of one genome, bool [n_bits]."""
         network = self.network(self.layout.checked(genome))
         if "partial" in self.search.fitness:
-            train.fit(network, self.dataset, self.partial_recipe(), genome_seed(self.seed, genome))
+            self.train(network, genome_seed(self.seed, genome))
         # only around passes whose weights stay as they are: autocast remembers the weights it has
         # converted
         half = self.search.precision == "bfloat16"
@@ -79,6 +80,14 @@ class Fitness:
             if "recalibrate" in self.search.fitness:
                 judging.recalibrate(network, self.calibration_batches())
             return train.error_rate(network, self.judged, self.dataset, self.at_once)
+
+    def train(self, network: nn.Module, seed: int) -> None:
+        """The brief training of a candidate."""
+        if self.course is None:
+            train.fit(network, self.dataset, self.partial_recipe(), seed)
+        else:
+            self.course.restart(seed)
+            self.course.run([])
 
     def network(self, keep: np.ndarray) -> nn.Module:
         """The candidate of a checked genome, as the original weights have it, in ``scratch``."""
@@ -90,15 +99,15 @@ class Fitness:
         return network.to(memory_format=torch.channels_last) if on_gpu else network
 
     def at_full_shape(self) -> FullShape:
-        """What writes candidates into one copy of the network, whose training step is recorded
-        once; refuses networks that would compute something else.
+        """What writes candidates into one copy of the network, on a GPU with a training step that
+        is recorded once for all; refuses networks that would compute something else.
         """
         check(self.model, self.layout)
         whole = FullShape(self.model, self.layout)
-        if "partial" in self.search.fitness:
-            images = self.dataset.train.x[: self.partial_recipe().batch_size]
-            batch = data.normalise(images, self.dataset)
-            devices.capture(whole.target, batch, self.search.precision)
+        if "partial" in self.search.fitness and torch.device(self.device).type == "cuda":
+            recipe = self.partial_recipe()
+            self.course = train.Course.begun(whole.target, self.dataset, recipe, self.seed)
+            self.course.record()
         return whole
 
     def parts(self) -> tuple[Any, ...]:

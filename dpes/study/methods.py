@@ -70,6 +70,7 @@ MORE: dict[str, Method] = {
     "nsga2-fpgm": NSGA2(order="fpgm"),
     "surrogate-half": replace(SURROGATE, least=0.5, order="fpgm"),
     "surrogate-group": replace(SURROGATE, least=0.5, order="group"),
+    "surrogate-group-30": replace(SURROGATE, least=0.3, order="group"),
     "surrogate-toll": replace(SURROGATE, least=0.3, order="fpgm", bottleneck=0.1),
     "surrogate": SURROGATE,
     "learned": replace(SURROGATE, order="learned", criteria=("l1", "fpgm", "taylor", "group")),
@@ -112,7 +113,11 @@ CONFIRMED = (
     "uniform-random", "unpruned",
 )  # fmt: skip
 
-LONG = (OURS, "global-group")  # the two of them that are trained long, too
+# who is trained long, too
+LONG = (
+    OURS, "surrogate-fpgm", "global-group", "global-fpgm", "random-fpgm", "random-group",
+    "nsga2-fpgm", "uniform-l1", "uniform-random", "deeppruning", "unpruned",
+)  # fmt: skip
 
 # Comparisons of neighbours in which one part changes: (method, what changed since the one before).
 FROM_THE_PAPER = (
@@ -123,8 +128,8 @@ FROM_THE_PAPER = (
     ("surrogate", "widths, filters by L1 norm"),
     ("surrogate-floor", "no group below 30 % of its filters"),
     ("surrogate-fpgm", "filters by FPGM instead of L1"),
-    ("surrogate-toll", "a price on bottlenecks"),
-    ("surrogate-toll-group", "filters by group L2 instead of FPGM"),
+    ("surrogate-group-30", "filters by group L2 instead of FPGM"),
+    ("surrogate-toll-group", "a price on bottlenecks"),
 )
 LEFT_OUT = (  # each against ``surrogate``
     ("surrogate-floor", "no group below 30 % of its filters"),

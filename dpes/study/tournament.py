@@ -14,6 +14,7 @@ from pathlib import Path
 
 from ..errors import SettingsError
 from . import arena, fidelity, rows, tuning
+from .environment import check_device
 from .methods import CONFIRMED, CORE, LONG, METHODS, MORE, PARTS, REFERENCES, TOP, method, seeded
 from .tuning import Task
 
@@ -44,19 +45,18 @@ def plan(seeds: list[int], names: list[str] | None = None) -> list[Task]:
 
 
 def confirmation(seeds: list[int], names: list[str] | None = None) -> list[Task]:
-    """The tasks on a larger network: few methods, at the tighter cut; and at last, trained long,
-    those that the shorter training puts first, for a heavy and a light network.
-    """
+    """The tasks on a larger network: few methods, at the tighter cut."""
     tight, _ = tuning.SHARES
     methods = names or CONFIRMED
     tasks = [t for s in seeds for name in methods for t in of_one(name, s, seeds, tight)]
-    tasks += [
-        Task(name, seeds[0], share, seeds[0], long=True)
-        for share in LONG_SHARES
-        for name in LONG
-        if name in methods
-    ]
     return list(dict.fromkeys(tasks))
+
+
+def trained_long(seeds: list[int], names: list[str] | None = None) -> list[Task]:
+    """The networks of finished rows, trained as long as those of the study's own runs."""
+    cuts = [(seed, share) for seed in seeds for share in LONG_SHARES]
+    tasks = [t for s, share in cuts for n in names or LONG for t in of_one(n, s, seeds, share)]
+    return list(dict.fromkeys(replace(t, long=True) for t in tasks if t.share))
 
 
 def of_one(name: str, seed: int, seeds: list[int], share: float) -> list[Task]:
@@ -95,10 +95,12 @@ def work(
     workers: int = 1,
     say: Callable[[str], None] = print,
     model: str = OWN,
+    device: str = "cpu",
 ) -> None:
     """Do all tasks that are not done and that no other process is at."""
-    bench = arena.prepare(arena.ARENAS[model])
+    bench = arena.prepare(arena.ARENAS[model], device)
     known, forecast = rows.known_errors(folder, bench.arena), Forecast()
+    known |= tuning.known_errors(folder)
     for task in waiting(tasks, folder):
         with rows.claimed(task.path(folder)) as mine:
             if not mine or task.done(folder):
@@ -146,6 +148,8 @@ class Options:
     seeds: str = "0-4"
     model: str = OWN
     searches: bool = False
+    long: bool = False
+    device: str = "cpu"  # of fine-tuning
 
     @property
     def rows(self) -> Path:
@@ -167,15 +171,16 @@ class Options:
             raise SettingsError(f"seeds = {self.seeds!r}: {limits}")
         if int(high or low) - int(low) >= MOST:
             raise SettingsError(f"seeds = {self.seeds!r}: are more than {MOST}")
-        every = plan if self.model == OWN else confirmation
+        every = trained_long if self.long else plan if self.model == OWN else confirmation
         tasks = every(list(range(int(low), int(high or low) + 1)), names)
         return [task for task in tasks if not (self.searches and task.share)]
 
     def words(self) -> list[str]:
         """The same, as a command line."""
         named = {"folder": self.folder, "only": self.only, "seeds": self.seeds, "model": self.model}
+        named["device"] = self.device
         flags = [word for name, value in named.items() for word in (f"--{name}", str(value))]
-        return flags + ["--searches"] * self.searches
+        return flags + ["--searches"] * self.searches + ["--long"] * self.long
 
 
 def run(
@@ -196,8 +201,9 @@ def run(
     say(f"{len(missing)} of {len(tasks)} tasks left, about {hours:.1f} h")
     if left or not missing:
         return
+    check_device(options.device)
     with beside(options.words(), workers - 1):
-        work(folder, tasks, workers, say, model)
+        work(folder, tasks, workers, say, model, options.device)
 
 
 @contextmanager

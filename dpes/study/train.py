@@ -20,7 +20,7 @@ from ..errors import CandidateFailed, DpesError, SettingsError
 from ..fields import fingerprint, to_dict
 from ..strategy.judging import missed
 from .data import Dataset, Split, augment, batches, normalise
-from .devices import draws
+from .devices import WORTH, Recorded, draws
 from .settings import Training
 
 AFRESH = "delete it to train from the start"
@@ -66,14 +66,9 @@ def fit(
     """
     course = Course.begun(model, dataset, recipe, seed)
     log = course.resume(checkpoint) if checkpoint and checkpoint.exists() else []
-    for epoch in range(len(log), recipe.epochs):
-        log.append(entry := course.epoch(epoch))
-        if checkpoint:
-            course.save(checkpoint, log)
-        if progress:
-            progress(epoch, entry["loss"], entry["seconds"])
-    model.eval()
-    return log
+    if recipe.epochs * course.steps >= WORTH:
+        course.record()
+    return course.run(log, progress, checkpoint)
 
 
 @dataclass
@@ -86,6 +81,7 @@ class Course:
     seed: int
     optimizer: torch.optim.SGD
     generator: torch.Generator
+    recorded: Recorded | None = None
 
     @classmethod
     def begun(cls, model: nn.Module, dataset: Dataset, recipe: Training, seed: int) -> Course:
@@ -107,11 +103,42 @@ class Course:
         """Of an epoch; a last batch of one image has no variance for batch norm to divide by."""
         return self.images // self.recipe.batch_size + (self.images % self.recipe.batch_size > 1)
 
+    def record(self) -> None:
+        """On a GPU a step of a full batch is one launch from now on; on the CPU nothing happens."""
+        if not self.dataset.train.y.is_cuda:
+            return
+        before = {key: tensor.clone() for key, tensor in self.state().items()}
+        batch = self.dataset.train.first(self.recipe.batch_size)
+        self.model.train()
+        self.recorded = Recorded(self.plain, normalise(batch.x, self.dataset), batch.y)
+        for key, tensor in self.state().items():  # recording took steps
+            tensor.copy_(before[key]) if key in before else tensor.zero_()
+
     @property
     def identity(self) -> str:
         parts = [to_dict(self.recipe), self.seed, self.dataset.name, self.images]
         device = self.generator.device.type  # another one draws otherwise
         return fingerprint(tuple(parts if device == "cpu" else [*parts, device]))
+
+    def restart(self, seed: int) -> None:
+        """Back to before the first step, with other draws; the weights are left as they are."""
+        self.seed, self.generator = seed, draws(seed, self.generator.device)
+        for key, tensor in self.state().items():
+            if key.startswith("momentum."):
+                tensor.zero_()
+
+    def run(
+        self, log: list[dict], progress: Progress | None = None, checkpoint: Path | None = None
+    ) -> list[dict]:
+        """The epochs that the log lacks, see ``fit``."""
+        for epoch in range(len(log), self.recipe.epochs):
+            log.append(entry := self.epoch(epoch))
+            if checkpoint:
+                self.save(checkpoint, log)
+            if progress:
+                progress(epoch, entry["loss"], entry["seconds"])
+        self.model.eval()
+        return log
 
     def epoch(self, epoch: int) -> dict[str, Any]:
         """One pass over the images; its entry of the log."""
@@ -121,16 +148,10 @@ class Course:
         total_loss, wrong = torch.zeros((), device=device), torch.zeros((), device=device).long()
         seen = 0
         for x, y in self.prepared(epoch):
-            with torch.autocast(device.type, torch.bfloat16, self.recipe.precision == "bfloat16"):
-                logits = self.model(x)
-            smoothing = self.recipe.label_smoothing
-            loss = F.cross_entropy(logits.float(), y, label_smoothing=smoothing)
-            self.optimizer.zero_grad()
-            loss.backward()
-            self.optimizer.step()
-            with torch.no_grad():
-                total_loss += loss * len(y)
-                wrong += (logits.argmax(1) != y).sum()
+            step = self.recorded if self.recorded and self.recorded.fits(x) else self.plain
+            loss, missed = step(x, y)
+            total_loss += loss * len(y)
+            wrong += missed
             seen += len(y)
         mean = float(total_loss) / seen
         if not mean < float("inf"):  # also true of NaN
@@ -141,6 +162,18 @@ class Course:
         entry = {"epoch": epoch, "loss": mean, "train_error": int(wrong) / seen}
         return entry | {"seconds": time.perf_counter() - started}
 
+    def plain(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        """One step; its mean loss, and how many images the network missed before it."""
+        half = self.recipe.precision == "bfloat16"
+        with torch.autocast(x.device.type, torch.bfloat16, half):
+            logits = self.model(x)
+        smoothing = self.recipe.label_smoothing
+        loss = F.cross_entropy(logits.float(), y, label_smoothing=smoothing)
+        self.optimizer.zero_grad()
+        loss.backward()
+        self.optimizer.step()
+        return loss.detach(), (logits.detach().argmax(1) != y).sum()
+
     def prepared(self, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
         """The batches of an epoch, augmented and normalised, at the learning rate of each."""
         train, steps = self.dataset.train, self.steps
@@ -148,17 +181,24 @@ class Course:
         for step, (x, y) in zip(range(steps), shuffled, strict=False):
             rate = learning_rate(self.recipe, epoch * steps + step, self.recipe.epochs * steps)
             for group in self.optimizer.param_groups:
-                group["lr"] = rate
+                if isinstance(group["lr"], Tensor):
+                    group["lr"].fill_(rate)
+                else:
+                    group["lr"] = rate
             x = normalise(augment(x, self.generator, self.dataset.flip), self.dataset)
             yield smaller(x) if epoch < (self.recipe.small_epochs or 0) else x, y
 
-    def save(self, path: Path, log: list[dict]) -> None:
-        """Weights, momentum and generator as tensors, the rest as JSON in the header."""
+    def state(self) -> dict[str, Tensor]:
+        """Weights, running averages and momentum themselves."""
         tensors = {f"model.{k}": v for k, v in self.model.state_dict().items()}
-        tensors["generator"] = self.generator.get_state()
         for key, p in self.model.named_parameters():
             if (buffer := self.optimizer.state[p].get("momentum_buffer")) is not None:
                 tensors[f"momentum.{key}"] = buffer
+        return tensors
+
+    def save(self, path: Path, log: list[dict]) -> None:
+        """State and generator as tensors, the rest as JSON in the header."""
+        tensors = self.state() | {"generator": self.generator.get_state()}
         header = {"identity": self.identity, "log": json.dumps(log)}
         total = digest(tensors, header["identity"] + header["log"])
         write_tensors(path, tensors, header | {"sha256": total})
@@ -225,9 +265,11 @@ def sgd(model: nn.Module, recipe: Training) -> torch.optim.SGD:
         {"params": [p for p in parameters if p.dim() > 1], "weight_decay": recipe.weight_decay},
         {"params": [p for p in parameters if p.dim() <= 1], "weight_decay": 0.0},
     ]
-    momentum, fused = recipe.momentum, True if all(p.is_cuda for p in parameters) else None
+    momentum, on_gpu = recipe.momentum, all(p.is_cuda for p in parameters)
+    # a step that is recorded reads its rate from the device
+    rate = torch.tensor(recipe.lr, device=parameters[0].device) if on_gpu else recipe.lr
     return torch.optim.SGD(
-        groups, lr=recipe.lr, momentum=momentum, nesterov=momentum > 0, fused=fused
+        groups, lr=rate, momentum=momentum, nesterov=momentum > 0, fused=on_gpu or None
     )
 
 

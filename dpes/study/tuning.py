@@ -88,7 +88,7 @@ def tune(bench: Bench, folder: Path, task: Task, known: dict[str, float]) -> dic
     if path.exists():
         return read_tuning(path)
     names = {"method": task.name, "seed": task.seed, "share": task.share, "training": task.training}
-    entry: dict[str, Any] = names | {"recipe": to_dict(recipe)}
+    entry: dict[str, Any] = names | {"recipe": to_dict(recipe)} | bench.elsewhere
     genome, found = target(bench, folder, task)
     if genome is not None:
         if (text := to_hex(genome)) not in known:
@@ -100,8 +100,7 @@ def tune(bench: Bench, folder: Path, task: Task, known: dict[str, float]) -> dic
         same = same_network(folder, text, entry)
         entry |= same or trained(bench, genome, recipe, task.training, bool(anew))
         if task.long:  # what it lost is of interest, too
-            test = bench.dataset.test
-            entry["unpruned_error"] = train.error_rate(bench.model, test, bench.dataset)
+            entry["unpruned_error"] = bench.unpruned_error
     path.parent.mkdir(parents=True, exist_ok=True)
     write_json(path, entry)
     return entry
@@ -139,9 +138,9 @@ def trained(
     """
     start = time.perf_counter()
     network = slim(bench.drawn(training) if anew else bench.model, bench.layout, genome)
-    log = train.fit(network, bench.dataset, recipe, training)
+    log = train.fit(network.to(bench.device), bench.trained_on, recipe, training)
     seconds = time.perf_counter() - start
-    error = train.error_rate(network, bench.dataset.test, bench.dataset)
+    error = train.error_rate(network, bench.trained_on.test, bench.trained_on)
     return {
         "test_error": error,
         "train_error": log[-1]["train_error"],
@@ -157,10 +156,16 @@ def same_network(folder: Path, genome: str, entry: dict[str, Any]) -> dict[str, 
         folder.glob(f"tuned/*-m{round(100 * entry['share'])}-t{entry['training']}*.json")
     ):
         other = read_tuning(path)
-        same = all(other.get(key) == entry.get(key) for key in ("recipe", "anew"))
+        same = all(other.get(key) == entry.get(key) for key in ("recipe", "anew", "device"))
         if other.get("genome") == genome and same:
             return {key: other[key] for key in ("test_error", "train_error", "seconds")}
     return None
+
+
+def known_errors(folder: Path) -> dict[str, float]:
+    """Search errors of networks that were brought to equal MACs, by their genomes."""
+    entries = read_tuned(folder) + read_tuned(folder, long=True)
+    return {e["genome"]: e["search_error"] for e in entries if "search_error" in e}
 
 
 def read_tuning(path: Path) -> dict[str, Any]:
