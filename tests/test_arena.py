@@ -18,9 +18,10 @@ from dpes.coupling.genome import from_hex, to_hex
 from dpes.disk import write_json
 from dpes.errors import RunError
 from dpes.report import arena as report
+from dpes.report import contest
 from dpes.strategy.history import Candidate, History
 from dpes.study import arena, criteria, data, fidelity, models, rows, tournament, tuning
-from dpes.study.methods import CONFIRMED, METHODS, TOP, seeded
+from dpes.study.methods import CONFIRMED, LONG, METHODS, TOP, seeded
 from dpes.study.profiles import make_settings
 from dpes.study.tuning import Task
 
@@ -264,15 +265,17 @@ def test_a_larger_network_confirms_few_methods_in_a_folder_of_its_own(tmp_path, 
     assert own.rows == tmp_path and large.rows == tmp_path / "resnet56"
     tasks = large.tasks()
     assert {t.name for t in tasks} == set(CONFIRMED) and len(tasks) == len(set(tasks)) < 80
-    assert {t.share for t in tasks if not t.long} == {0, 0.5, 1}
-    long = [t for t in tasks if t.long]
-    assert {t.share for t in long} == {0.5, 0.8} and tasks[-len(long) :] == long
+    assert {t.share for t in tasks} == {0, 0.5, 1} and not any(t.long for t in tasks)
+    long = replace(large, long=True, seeds="0-2").tasks()
+    assert {t.share for t in long} == {0.5, 0.8, 1} and all(t.long for t in long)
+    assert len(set(long)) == len(long) and {t.seed for t in long if t.name == LONG[0]} == {0, 1, 2}
     assert {t.name for t in replace(large, only="archive").tasks()} == {"archive"}
     assert not any(t.share for t in replace(large, searches=True).tasks())
     done: list[object] = []
     monkeypatch.setattr(tournament, "work", lambda *what: done.append(what))
     tournament.run(replace(large, only="uniform-l1", seeds="0"), say=lambda line: None)
-    [(folder, tasks, workers, _, model)] = done
+    [(folder, tasks, workers, _, model, device)] = done
+    assert device == "cpu"
     assert folder == tmp_path / "resnet56" and model == "resnet56" and workers == 1
     assert [t.share for t in tasks] == [0, 0.5]
 
@@ -288,10 +291,23 @@ def test_a_network_may_be_trained_long_and_stands_apart(bench, short, tmp_path, 
     assert long["genome"] == brief["genome"] and long["recipe"]["epochs"] == 2
     assert long["train_error"] != brief["train_error"] and 0 < long["unpruned_error"] < 1
     assert len(report.tuned(tmp_path)) == len(report.tuned(tmp_path, long=True)) == 1
-    [line] = report.trained_long(tmp_path).itertuples()
-    assert line.Index == "uniform L1" and line._1 == "50 %"
+    [line] = contest.trained_long(tmp_path, "uniform-l1").to_dict("records")
     lost = 100 * (long["test_error"] - long["unpruned_error"])
-    assert abs(float(line._3) - lost) < 0.01
+    assert line | {"test error": 0, "lost": 0} == {
+        "MACs left": "50 %", "method": "uniform L1", "networks": 1, "test error": 0, "lost": 0,
+        "difference": "–", "trained on": "CPU",
+    }  # fmt: skip
+    assert abs(float(line["lost"]) - lost) < 0.01
+    other = long | {"method": "global-l2", "test_error": long["test_error"] + 0.01}
+    for device in (None, "a GPU"):  # only the one trained where ours was is compared with it
+        entry = other | {"seed": 0, "checksum": None} | ({"device": device} if device else {})
+        entry.pop("checksum")
+        where = "gpu" if device else "cpu"
+        write_json(tmp_path / "tuned" / f"global-l2-{where}-long.json", entry)
+    lines = contest.trained_long(tmp_path, "uniform-l1").set_index(["method", "trained on"])
+    told = lines.difference.to_dict()
+    assert told.pop(("global L2", "CPU")).startswith("-1.0")
+    assert set(told.values()) == {"–"} and len(told) == 2
     assert Task("uniform-l1", 0, 0.5, 0, long=True).done(tmp_path)
 
 
@@ -352,7 +368,7 @@ def test_a_row_whose_lines_are_others_is_named(bench, short, tmp_path, line):
 def test_the_work_is_done_in_the_order_of_the_plan_and_only_once(
     bench, short, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(tournament.arena, "prepare", lambda _: bench)
+    monkeypatch.setattr(tournament.arena, "prepare", lambda *_: bench)
     lines: list[str] = []
     tasks = tournament.plan([0], ["uniform-l1"])[:2]
     tournament.work(tmp_path, tasks, say=lines.append)
@@ -449,3 +465,13 @@ def test_the_header_of_a_row_is_readable_by_itself(bench, short, tmp_path):
     assert set(candidates[0]) == {"genome", "error", "macs"}
     assert json.loads(json.dumps(head)) == head
     assert len(candidates[0]["genome"]) == len(to_hex(np.ones(bench.layout.n_bits, bool)))
+
+
+def test_an_entry_says_where_it_was_trained_and_other_processes_train_there(bench, monkeypatch):
+    assert bench.elsewhere == {}
+    monkeypatch.setattr(arena, "environment", lambda device: {"device": f"a {device}"})
+    assert replace(bench, device="cuda").elsewhere == {"device": "a cuda"}
+    options = tournament.Options(Path("rows"), long=True, device="cuda")
+    assert options.words()[-3:] == ["--device", "cuda", "--long"]
+    with pytest.raises(RunError, match="device 'tpu' cannot be used here"):
+        tournament.run(replace(options, device="tpu", only="uniform-l1", seeds="0"))

@@ -29,6 +29,7 @@ TITLES = {  # of methods, in words; widths: how many filters each group keeps, t
     "surrogate-fpgm": "surrogate search (FPGM), floor 30 %",
     "surrogate-half": "surrogate search (FPGM), floor 50 %",
     "surrogate-group": "surrogate search (group L2), floor 50 %",
+    "surrogate-group-30": "surrogate search (group L2), floor 30 %",
     "surrogate-toll": "surrogate search (FPGM), priced bottlenecks",
     "surrogate-toll-group": "surrogate search (group L2), priced bottlenecks",
     "surrogate-floor": "surrogate search (L1), floor 30 %",
@@ -169,26 +170,12 @@ def confirmed(folder: Path | str) -> dict[str, pd.DataFrame]:
     return {name: tests for name, tests in found.items() if len(tests)}
 
 
-def trained_long(folder: Path | str) -> pd.DataFrame:
-    """Networks that were trained long, in percent: a row for each method and share of the MACs with
-    its test error and what it lost against the unpruned network as it came.
-    """
-    tests = tuned(folder, long=True).sort_values(["share", "test_error"], ascending=[False, True])
-    lost = 100 * (tests.test_error - tests.unpruned_error)
-    table = {
-        "MACs left": [f"{100 * share:.0f} %" for share in tests.share],
-        "test error": (100 * tests.test_error).map("{:.2f}".format).tolist(),
-        "lost (points)": lost.map("{:.2f}".format).tolist(),
-    }
-    return pd.DataFrame(table, index=[title(m) for m in tests.method])
-
-
 def tuned_entries(folder: Path | str, long: bool = False) -> pd.DataFrame:
     """``tuned`` with the genomes. The seed of a family that has none is that of its training."""
     columns = [
         *("method", "seed", "share", "training", "macs"),
         *("found_error", "search_error", "train_error", "test_error", "seconds", "genome"),
-        *(["unpruned_error"] if long else []),
+        *(["unpruned_error", "device"] if long else []),
     ]
     frame = pd.DataFrame(read_tuned(Path(folder), long)).reindex(columns=columns)
     own = frame.method.map(seeded).astype(bool)

@@ -14,7 +14,7 @@ from ..study import fidelity
 from ..study.methods import METHODS, REFERENCES, is_search
 from ..study.models import MODELS
 from . import judgement
-from .arena import by_seed, cut, group_shares, title, tuned_entries
+from .arena import by_seed, cut, group_shares, title, tuned, tuned_entries
 from .judgement import Estimate
 
 if TYPE_CHECKING:
@@ -43,6 +43,32 @@ def comparisons(frame: pd.DataFrame, column: str, ours: str) -> pd.DataFrame:
     table["p_holm"] = table.method.map(judgement.holm(p)).astype(float)
     values = [d.value for d in table.difference]
     return table.iloc[np.argsort(values, kind="stable")].reset_index(drop=True)
+
+
+def trained_long(folder: Path | str, ours: str) -> pd.DataFrame:
+    """Networks that were trained as long as the study's own: for each method and share of the MACs
+    the mean test error (percent), what it is over that of the unpruned network as it came (points),
+    and ours minus it, among those that were trained on one kind of device.
+    """
+    tests = tuned(folder, long=True)
+    tests = tests.assign(device=tests.device.astype(object).fillna("CPU"))
+    parts = []
+    for (share, device), at in sorted(tests.groupby(["share", "device"]), reverse=True):
+        means = (
+            at.groupby("method")[["test_error", "unpruned_error"]].mean().sort_values("test_error")
+        )
+        table = comparisons(at, "test_error", ours).set_index("method")
+        told = {m: d.text(100) for m, d in table.difference.items()}
+        parts.append(pd.DataFrame({
+            "MACs left": f"{100 * share:.0f} %",
+            "method": [title(m) for m in means.index],
+            "networks": at.groupby("method").size()[means.index].tolist(),
+            "test error": (100 * means.test_error).map("{:.2f}".format).tolist(),
+            "lost": (100 * (means.test_error - means.unpruned_error)).map("{:.2f}".format).tolist(),
+            "difference": [told.get(m, "–") for m in means.index],
+            "trained on": device,
+        }))  # fmt: skip
+    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
 
 
 def sentence(tests: pd.DataFrame, ours: str, share: float, named: Sequence[str] = ()) -> str:
