@@ -183,7 +183,11 @@ def locked(path: Path) -> Iterator[None]:
 
 
 def difference(a: Any, b: Any, name: str = "") -> str:
-    """The first entry in which two nested dictionaries differ, in words."""
+    """The first entry in which two nested dictionaries differ, in words; lists of one length are
+    compared place by place.
+    """
+    if isinstance(a, list) and isinstance(b, list) and len(a) == len(b):
+        a, b = ({str(k): value for k, value in enumerate(values)} for values in (a, b))
     if isinstance(a, dict) and isinstance(b, dict):
         for key in sorted({*a, *b}):
             if a.get(key) != b.get(key):

@@ -170,7 +170,8 @@ def evaluated(
         yield error, closed_form(task.layout, genome) if measured is None else measured
     if not alive and lost > (generation > 0):
         who = f"all of generation {generation}" if generation else "the unpruned network"
-        raise RunError(f"{who} failed, see above; nothing of it is kept, the same call continues")
+        cure = "nothing of it is kept; mend what is said there, and the same call continues"
+        raise RunError(f"{who} failed, see above: {cure}")
     for row in waiting:
         history.add(*row)
 

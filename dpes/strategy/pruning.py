@@ -231,7 +231,10 @@ def identity(
         "search": to_dict(task.settings),
         "seed": task.seed,
         "cost": objective if isinstance(objective, str) else name,
-        "groups": [[g.name, g.size] for g in task.layout.groups],
+        # a least width of one is not written down: it was not in folders of before
+        "groups": [
+            [g.name, g.size, g.least][: 3 if g.least > 1 else 2] for g in task.layout.groups
+        ],
         "weights": digest(network.state_dict())[:16],
     } | {name: t if t is None else digest({name: t})[:16] for name, t in tensors.items()}
 

@@ -24,7 +24,8 @@ class Search(Checked):
     generations: int = setting(10, "generations, the last one competes too", "authors", low=1)
     p_mutation: float = setting(
         0.1,
-        "probability of flipping each bit (encoding widths: of changing each group)",
+        "probability of flipping each bit (encoding widths: of changing each group; proposals: no "
+        "effect)",
         "ours",
         above=0,
         high=1,
@@ -98,7 +99,8 @@ class Search(Checked):
     )
     error_ceiling: float | None = setting(
         None,
-        "a candidate above this error is dominated by each one below it",
+        "a candidate above this error is dominated by each one below it (proposals: when the three "
+        "are chosen)",
         "ours",
         above=0,
         high=1,
