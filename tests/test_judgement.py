@@ -117,6 +117,25 @@ def test_comparisons_are_paired_by_seed_and_say_who_is_beaten():
     assert alone.endswith("no rivals yet.")
 
 
+def test_how_many_forms_of_ours_are_tried_says_nothing_of_a_rival():
+    """Holm's correction: 2 p for two rivals, whatever else ours was compared with."""
+    means = {"surrogate": 0.0, "random-widths": 0.02, "uniform-l1": 0.2}
+    forms = {"surrogate-half": 0.02, "surrogate-floor": 0.0, "learned": 0.01}
+    tests = made_up(means | forms)
+    few = tests[tests.method.isin(list(means))]
+    alone = contest.comparisons(few, "test_error", "surrogate").set_index("method")
+    table = contest.comparisons(tests, "test_error", "surrogate")
+    assert table.method[table.form].tolist() == ["surrogate-half", "learned", "surrogate-floor"]
+    many = table.set_index("method").p_holm
+    for rival in ("random-widths", "uniform-l1"):
+        assert many[rival] == pytest.approx(alone.p_holm[rival])
+    text = contest.sentence(tests, "surrogate", 0.5)
+    assert "the nearest. Corrected for so many comparisons, it beats 2 of 2 rivals and" in text
+    assert "Of its own kind, it beats 2 of 3 other surrogate searches and loses to 0." in text
+    # among searches on widths that have no surrogate, none is a form of another
+    assert not contest.comparisons(few, "test_error", "random-widths").form.any()
+
+
 def test_the_figure_describes_itself():
     import matplotlib.pyplot as plt
 

@@ -11,7 +11,7 @@ import pandas as pd
 
 from ..coupling.layout import Layout
 from ..study import fidelity
-from ..study.methods import METHODS, REFERENCES, is_search
+from ..study.methods import METHODS, REFERENCES, alike, is_search
 from ..study.models import MODELS
 from . import judgement
 from .arena import by_seed, cut, group_shares, title, tuned, tuned_entries
@@ -26,7 +26,8 @@ def comparisons(frame: pd.DataFrame, column: str, ours: str) -> pd.DataFrame:
     single pair, which decides nothing), probability of improvement.
 
     Below zero ours is better. Seeds that one of the two lacks are left out; a method that found no
-    network is no rival there.
+    network is no rival there. Holm's correction is for the rivals, and for other forms of ours by
+    themselves: how many of those are tried says nothing of a rival.
     """
     seeds = sorted(frame[frame.method == ours].seed.unique())
     mine, rows, p = by_seed(frame, column, ours, seeds), [], {}
@@ -40,7 +41,10 @@ def comparisons(frame: pd.DataFrame, column: str, ours: str) -> pd.DataFrame:
             p[method] = judgement.p_value(a, b)
         rows.append((method, judgement.paired(a, b), judgement.improvement(a, b)))
     table = pd.DataFrame(rows, columns=["method", "difference", "improvement"])
-    table["p_holm"] = table.method.map(judgement.holm(p)).astype(float)
+    forms = {method: value for method, value in p.items() if alike(method, ours)}
+    rivals = {method: value for method, value in p.items() if method not in forms}
+    table["p_holm"] = table.method.map(judgement.holm(forms) | judgement.holm(rivals)).astype(float)
+    table["form"] = [alike(method, ours) for method in table.method]
     values = [d.value for d in table.difference]
     return table.iloc[np.argsort(values, kind="stable")].reset_index(drop=True)
 
@@ -89,25 +93,34 @@ def sentence(tests: pd.DataFrame, ours: str, share: float, named: Sequence[str] 
     text += f"errs on {mine.text(100)} % of the test images"
     if not len(table):
         return text + "; it has no rivals yet."
-    nearest = table.method.iloc[np.argmin([abs(d.value) for d in table.difference])]
+    others = table[~table.form] if not table.form.all() else table
+    nearest = others.method.iloc[np.argmin([abs(d.value) for d in others.difference])]
     gains = [
         f"{row.difference.text(100)} points against {title(row.method)}"
         + (", the nearest" if row.method == nearest else "")
         for row in table[::-1].itertuples()
         if row.method == nearest or row.method in named
     ]
-    decided = table[table.p_holm < 1 - judgement.LEVEL]
-    better = sum(d.value < 0 for d in decided.difference)
-    worse = len(decided) - better
-    tested = int(table.p_holm.notna().sum())
-    text += f": {'; '.join(gains)}. Corrected for so many comparisons, it beats {better} of "
-    text += f"{tested} rivals and loses to {worse}."
+    text += f": {'; '.join(gains)}. Corrected for so many comparisons, it beats "
+    text += f"{count(table[~table.form], 'rivals')}."
+    if table.p_holm[table.form].notna().any():
+        text += (
+            f" Of its own kind, it beats {count(table[table.form], 'other surrogate searches')}."
+        )
     open_, most = table[table.p_holm >= 1 - judgement.LEVEL], mine.n
     simple = [r.method for r in open_.itertuples() if r.difference.n == most > 2]
     if simple := [title(method) for method in simple if not is_search(method)]:
         text += f" Not told apart from it by {most} runs, and simpler, as no search is needed: "
         text += f"{' and '.join(simple)}."
     return text
+
+
+def count(table: pd.DataFrame, what: str) -> str:
+    """How many of those that were tested are beaten, and to how many ours loses."""
+    decided = table[table.p_holm < 1 - judgement.LEVEL]
+    better = sum(d.value < 0 for d in decided.difference)
+    tested = int(table.p_holm.notna().sum())
+    return f"{better} of {tested} {what} and loses to {len(decided) - better}"
 
 
 def called(network: str) -> str:

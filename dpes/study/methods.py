@@ -174,6 +174,12 @@ def is_search(name: str) -> bool:
     return not isinstance(METHODS[name], Uniform | Global | Reference)
 
 
+def alike(name: str, other: str) -> bool:
+    """Whether two methods are surrogate searches, so forms of one method that differ in parts."""
+    pair = [METHODS.get(n) for n in (name, other)]
+    return all(isinstance(m, Variant) and m.proposals == "surrogate" for m in pair)
+
+
 def seeded(name: str) -> bool:
     """Whether its networks depend on the seed; those of the other families are the same for all
     seeds.
