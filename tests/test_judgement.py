@@ -136,6 +136,20 @@ def test_how_many_forms_of_ours_are_tried_says_nothing_of_a_rival():
     assert not contest.comparisons(few, "test_error", "random-widths").form.any()
 
 
+def test_ours_minus_each_rival_at_a_glance():
+    one = made_up({"surrogate": 0.0, "random-widths": 0.02, "uniform-l1": 0.2})
+    two = one[one.method != "random-widths"]
+    frames = {"small": one, "large": two, "none yet": one[one.method == "uniform-l1"]}
+    rivals = ["random-widths", "global-l2", "uniform-l1"]
+    table = contest.at_a_glance(frames, "surrogate", 0.5, rivals)
+    assert list(table) == ["small", "large"] and list(table.index) == [
+        "random widths (L1)",
+        "uniform L1",
+    ]
+    assert table.large.iloc[0] == "–" and table.small.iloc[1] == table.large.iloc[1]
+    assert table.small.iloc[1].startswith("-20.0 [")
+
+
 def test_the_figure_describes_itself():
     import matplotlib.pyplot as plt
 
@@ -203,12 +217,3 @@ def test_rows_are_found_from_any_directory(tmp_path, monkeypatch):
 def test_every_method_has_a_title_of_its_own():
     titles = [report.TITLES[name] for name in methods.METHODS]
     assert len(set(titles)) == len(titles)
-
-
-def test_larger_networks_are_told_in_a_sentence_of_their_own():
-    tests = made_up({"surrogate": 0.0, "uniform-l1": 0.1, "archive": -0.05})
-    found = {"resnet56": tests, "densenet22": tests[tests.method == "surrogate"]}
-    text = contest.elsewhere(found, "surrogate", 0.5, ["uniform-l1", "archive", "learned"])
-    assert text.startswith(" On ResNet-56: -10.0 [") and text.count(" On ") == 1
-    assert "against uniform L1; 5.0 [" in text and text.endswith("on widths (L1).")
-    assert contest.elsewhere({}, "surrogate", 0.5, []) == ""

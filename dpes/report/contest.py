@@ -128,21 +128,19 @@ def called(network: str) -> str:
     return MODELS[network].about.partition(",")[0]
 
 
-def elsewhere(
-    confirmed: Mapping[str, pd.DataFrame], ours: str, share: float, named: Sequence[str]
-) -> str:
-    """On each larger network, what our test error gains over the rivals ``named``, in points."""
-    text = ""
-    for network, tests in confirmed.items():
-        table = comparisons(tests[tests.share == share], "test_error", ours).set_index("method")
-        gains = [
-            f"{table.difference[name].text(100)} points against {title(name)}"
-            for name in named
-            if name in table.index
-        ]
-        if gains:
-            text += f" On {called(network)}: {'; '.join(gains)}."
-    return text
+def at_a_glance(
+    tests: Mapping[str, pd.DataFrame], ours: str, share: float, rivals: Sequence[str]
+) -> pd.DataFrame:
+    """Ours minus each rival at a share of the MACs, in points with intervals: a column for each
+    network, or way of training, that has some.
+    """
+    columns = {}
+    for name, frame in tests.items():
+        table = comparisons(frame[frame.share == share], "test_error", ours).set_index("method")
+        told = {title(r): table.difference[r].text(100) for r in rivals if r in table.index}
+        columns |= {name: told} if told else {}
+    frame = pd.DataFrame(columns).reindex([title(r) for r in rivals])
+    return frame.dropna(how="all").fillna("–").rename_axis("rival")
 
 
 def forest(table: pd.DataFrame, ours: str, ax: Axes, heading: str = "") -> str:
