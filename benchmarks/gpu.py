@@ -13,6 +13,7 @@ import argparse
 import sys
 import time
 from collections.abc import Callable, Sequence
+from multiprocessing import get_context
 from typing import Any
 
 import numpy as np
@@ -138,9 +139,11 @@ def speed(name: str, device: str, rounds: int, batch: int = BATCH) -> dict[str, 
     return {"training": rows, "evaluation_batch": devices.images_at_once(device, values, 250)}
 
 
-def training(name: str, device: str, recorded: bool, epochs: int = 2) -> list[float]:
-    """Seconds of the epochs of a fine-tuning, a hundred steps each, on random images."""
-    pixels = torch.randint(0, 256, (12_800, 3, 32, 32), dtype=torch.uint8)
+def training(
+    name: str, device: str, recorded: bool, epochs: int = 2, n: int = 12_800
+) -> list[dict[str, Any]]:
+    """The epochs of a fine-tuning on n random images, so a hundred steps each: losses, seconds."""
+    pixels = torch.randint(0, 256, (n, 3, 32, 32), dtype=torch.uint8)
     split = data.Split(pixels, torch.arange(len(pixels)) % 10)
     scale = ((0.5,) * 3, (0.25,) * 3)
     images = data.Dataset("random", split, split, split, *scale, True, tuple("0123456789"))
@@ -148,7 +151,16 @@ def training(name: str, device: str, recorded: bool, epochs: int = 2) -> list[fl
     course = train.Course.begun(models.build(name).to(device), images.to(device), recipe, 0)
     if recorded:
         course.record()
-    return [entry["seconds"] for entry in course.run([])]
+    return course.run([])
+
+
+def at_once(name: str, device: str, n: int, *size: int) -> list[float]:
+    """Seconds of the epochs of one of n such trainings in processes beside each other, without the
+    first epoch. size: epochs and images.
+    """
+    with get_context("spawn").Pool(n) as pool:
+        logs = pool.starmap(training, [(name, device, True, *(size or (5,)))] * n)
+    return [entry["seconds"] for entry in logs[0][1:]]
 
 
 def launched(step: Steps, device: str) -> dict[str, int]:
@@ -203,7 +215,7 @@ def about(device: str) -> dict[str, Any]:
 def measured(device: str, networks: Sequence[str], rounds: int, genomes: int) -> dict[str, Any]:
     """All of it, a line for each part as it ends."""
     started, result = time.perf_counter(), {"about": about(device)}
-    result |= {"agreement": {}, "speed": {}, "trainings": {}}
+    result |= {"agreement": {}, "speed": {}, "trainings": {}, "losses": {}}
 
     def say(what: str) -> None:
         print(f"{time.perf_counter() - started:5.0f} s  {what}", flush=True)
@@ -215,10 +227,13 @@ def measured(device: str, networks: Sequence[str], rounds: int, genomes: int) ->
         result["speed"][name] = speed(name, device, rounds)
         say(f"speed of {name}")
     for name in TUNED:
-        ways = {"plain": False, "recorded": True}
+        plain, recorded = (training(name, device, way) for way in (False, True))
+        seconds = {"plain": plain, "recorded": recorded}
         result["trainings"][name] = {
-            way: training(name, device, recorded) for way, recorded in ways.items()
-        }
+            way: [entry["seconds"] for entry in log] for way, log in seconds.items()
+        } | {"recorded, six at once": at_once(name, device, 6)}
+        pairs = zip(plain, recorded, strict=True)
+        result["losses"][name] = [[a["loss"], b["loss"]] for a, b in pairs]
         say(f"trainings of {name}")
     result["spread"] = spread(device, 2 * genomes)
     say("processes")

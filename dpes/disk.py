@@ -183,11 +183,13 @@ def locked(path: Path) -> Iterator[None]:
 
 
 def difference(a: Any, b: Any, name: str = "") -> str:
-    """The first entry in which two nested dictionaries differ, in words; lists of one length are
-    compared place by place.
+    """The first entry in which two nested dictionaries differ, in words; tables are compared row by
+    row.
     """
-    if isinstance(a, list) and isinstance(b, list) and len(a) == len(b):
-        a, b = ({str(k): value for k, value in enumerate(values)} for values in (a, b))
+    if all(isinstance(t, list) and t and isinstance(t[0], list) for t in (a, b)):
+        if len(a) != len(b):
+            return f"{name} has {len(a)} entries, not {len(b)}"
+        a, b = (dict(enumerate(table)) for table in (a, b))
     if isinstance(a, dict) and isinstance(b, dict):
         for key in sorted({*a, *b}):
             if a.get(key) != b.get(key):

@@ -100,9 +100,10 @@ def add_tournament(command: Parser) -> None:
     about += "lie in a folder of its name: " + ", ".join(ARENAS)
     command.add_argument("--model", default="resnet20", choices=ARENAS, metavar="MODEL", help=about)
     command.add_argument("--searches", action="store_true", help="search only, fine-tune nothing")
-    about = "train the networks of finished rows as long as the study's own runs"
+    about = "train the networks of rows that are there as long as the study's own runs (--only: by "
+    about += "default those that decide the question)"
     command.add_argument("--long", action="store_true", help=about)
-    about = "torch device of fine-tuning, such as cuda (default: cpu, where all else happens)"
+    about = "torch device of long trainings, such as cuda (default: cpu, where all else happens)"
     command.add_argument("--device", default="cpu", help=about)
     about = "judge what was fine-tuned by other kinds of fitness"
     command.add_argument("--fitness", action="store_true", help=about)

@@ -5,6 +5,7 @@ brought to equal MACs by rule.
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from dpes import trace
 from dpes.coupling import importance
 from dpes.coupling.genome import from_hex, to_hex
 from dpes.disk import write_json
-from dpes.errors import RunError
+from dpes.errors import DpesError, RunError, SettingsError
 from dpes.report import arena as report
 from dpes.report import contest
 from dpes.strategy.history import Candidate, History
@@ -266,9 +267,6 @@ def test_a_larger_network_confirms_few_methods_in_a_folder_of_its_own(tmp_path, 
     tasks = large.tasks()
     assert {t.name for t in tasks} == set(CONFIRMED) and len(tasks) == len(set(tasks)) < 80
     assert {t.share for t in tasks} == {0, 0.5, 1} and not any(t.long for t in tasks)
-    long = replace(large, long=True, seeds="0-2").tasks()
-    assert {t.share for t in long} == {0.5, 0.8, 1} and all(t.long for t in long)
-    assert len(set(long)) == len(long) and {t.seed for t in long if t.name == LONG[0]} == {0, 1, 2}
     assert {t.name for t in replace(large, only="archive").tasks()} == {"archive"}
     assert not any(t.share for t in replace(large, searches=True).tasks())
     done: list[object] = []
@@ -467,8 +465,72 @@ def test_the_header_of_a_row_is_readable_by_itself(bench, short, tmp_path):
     assert len(candidates[0]["genome"]) == len(to_hex(np.ones(bench.layout.n_bits, bool)))
 
 
+def row(folder, name, seed=0):
+    """A finished row, as far as its length tells."""
+    head = {key: 0 for key in rows.HEADER}
+    line = {"genome": "ff", "error": 0.5, "macs": 1}
+    rows.write_whole(rows.row_path(folder, name, seed), [head, *[line] * rows.total(name)])
+
+
+def test_long_trainings_are_of_rows_that_are_there(tmp_path, monkeypatch):
+    """Those of a family are paired with every seed, whichever seed its one row was made with."""
+    options = tournament.Options(tmp_path, long=True, seeds="3-4", only="global-l2,random-group")
+    with pytest.raises(SettingsError, match="has no finished row of these; make them first by"):
+        options.tasks()
+    row(tmp_path, "global-l2", 2)
+    (tmp_path / "global-l2-sx.jsonl").write_text("")
+    tasks = options.tasks()
+    found = [(t.name, t.seed, t.share, t.training) for t in tasks]
+    shares = tournament.LONG_SHARES
+    assert found == [("global-l2", 2, share, training) for training in (3, 4) for share in shares]
+    said: list[str] = []
+    monkeypatch.setattr(tournament, "work", lambda *what: None)
+    tournament.run(options, left=True, say=said.append)
+    assert said[0] == "left out, as they have no finished row: random-group"
+    assert said[1] == "4 of 4 tasks left, about 1.8 h"
+    row(tmp_path, "random-group", 4)
+    assert [t.seed for t in options.tasks() if t.name == "random-group"] == [4, 4]
+    everything = replace(options, only="", seeds="0-2").tasks()
+    assert {t.name for t in everything} == {"unpruned"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"seeds": "²", "long": False}, "seeds = '²': must be a number"),
+        ({"seeds": "0-"}, "seeds = '0-': must be a number"),
+        ({"searches": True}, "long and searches: give one of them"),
+        ({"device": "meta"}, "device 'meta' cannot be used here"),
+    ],
+)
+def test_what_does_not_fit_long_trainings_is_refused(changes, words, tmp_path):
+    row(tmp_path, "uniform-l1")
+    options = tournament.Options(tmp_path, long=True, only="uniform-l1")
+    with pytest.raises(DpesError, match=re.escape(words)):
+        tournament.run(replace(options, **changes))
+    with pytest.raises(SettingsError, match="long and fitness"):
+        tournament.run(options, fitness=True)
+
+
+def test_a_short_training_stays_on_the_cpu(tmp_path, monkeypatch):
+    monkeypatch.setattr(tournament, "check_device", lambda device: None)
+    with pytest.raises(SettingsError, match="device = 'cuda': is for --long"):
+        tournament.run(tournament.Options(tmp_path, device="cuda"))
+
+
+def test_a_training_takes_over_the_outcome_of_its_own_seed_only(tmp_path):
+    (tmp_path / "tuned").mkdir()
+    entry = {"share": 0.5, "training": 100, "recipe": {}, "genome": "f"}
+    outcome = {"test_error": 0.1, "train_error": 0.2, "seconds": 3.0}
+    named = entry | {"method": "a", "seed": 0} | outcome
+    write_json(tmp_path / "tuned" / "a-s0-m50-t100.json", named)
+    assert tuning.same_network(tmp_path, "f", entry) == outcome
+    assert tuning.same_network(tmp_path, "f", entry | {"training": 1}) is None
+    assert tuning.same_network(tmp_path, "f", entry | {"device": "a GPU"}) is None
+
+
 def test_an_entry_says_where_it_was_trained_and_other_processes_train_there(bench, monkeypatch):
-    assert bench.elsewhere == {}
+    assert bench.elsewhere == replace(bench, device="cpu:0").elsewhere == {}
     monkeypatch.setattr(arena, "environment", lambda device: {"device": f"a {device}"})
     assert replace(bench, device="cuda").elsewhere == {"device": "a cuda"}
     options = tournament.Options(Path("rows"), long=True, device="cuda")

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import dataclasses
 import multiprocessing
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from types import SimpleNamespace
 
 import pytest
@@ -250,6 +250,36 @@ def test_recording_leaves_no_trace_and_odd_batches_are_not_replayed(digits):
     assert losses == same and all(torch.equal(plain[key], other[key]) for key in plain)
 
 
+class Refused(Emulated):
+    """Takes steps, and then finds something that cannot be recorded."""
+
+    def __init__(self, do, *inputs):
+        super().__init__(do, *inputs)
+        raise RuntimeError("operation not permitted when stream is capturing\nand more")
+
+
+def test_a_network_that_cannot_be_recorded_is_trained_as_before(digits):
+    ends = []
+    for recorded in (None, Refused):
+        network = models.build("resnet8", 10, 1, seed=0)
+        told = pytest.warns(UserWarning, match="of ResNet cannot be recorded, so it is slower: op")
+        with told if recorded else nullcontext():
+            course = course_of(network, digits, recorded, images=64)
+        assert course.recorded is None
+        ends.append((course.run([])[0]["loss"], list(network.state_dict().values())))
+    assert ends[0][0] == ends[1][0] and all(map(torch.equal, ends[0][1], ends[1][1]))
+
+
+def test_nothing_is_recorded_for_less_than_a_batch(digits):
+    course = course_of(models.build("resnet8", 10, 1), digits, Refused, images=8)
+    assert course.recorded is None
+
+
+def test_a_network_without_trainable_weights_is_refused_as_before():
+    frozen = models.build("resnet8", 10, 1).requires_grad_(False)
+    assert all(not group["params"] for group in train.sgd(frozen, Training()).param_groups)
+
+
 def test_a_course_restarts_as_if_it_were_new(digits):
     network = models.build("resnet8", 10, 1, seed=0)
     course = course_of(network, digits, Emulated, images=64)
@@ -280,15 +310,26 @@ def test_a_training_long_enough_is_recorded_on_a_gpu_only(digits, monkeypatch):
 def test_a_graph_is_recorded_after_three_calls_and_replayed_on_what_is_given(monkeypatch):
     done = []
     graph = SimpleNamespace(replay=lambda: done.append("replay"))
-    for name in ("CUDAGraph", "Stream", "default_stream"):
-        waits = SimpleNamespace(wait_stream=lambda other: None)
-        monkeypatch.setattr(
-            torch.cuda, name, lambda n=name, w=waits: graph if n == "CUDAGraph" else w
-        )
-    for name in ("device", "stream", "graph"):
+    streams = {n: SimpleNamespace(wait_stream=lambda other: None) for n in ("own", "usual")}
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", lambda: graph)
+    monkeypatch.setattr(torch.cuda, "Stream", lambda: streams["own"])
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda: streams["usual"])
+    for name in ("device", "stream"):
         monkeypatch.setattr(torch.cuda, name, lambda what: nullcontext())
+
+    @contextmanager
+    def recording(graph, stream):
+        assert stream is streams["own"]  # torch's would be on the GPU that recorded first
+        yield
+
+    monkeypatch.setattr(torch.cuda, "graph", recording)
+    monkeypatch.setattr(torch.cuda, "set_stream", lambda stream: done.append(stream))
     out = torch.zeros(1)
     recorded = devices.Recorded(lambda x: done.append("call") or (out,), given := torch.zeros(3))
-    assert done == ["call"] * 4 and recorded.fits(torch.ones(3)) and not recorded.fits(out)
+    assert (
+        done == ["call"] * 4 + [streams["usual"]]
+        and recorded.fits(torch.ones(3))
+        and not recorded.fits(out)
+    )
     assert recorded(torch.ones(3)) == (out,) and done[-1] == "replay"
     assert torch.equal(recorded.inputs[0], torch.ones(3)) and not given.any()

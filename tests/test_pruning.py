@@ -348,15 +348,3 @@ def test_a_layout_of_ones_own_keeps_layers_and_least_widths(data):
     )
     for small in (found.heavy, found.knee, found.light):
         assert small.body[0].out_channels == 8 and small.body[3].out_channels >= 5
-
-
-@pytest.mark.parametrize("proposals", [None, "surrogate"])
-def test_a_folder_of_other_least_widths_is_refused_by_the_group(data, tmp_path, proposals):
-    model = shake(Own())
-    given = {"data": data, "folder": tmp_path, "progress": False}
-    given["settings"] = dataclasses.replace(SEARCH, proposals=proposals)
-    layouts = [dpes.trace(model, data[0][:1], min_filters=n) for n in (1, 5)]
-    dpes.prune(model, data[0][:1], layout=layouts[0], **given)
-    with pytest.raises(RunError, match=r"other settings \(groups.0 is .*, 8\], not .*, 8, 5\]\)"):
-        dpes.prune(model, data[0][:1], layout=layouts[1], **given)
-    dpes.prune(model, data[0][:1], **given)  # the usual layout is the first one

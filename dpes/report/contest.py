@@ -57,7 +57,8 @@ def trained_long(folder: Path | str, ours: str) -> pd.DataFrame:
     tests = tuned(folder, long=True)
     tests = tests.assign(device=tests.device.astype(object).fillna("CPU"))
     parts = []
-    for (share, device), at in sorted(tests.groupby(["share", "device"]), reverse=True):
+    found = tests[tests.test_error.notna()]
+    for (share, device), at in sorted(found.groupby(["share", "device"]), reverse=True):
         means = (
             at.groupby("method")[["test_error", "unpruned_error"]].mean().sort_values("test_error")
         )
@@ -132,10 +133,14 @@ def at_a_glance(
     tests: Mapping[str, pd.DataFrame], ours: str, share: float, rivals: Sequence[str]
 ) -> pd.DataFrame:
     """Ours minus each rival at a share of the MACs, in points with intervals: a column for each
-    network, or way of training, that has some.
+    network, or way of training, that has some. Networks trained on other devices than ours do not
+    count.
     """
-    columns = {}
+    columns: dict[str, dict[str, str]] = {}
     for name, frame in tests.items():
+        if "device" in frame:
+            where = frame.device.astype(object).fillna("CPU")
+            frame = frame[where.isin(where[frame.method == ours].mode()[:1])]
         table = comparisons(frame[frame.share == share], "test_error", ours).set_index("method")
         told = {title(r): table.difference[r].text(100) for r in rivals if r in table.index}
         columns |= {name: told} if told else {}

@@ -130,7 +130,11 @@ class Bench:
     @property
     def elsewhere(self) -> dict[str, str]:
         """What an entry says of a device that is not the CPU."""
-        return {} if self.device == "cpu" else {"device": environment(self.device)["device"]}
+        return (
+            {}
+            if torch.device(self.device).type == "cpu"
+            else {"device": environment(self.device)["device"]}
+        )
 
     @cached_property
     def fitness(self) -> Fitness:

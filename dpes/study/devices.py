@@ -55,20 +55,26 @@ class Recorded:
 
     Inputs have the shapes of those that it was recorded with; outputs are overwritten by the next
     call. What the function reads or writes beside may be written to, not replaced. Recording calls
-    it four times.
+    it four times; raises RuntimeError for a function that cannot be recorded, such as one that
+    brings a number to the host.
     """
 
     def __init__(self, do: Callable[..., tuple[Tensor, ...]], *inputs: Tensor):
         self.inputs = [x.clone() for x in inputs]
         self.graph = torch.cuda.CUDAGraph()
         with torch.cuda.device(inputs[0].device):
-            with torch.cuda.stream(beside := torch.cuda.Stream()):
-                beside.wait_stream(torch.cuda.default_stream())
-                for _ in range(3):  # so that memory is there and algorithms are chosen
-                    do(*self.inputs)
-            torch.cuda.default_stream().wait_stream(beside)
-            with torch.cuda.graph(self.graph):
-                self.outputs = do(*self.inputs)
+            usual, beside = torch.cuda.current_stream(), torch.cuda.Stream()
+            beside.wait_stream(usual)
+            try:
+                with torch.cuda.stream(beside):
+                    for _ in range(3):  # so that memory is there and algorithms are chosen
+                        do(*self.inputs)
+                # a stream of its own: torch's is on the GPU that recorded first
+                with torch.cuda.graph(self.graph, stream=beside):
+                    self.outputs = do(*self.inputs)
+            finally:  # a recording that fails leaves its stream behind
+                torch.cuda.set_stream(usual)
+            usual.wait_stream(beside)
 
     def fits(self, x: Tensor) -> bool:
         """Whether a first input has the shape that was recorded."""

@@ -83,7 +83,7 @@ def commit() -> str:
 def check_device(device: str) -> None:
     """Raises ``RunError`` for a device that is not there."""
     try:
-        torch.empty(0, device=device)
+        torch.zeros(1, device=device).cpu()  # that of device meta holds nothing
     except (RuntimeError, AssertionError):  # torch without CUDA asserts
         raise RunError(
             f"device {device!r} cannot be used here; use cpu, or cuda on a machine with a GPU"

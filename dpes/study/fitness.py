@@ -82,12 +82,18 @@ class Fitness:
             return train.error_rate(network, self.judged, self.dataset, self.at_once)
 
     def train(self, network: nn.Module, seed: int) -> None:
-        """The brief training of a candidate."""
-        if self.course is None:
+        """The brief training of a candidate; on a GPU, at full shape, by a step that is recorded
+        once for all.
+        """
+        if self.whole is None or torch.device(self.device).type != "cuda":
             train.fit(network, self.dataset, self.partial_recipe(), seed)
-        else:
-            self.course.restart(seed)
-            self.course.run([])
+            return
+        if self.course is None:
+            recipe = self.partial_recipe()
+            self.course = train.Course.begun(network, self.dataset, recipe, seed)
+            self.course.record()
+        self.course.restart(seed)
+        self.course.run([])
 
     def network(self, keep: np.ndarray) -> nn.Module:
         """The candidate of a checked genome, as the original weights have it, in ``scratch``."""
@@ -99,16 +105,11 @@ class Fitness:
         return network.to(memory_format=torch.channels_last) if on_gpu else network
 
     def at_full_shape(self) -> FullShape:
-        """What writes candidates into one copy of the network, on a GPU with a training step that
-        is recorded once for all; refuses networks that would compute something else.
+        """What writes candidates into one copy of the network; refuses networks that would compute
+        something else.
         """
         check(self.model, self.layout)
-        whole = FullShape(self.model, self.layout)
-        if "partial" in self.search.fitness and torch.device(self.device).type == "cuda":
-            recipe = self.partial_recipe()
-            self.course = train.Course.begun(whole.target, self.dataset, recipe, self.seed)
-            self.course.record()
-        return whole
+        return FullShape(self.model, self.layout)
 
     def parts(self) -> tuple[Any, ...]:
         """All that another process needs to ``build`` the same function, without test images."""

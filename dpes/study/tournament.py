@@ -12,6 +12,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import torch
+
 from ..errors import SettingsError
 from . import arena, fidelity, rows, tuning
 from .environment import check_device
@@ -21,7 +23,8 @@ from .tuning import Task
 OWN = "resnet20"  # the tournament's own network; others confirm
 LONG_SHARES = (0.5, 0.8)  # of the MACs, for networks that are trained long
 # of a candidate, of a fine-tuning: first guesses, replaced by what is measured
-SEARCH_SECONDS, TUNE_SECONDS = 1.0, 40.0
+SEARCH_SECONDS, TUNE_SECONDS, LONG_SECONDS, GPU_SECONDS = 1.0, 40.0, 1600.0, 30.0
+ONLY_LONG = "is for --long; short trainings stay on the CPU, where the others of their table are"
 
 
 def plan(seeds: list[int], names: list[str] | None = None) -> list[Task]:
@@ -52,11 +55,21 @@ def confirmation(seeds: list[int], names: list[str] | None = None) -> list[Task]
     return list(dict.fromkeys(tasks))
 
 
-def trained_long(seeds: list[int], names: list[str] | None = None) -> list[Task]:
-    """The networks of finished rows, trained as long as those of the study's own runs."""
-    cuts = [(seed, share) for seed in seeds for share in LONG_SHARES]
-    tasks = [t for s, share in cuts for n in names or LONG for t in of_one(n, s, seeds, share)]
-    return list(dict.fromkeys(replace(t, long=True) for t in tasks if t.share))
+def trained_long(folder: Path, seeds: list[int], names: list[str] | None = None) -> list[Task]:
+    """The networks of the rows that are finished, trained as long as those of the study's own
+    runs.
+    """
+    tasks = []
+    for name in names or LONG:
+        found = (p.stem.rpartition("-s")[2] for p in folder.glob(f"{name}-s*.jsonl"))
+        made = sorted(int(seed) for seed in found if seed.isdecimal())
+        cuts = [(seed, share) for seed in seeds for share in LONG_SHARES]
+        tasks += [t for s, share in cuts for t in of_one(name, s, made or seeds, share)]
+    finished = [t for t in tasks if t.share and rows.finished(folder, t.name, t.seed)]
+    return sorted(
+        dict.fromkeys(replace(t, long=True) for t in finished),
+        key=lambda t: (t.training, LONG_SHARES.index(t.share) if t.share < 1 else 0),
+    )
 
 
 def of_one(name: str, seed: int, seeds: list[int], share: float) -> list[Task]:
@@ -73,8 +86,8 @@ def of_one(name: str, seed: int, seeds: list[int], share: float) -> list[Task]:
 class Forecast:
     """Hours left, from the seconds of what was done in this sitting."""
 
-    def __init__(self) -> None:
-        self.seconds = {"search": [SEARCH_SECONDS], "tune": [TUNE_SECONDS]}
+    def __init__(self, tune_seconds: float = TUNE_SECONDS) -> None:
+        self.seconds = {"search": [SEARCH_SECONDS], "tune": [tune_seconds]}
 
     def tick(self, seconds: float, kind: str = "search") -> None:
         self.seconds[kind] = [*self.seconds[kind], seconds][-300:]
@@ -100,7 +113,6 @@ def work(
     """Do all tasks that are not done and that no other process is at."""
     bench = arena.prepare(arena.ARENAS[model], device)
     known, forecast = rows.known_errors(folder, bench.arena), Forecast()
-    known |= tuning.known_errors(folder)
     for task in waiting(tasks, folder):
         with rows.claimed(task.path(folder)) as mine:
             if not mine or task.done(folder):
@@ -156,24 +168,48 @@ class Options:
         """The folder of the rows; a larger network's lie in one of its own."""
         return self.folder if self.model == OWN else self.folder / self.model
 
+    @property
+    def names(self) -> list[str]:
+        """The methods that were asked for; none: all."""
+        return [name for name in self.only.split(",") if name]
+
     def tasks(self) -> list[Task]:
         """Raises ``SettingsError`` for seeds that are no numbers or a folder that is none,
         ``MethodError`` for unknown names.
         """
         if not self.folder.name or any(p.is_file() for p in (self.rows, *self.rows.parents)):
             raise SettingsError(f"folder = {str(self.folder)!r}: must be a folder for the rows")
-        names = [name for name in self.only.split(",") if name] or None
+        names = self.names or None
         for name in names or ():
             method(name)
-        low, _, high = self.seeds.partition("-")
-        if not low.isdigit() or not (high or low).isdigit() or int(high or low) < int(low):
+        low, dash, high = self.seeds.partition("-")
+        high = high if dash else low
+        if not low.isdecimal() or not high.isdecimal() or int(high) < int(low):
             limits = "must be a number such as 3, or a range such as 0-4"
             raise SettingsError(f"seeds = {self.seeds!r}: {limits}")
-        if int(high or low) - int(low) >= MOST:
+        if int(high) - int(low) >= MOST:
             raise SettingsError(f"seeds = {self.seeds!r}: are more than {MOST}")
-        every = trained_long if self.long else plan if self.model == OWN else confirmation
-        tasks = every(list(range(int(low), int(high or low) + 1)), names)
+        seeds = list(range(int(low), int(high) + 1))
+        if self.long:
+            return self.of_rows(seeds, names)
+        tasks = (plan if self.model == OWN else confirmation)(seeds, names)
         return [task for task in tasks if not (self.searches and task.share)]
+
+    def of_rows(self, seeds: list[int], names: list[str] | None) -> list[Task]:
+        """Long trainings of what was searched; raises ``SettingsError`` where nothing was."""
+        if self.searches:
+            raise SettingsError("long and searches: give one of them")
+        tasks = trained_long(self.rows, seeds, names)
+        if not tasks:
+            cure = "make them first by the same command without --long"
+            raise SettingsError(f"{self.rows} has no finished row of these; {cure}")
+        return tasks
+
+    @property
+    def first_guess(self) -> float:
+        """Seconds of a fine-tuning before one was measured."""
+        on_cpu = torch.device(self.device).type == "cpu"
+        return TUNE_SECONDS if not self.long else LONG_SECONDS if on_cpu else GPU_SECONDS
 
     def words(self) -> list[str]:
         """The same, as a command line."""
@@ -192,16 +228,22 @@ def run(
 ) -> None:
     """All tasks of the options, by so many processes; see ``python -m dpes arena --help``."""
     folder, model = options.rows, options.model
+    check_device(options.device)
+    if torch.device(options.device).type != "cpu" and not options.long:
+        raise SettingsError(f"device = {options.device!r}: {ONLY_LONG}")
+    if fitness and options.long:
+        raise SettingsError("long and fitness: give one of them")
     if fitness:
         say(f"{len(fidelity.missing(folder))} networks to judge by other kinds of fitness")
         return None if left else fidelity.run(arena.prepare(arena.ARENAS[model]), folder)
     tasks = options.tasks()
+    if options.long and (without := set(options.names or LONG) - {t.name for t in tasks}):
+        say(f"left out, as they have no finished row: {', '.join(sorted(without))}")
     missing = [task for task in tasks if not task.done(folder)]
-    hours = Forecast().left(missing, workers)
+    hours = Forecast(options.first_guess).left(missing, workers)
     say(f"{len(missing)} of {len(tasks)} tasks left, about {hours:.1f} h")
     if left or not missing:
         return
-    check_device(options.device)
     with beside(options.words(), workers - 1):
         work(folder, tasks, workers, say, model, options.device)
 

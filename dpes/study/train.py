@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +17,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from ..disk import digest, write_tensors
-from ..errors import CandidateFailed, DpesError, SettingsError
+from ..errors import CandidateFailed, DpesError, SettingsError, first_line
 from ..fields import fingerprint, to_dict
 from ..strategy.judging import missed
 from .data import Dataset, Split, augment, batches, normalise
@@ -66,7 +67,7 @@ def fit(
     """
     course = Course.begun(model, dataset, recipe, seed)
     log = course.resume(checkpoint) if checkpoint and checkpoint.exists() else []
-    if recipe.epochs * course.steps >= WORTH:
+    if (recipe.epochs - len(log)) * course.steps >= WORTH:
         course.record()
     return course.run(log, progress, checkpoint)
 
@@ -104,13 +105,22 @@ class Course:
         return self.images // self.recipe.batch_size + (self.images % self.recipe.batch_size > 1)
 
     def record(self) -> None:
-        """On a GPU a step of a full batch is one launch from now on; on the CPU nothing happens."""
-        if not self.dataset.train.y.is_cuda:
+        """On a GPU a step of a full batch is one launch from now on, if the network allows it; on
+        the CPU nothing happens.
+        """
+        if not self.dataset.train.y.is_cuda or self.images < self.recipe.batch_size:
             return
         before = {key: tensor.clone() for key, tensor in self.state().items()}
         batch = self.dataset.train.first(self.recipe.batch_size)
         self.model.train()
-        self.recorded = Recorded(self.plain, normalise(batch.x, self.dataset), batch.y)
+        try:
+            self.recorded = Recorded(self.plain, normalise(batch.x, self.dataset), batch.y)
+        except RuntimeError as error:
+            name, reason = type(self.model).__name__, first_line(error)
+            warnings.warn(
+                f"a training step of {name} cannot be recorded, so it is slower: {reason}",
+                stacklevel=2,
+            )
         for key, tensor in self.state().items():  # recording took steps
             tensor.copy_(before[key]) if key in before else tensor.zero_()
 
@@ -265,7 +275,8 @@ def sgd(model: nn.Module, recipe: Training) -> torch.optim.SGD:
         {"params": [p for p in parameters if p.dim() > 1], "weight_decay": recipe.weight_decay},
         {"params": [p for p in parameters if p.dim() <= 1], "weight_decay": 0.0},
     ]
-    momentum, on_gpu = recipe.momentum, all(p.is_cuda for p in parameters)
+    momentum = recipe.momentum
+    on_gpu = bool(parameters) and all(p.is_cuda for p in parameters)
     # a step that is recorded reads its rate from the device
     rate = torch.tensor(recipe.lr, device=parameters[0].device) if on_gpu else recipe.lr
     return torch.optim.SGD(

@@ -156,16 +156,12 @@ def same_network(folder: Path, genome: str, entry: dict[str, Any]) -> dict[str, 
         folder.glob(f"tuned/*-m{round(100 * entry['share'])}-t{entry['training']}*.json")
     ):
         other = read_tuning(path)
-        same = all(other.get(key) == entry.get(key) for key in ("recipe", "anew", "device"))
+        same = all(
+            other.get(key) == entry.get(key) for key in ("recipe", "training", "anew", "device")
+        )
         if other.get("genome") == genome and same:
             return {key: other[key] for key in ("test_error", "train_error", "seconds")}
     return None
-
-
-def known_errors(folder: Path) -> dict[str, float]:
-    """Search errors of networks that were brought to equal MACs, by their genomes."""
-    entries = read_tuned(folder) + read_tuned(folder, long=True)
-    return {e["genome"]: e["search_error"] for e in entries if "search_error" in e}
 
 
 def read_tuning(path: Path) -> dict[str, Any]:
