@@ -56,7 +56,7 @@ study: $(ENV) ## the runs of the profile cpu on CIFAR-10 and their rivals, two a
 paper: $(ENV) ## the paper's seven networks on CIFAR-10 and CIFAR-100, in pieces of ten minutes that continue: DEVICE=cuda WORKERS=2
 	@until $(BIN)/python benchmarks/paper.py --device $(DEVICE) --workers $(WORKERS) --minutes $(MINUTES) $(ARGS); do [ $$? = 3 ] || exit; done
 
-gpu: $(ENV) ## three minutes on a GPU: whether it computes what the CPU does, and how fast; writes benchmarks/gpu.json
+gpu: $(ENV) ## four minutes on a GPU: whether it computes what the CPU does, and how fast; writes benchmarks/gpu.json
 	@$(BIN)/python benchmarks/gpu.py $(ARGS)
 
 bench: $(ENV) ## measure what a search costs beside its forward passes, and write the page (ARGS="build half" for some rows)

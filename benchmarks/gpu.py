@@ -1,4 +1,4 @@
-"""Three minutes on a GPU: does it compute what the CPU does, what is launched and copied, how fast.
+"""Four minutes on a GPU: does it compute what the CPU does, what is launched and copied, how fast.
 
     python benchmarks/gpu.py               # on cuda, into gpu.json
     python benchmarks/cost.py --page       # then book/gpu.md from it
