@@ -22,7 +22,7 @@ from dpes.report import arena as report
 from dpes.report import contest
 from dpes.strategy.history import Candidate, History
 from dpes.study import arena, criteria, data, fidelity, models, rows, tournament, tuning
-from dpes.study.methods import CONFIRMED, LONG, METHODS, TOP, seeded
+from dpes.study.methods import CONFIRMED, METHODS, TOP, seeded
 from dpes.study.profiles import make_settings
 from dpes.study.tuning import Task
 
