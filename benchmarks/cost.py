@@ -17,13 +17,14 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from forecast import search_seconds
-from harness import filled, keep, machine, page, processor_seconds, rounded, stored
+from harness import ROOT, filled, keep, machine, page, processor_seconds, rounded, stored
 from torch import Tensor
 
 from dpes import trace
 from dpes.study import data, models
 from dpes.study.profiles import PAPER, make_settings
 from dpes.study.settings import Settings
+from dpes.study.tuning import read_tuned
 
 TRAIN, SEARCHED = 45_000, 0.6  # images of an epoch; share of the MACs that candidates keep
 LABELS = {name: models.MODELS[name].about.partition(",")[0] for name in PAPER} | {
@@ -203,11 +204,53 @@ def found() -> str:
     return "\n".join(lines)
 
 
-def write() -> None:
-    about, values = (stored("cost")["machine"], {"COSTS": costs(), "FOUND": found()})
-    page("gpu").write_text(
-        filled("gpu", values | {"CPU": about["cpu"], "LEFT": f"{100 * SEARCHED:.0f}"})
+def in_sentences() -> dict[str, str]:
+    """The numbers that sentences of the page name."""
+    result = stored("gpu")
+    speed = {name: entry["training"] for name, entry in result["speed"].items()}
+    one, tuned, spread = speed["resnet56"], result["trainings"]["resnet56"], result["spread"]
+    plain, recorded, six = (
+        statistics.median(tuned[way]) for way in ("plain", "recorded", "recorded, six at once")
     )
+
+    def apart(rows: dict[str, Any], way: str) -> float:
+        """Microseconds from one kernel to the next."""
+        return 1e6 * 125 / rows[way]["images_per_second"] / rows[way]["kernels"]
+
+    more = [rows["bfloat16"]["kernels"] / rows["float32"]["kernels"] for rows in speed.values()]
+    waits = [apart(rows, "bfloat16, recorded") for rows in speed.values()]
+    gpu, cpu = long_trainings()
+    alone, both = (seconds for _, seconds in sorted(spread["seconds"].items()))
+    return {
+        "FASTER": f"{plain / recorded:.1f}",
+        "MORE": f"{min(more):.1f} to {max(more):.1f}",
+        "WAITS": f"{min(waits):.0f} to {max(waits):.0f}",
+        "SIX": f"{six / recorded:.1f}",
+        "BOTH": f"{100 * both / alone:.0f}",
+        "KERNELS": f"{one['bfloat16']['kernels']:,}",
+        "PLAIN": f"{one['bfloat16']['images_per_second']:,.0f}",
+        "RECORDED": f"{one['bfloat16, recorded']['images_per_second']:,.0f}",
+        "PLAIN_US": f"{apart(one, 'bfloat16'):.0f}",
+        "RECORDED_US": f"{apart(one, 'bfloat16, recorded'):.0f}",
+        "LONG": str(len(gpu)),
+        "LONG_SECONDS": f"{min(gpu):.0f} to {max(gpu):.0f}",
+        "LONG_HALF": f"{statistics.mean(gpu) / 2:.0f}",
+        "LONG_MINUTES": f"{min(cpu) / 60:.0f}",
+    }
+
+
+def long_trainings() -> tuple[list[float], list[float]]:
+    """Seconds of the ResNet-56 that were trained long at half of the MACs, on a GPU and on a core."""
+    entries = read_tuned(ROOT / "data" / "arena" / "resnet56", long=True)
+    half = [entry for entry in entries if entry["share"] == 0.5]
+    gpu = [entry["seconds"] for entry in half if "device" in entry]
+    return gpu, [entry["seconds"] for entry in half if "device" not in entry]
+
+
+def write() -> None:
+    values = {"COSTS": costs(), "FOUND": found(), "LEFT": f"{100 * SEARCHED:.0f}"}
+    values |= {"CPU": stored("cost")["machine"]["cpu"]} | in_sentences()
+    page("gpu").write_text(filled("gpu", values))
 
 
 def main() -> int:

@@ -512,6 +512,13 @@ def test_what_does_not_fit_long_trainings_is_refused(changes, words, tmp_path):
         tournament.run(options, fitness=True)
 
 
+def test_a_guess_counts_until_something_was_measured():
+    forecast, tasks = tournament.Forecast(1600.0), [Task("uniform-l1", 0, 0.5, s) for s in range(9)]
+    assert forecast.left(tasks, 1) == pytest.approx(4.0)
+    forecast.tick(400.0, "tune")
+    assert forecast.left(tasks, 2) == pytest.approx(0.5)
+
+
 def test_a_short_training_stays_on_the_cpu(tmp_path, monkeypatch):
     monkeypatch.setattr(tournament, "check_device", lambda device: None)
     with pytest.raises(SettingsError, match="device = 'cuda': is for --long"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -47,6 +48,11 @@ def test_every_network_of_the_paper_has_a_row_and_the_page_is_that_of_the_result
     assert list(harness.stored("cost")["networks"]) == list(PAPER)
     text = harness.page("gpu").read_text()
     assert cost.costs() in text and cost.found() in text
+    values = cost.in_sentences()
+    assert all(value in text for value in values.values())
+    assert not re.search("<[A-Z_]+>", text)
+    gpu, cpu = cost.long_trainings()
+    assert values["LONG"] == str(len(gpu)) and max(gpu) < min(cpu)
     assert all(cost.LABELS[name] in text for name in PAPER)
 
 

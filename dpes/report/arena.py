@@ -178,6 +178,8 @@ def tuned_entries(folder: Path | str, long: bool = False) -> pd.DataFrame:
         *(["unpruned_error", "device"] if long else []),
     ]
     frame = pd.DataFrame(read_tuned(Path(folder), long)).reindex(columns=columns)
+    if long:  # an entry names what is no CPU
+        frame["device"] = frame.device.astype(object).fillna("CPU")
     own = frame.method.map(seeded).astype(bool)
     return frame.assign(seed=frame.seed.where(own, frame.training % SECOND))
 

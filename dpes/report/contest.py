@@ -55,7 +55,6 @@ def trained_long(folder: Path | str, ours: str) -> pd.DataFrame:
     and ours minus it, among those that were trained on one kind of device.
     """
     tests = tuned(folder, long=True)
-    tests = tests.assign(device=tests.device.astype(object).fillna("CPU"))
     parts = []
     found = tests[tests.test_error.notna()]
     for (share, device), at in sorted(found.groupby(["share", "device"]), reverse=True):
@@ -139,8 +138,8 @@ def at_a_glance(
     columns: dict[str, dict[str, str]] = {}
     for name, frame in tests.items():
         if "device" in frame:
-            where = frame.device.astype(object).fillna("CPU")
-            frame = frame[where.isin(where[frame.method == ours].mode()[:1])]
+            where = frame[frame.method == ours].device.mode()
+            frame = frame[frame.device.isin(where[:1])]
         table = comparisons(frame[frame.share == share], "test_error", ours).set_index("method")
         told = {title(r): table.difference[r].text(100) for r in rivals if r in table.index}
         columns |= {name: told} if told else {}

@@ -84,17 +84,18 @@ def of_one(name: str, seed: int, seeds: list[int], share: float) -> list[Task]:
 
 
 class Forecast:
-    """Hours left, from the seconds of what was done in this sitting."""
+    """Hours left, from the seconds of what was done in this sitting; guessed before."""
 
     def __init__(self, tune_seconds: float = TUNE_SECONDS) -> None:
-        self.seconds = {"search": [SEARCH_SECONDS], "tune": [tune_seconds]}
+        self.guess = {"search": SEARCH_SECONDS, "tune": tune_seconds}
+        self.seconds: dict[str, list[float]] = {"search": [], "tune": []}
 
     def tick(self, seconds: float, kind: str = "search") -> None:
         self.seconds[kind] = [*self.seconds[kind], seconds][-300:]
 
     def left(self, tasks: list[Task], workers: int) -> float:
         """Hours; rows that are half done count as whole."""
-        mean = {kind: sum(s) / len(s) for kind, s in self.seconds.items()}
+        mean = {k: sum(s) / len(s) if s else self.guess[k] for k, s in self.seconds.items()}
         return (
             sum(mean["tune"] if t.share else mean["search"] * rows.total(t.name) for t in tasks)
             / 3600

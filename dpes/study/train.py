@@ -159,9 +159,9 @@ class Course:
         seen = 0
         for x, y in self.prepared(epoch):
             step = self.recorded if self.recorded and self.recorded.fits(x) else self.plain
-            loss, missed = step(x, y)
+            loss, mistaken = step(x, y)
             total_loss += loss * len(y)
-            wrong += missed
+            wrong += mistaken
             seen += len(y)
         mean = float(total_loss) / seen
         if not mean < float("inf"):  # also true of NaN
