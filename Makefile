@@ -7,6 +7,7 @@ PYTHON ?= python3
 VENV ?= .venv
 PIP_FLAGS ?=
 TORCH_INDEX ?=
+ROOM ?= $(if $(TORCH_INDEX),3,10)# GB
 SETS ?= learn-* quick-*
 SPHINX ?=
 MODELS ?= resnet56 densenet22 vgg16
@@ -78,6 +79,7 @@ clean: ## remove what was built; the environment, data and runs stay
 
 $(ENV): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; v = sys.version_info; v >= (3, 11) or sys.exit("dpes needs Python 3.11 or newer, $(PYTHON) is %d.%d: name another, as in make book PYTHON=python3.12" % v[:2])'
+	@test -x $(BIN)/pip || $(PYTHON) -c 'import shutil, sys; free = shutil.disk_usage(".").free / 1e9; free > $(ROOM) or sys.exit(f"the environment needs $(ROOM) GB of disk, {free:.1f} GB are free here: make room, or take a smaller PyTorch (README)")'
 	@test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); echo "$(PYTHON) cannot make environments: install its venv package (Debian, Ubuntu: python3-venv)"; exit 1; }
 	@echo "installing the locked versions into $(VENV) (with CUDA several GB; see README for a smaller PyTorch)"
 	@# from an index of other builds PyTorch comes first and by its version alone; the lock then leaves it and CUDA out

@@ -99,6 +99,14 @@ def test_another_build_of_torch_takes_its_place():
         assert done.stdout.count("--hash") > 1000
 
 
+def test_a_full_disk_is_told_before_anything_is_installed(tmp_path):
+    place = tmp_path / "env"
+    command = ["make", f"{place}/.installed", f"VENV={place}", "ROOM=900000"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode and not place.exists()
+    assert re.match(r"the environment needs 900000 GB of disk, [\d.]+ GB are free", done.stderr)
+
+
 def test_the_lock_holds_for_every_python_that_the_project_admits():
     assert PROJECT["requires-python"] == ">=3.11"
     tools = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]

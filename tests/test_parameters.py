@@ -125,3 +125,9 @@ def test_papermill_alone_refuses_what_no_notebook_knows(tmp_path):
             progress_bar=False,
         )
     assert not (tmp_path / "data").exists()
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
+def test_no_notebook_leaves_files_in_a_temporary_folder(path):
+    """``mkdtemp`` leaves its folder; a page that is executed at each build fills the disk."""
+    assert "mkdtemp" not in path.read_text()
