@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from ..coupling.layout import Layout
+from ..strategy.space import narrowness
 from ..study import fidelity
 from ..study.methods import METHODS, REFERENCES, alike, is_search
 from ..study.models import MODELS
@@ -231,9 +232,9 @@ def bottlenecks(
 
     below: count networks of smaller seeds only.
 
-    A row for each share and kind of error: points of it for a point of search error, for 1 that the
-    mean of 1 / (share of a group that is kept) is over 1, and the ratio, which is the price at
-    which a search should trade the two. Intervals: bootstrap over the networks.
+    A row for each share and kind of error: points of it for a point of search error, for 1 of
+    ``narrowness``, and the ratio, which is the price at which a search should trade the two.
+    Intervals: bootstrap over the networks.
     """
     columns = ["share", "error", "networks", "search error", "bottleneck", "price"]
     tests, rows = cut(tuned_entries(folder)), []
@@ -244,7 +245,7 @@ def bottlenecks(
         if len(each) < 5:
             continue
         shares = group_shares(folder, each.index, layout).to_numpy()
-        known = np.c_[np.ones(len(each)), each.search_error, (1 / shares - 1).mean(axis=1)]
+        known = np.c_[np.ones(len(each)), each.search_error, narrowness(shares)]
         for kind in ("train_error", "test_error"):
             y, rng = each[kind].to_numpy(), np.random.default_rng(0)
             drawn = [rng.integers(len(y), size=len(y)) for _ in range(resamples)]

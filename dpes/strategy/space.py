@@ -63,6 +63,15 @@ class Space:
         return rank < widths[..., self.groups]
 
 
+def narrowness(shares: np.ndarray) -> np.ndarray:
+    """float [...]: how far the mean of 1 / share is over 1; 0 for a whole network, 1 for half of
+    each group, 1 as well for a tenth of one group of nine.
+
+    shares: float [..., n_groups], which part of each group is kept.
+    """
+    return (1 / shares - 1).mean(axis=-1)
+
+
 def order_of(space: Space, name: str, seed: int) -> np.ndarray:
     """int [n_bits]: the rank of each filter by an order of the space, or, named random, by one that
     is drawn from the seed.

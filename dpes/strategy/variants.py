@@ -14,7 +14,7 @@ import numpy as np
 
 from . import es, learned, parents, starts, surrogate
 from .history import History
-from .space import Space, order_of
+from .space import Space, narrowness, order_of
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class Variant:
         """float [n]: what it adds to the error of each genome for its bottlenecks, because
         fine-tuning may bring back less of what narrow groups lost.
         """
-        return (self.bottleneck or 0.0) * (1 / space.shares(genomes) - 1).mean(axis=-1)
+        return (self.bottleneck or 0.0) * narrowness(space.shares(genomes))
 
     def seen(self, space: Space, history: History) -> History:
         """The history with the errors that it goes by."""
