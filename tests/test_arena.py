@@ -292,7 +292,7 @@ def test_a_network_may_be_trained_long_and_stands_apart(bench, short, tmp_path, 
     [line] = contest.trained_long(tmp_path, "uniform-l1").to_dict("records")
     lost = 100 * (long["test_error"] - long["unpruned_error"])
     assert line | {"test error": 0, "lost": 0} == {
-        "MACs left": "50 %", "method": "uniform L1", "networks": 1, "test error": 0, "lost": 0,
+        "MACs left": "50 %", "method": "uniform L1", "networks": 1, "trainings": 1, "test error": 0, "lost": 0,
         "difference": "–", "trained on": "CPU",
     }  # fmt: skip
     assert abs(float(line["lost"]) - lost) < 0.01

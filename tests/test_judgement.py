@@ -104,10 +104,19 @@ def test_comparisons_are_paired_by_seed_and_say_who_is_beaten():
     text = contest.sentence(tests, "surrogate", 0.5, ["uniform-l1"])
     assert "0.2] points against NSGA-II on widths (L1), the nearest; -20.0 [" in text
     assert "points against uniform L1. Corrected for so many comparisons, it beats 2 of " in text
-    assert text.endswith("2 of 4 rivals and loses to 1.")
+    assert text.endswith("2 of 4 rivals with these seeds and loses to 1.")
+    table = table.won.to_dict()
+    assert table["random-widths"] == table["uniform-l1"] == 5 and table["archive"] == 0
+    cuts = pd.concat([tests, tests.assign(share=0.7)])
+    larger = {"Net": tests[tests.method != "archive"], "One": tests[tests.seed < 1]}
+    everywhere = contest.sentence(cuts, "surrogate", 0.5, larger=larger)
+    assert everywhere.endswith(
+        "and loses to 1. At 70 % of the MACs it beats 2 of 4 rivals and loses to 1."
+        " On Net it beats 2 of 3 rivals and loses to 0."  # one pair decides nothing on One
+    )
     assert "random widths" not in text and "yet" in contest.sentence(tests, "surrogate", 0.7)
     one = contest.sentence(tests[tests.seed < 1], "surrogate", 0.5)  # one pair decides nothing
-    assert one.endswith("beats 0 of 0 rivals and loses to 0.")
+    assert one.endswith("beats 0 of 0 rivals with these seeds and loses to 0.")
     assert contest.comparisons(tests[tests.seed < 1], "test_error", "surrogate").p_holm.isna().all()
     near = made_up({"surrogate": 0.0, "random-widths": 0.02, "uniform-l1": 0.0, "scratch": 0.3})
     text = contest.sentence(near, "surrogate", 0.5)
@@ -130,7 +139,7 @@ def test_how_many_forms_of_ours_are_tried_says_nothing_of_a_rival():
     for rival in ("random-widths", "uniform-l1"):
         assert many[rival] == pytest.approx(alone.p_holm[rival])
     text = contest.sentence(tests, "surrogate", 0.5)
-    assert "the nearest. Corrected for so many comparisons, it beats 2 of 2 rivals and" in text
+    assert "the nearest. Corrected for so many comparisons, it beats 2 of 2 rivals with" in text
     assert "Of its own kind, it beats 2 of 3 other surrogate searches and loses to 0." in text
     # among searches on widths that have no surrogate, none is a form of another
     assert not contest.comparisons(few, "test_error", "random-widths").form.any()
@@ -148,6 +157,10 @@ def test_ours_minus_each_rival_at_a_glance():
     ]
     assert table.large.iloc[0] == "–" and table.small.iloc[1] == table.large.iloc[1]
     assert table.small.iloc[1].startswith("-20.0 [")
+    # where the networks of this share were trained counts, not where most of all were
+    more = pd.concat([one.assign(share=s) for s in (0.7, 0.8)]).assign(device="CPU")
+    long = {"long": pd.concat([one.assign(device="GPU"), more])}
+    assert contest.at_a_glance(long, "surrogate", 0.5, rivals).long.notna().all()
 
 
 def test_the_figure_describes_itself():
@@ -182,17 +195,47 @@ def test_steps_compare_each_change_with_the_one_before_or_with_one():
         ("archive", "no rows yet"),
         ("surrogate", "all"),
     ]
-    chain = contest.steps(tests, changes, ["test_error"])
+    values = {"error": (tests, "test_error")}
+    chain = contest.steps(values, changes)
     assert (
         list(chain.index) == [report.title(m) for m in ("deeppruning", "bits-spread", "surrogate")]
-        and chain["test_error gain"].iloc[0] == "-"
+        and chain["error gain"].iloc[0] == "-"
     )
-    assert chain["test_error gain"].iloc[1].startswith("-4.") or chain["test_error gain"].iloc[
-        1
-    ].startswith("-3.9")
-    assert chain["test_error gain"].iloc[2] == "-"  # what it would be compared with has no rows
-    one = contest.steps(tests, changes[1:], ["test_error"], against="deeppruning")
-    assert one["test_error gain"].iloc[1].startswith(("-10.", "-9.9"))
+    assert chain["error gain"].iloc[1].startswith(("-4.", "-3.9"))
+    assert chain["error gain"].iloc[1].endswith("] (5)") and chain.error.iloc[1].endswith(" (5)")
+    assert chain["error gain"].iloc[2] == "-"  # what it would be compared with has no rows
+    one = contest.steps(values, changes[1:], against="deeppruning")
+    assert one["error gain"].iloc[1].startswith(("-10.", "-9.9"))
+    few = {"error": (tests[tests.seed < 2], "test_error")}
+    assert contest.steps(few, changes[:2])["error gain"].iloc[1].endswith(" (2 runs)")
+    assert contest.steps(values, [("archive", "no rows yet")]).empty
+
+
+def test_only_networks_trained_with_the_same_draws_are_compared():
+    """A second training of ours, which the rival lacks, changes nothing; nor does a lost seed."""
+    tests = made_up({"surrogate": 0.0, "random-widths": 0.02})
+    other = (tests.method == "random-widths") & ((tests.training == 1) | (tests.seed == 4))
+    some = tests[~other].copy()
+    a, b = report.pairs(some, "test_error", "surrogate", "random-widths")
+    first = tests[(tests.training == 0) & (tests.seed < 4)].pivot(
+        index="seed", columns="method", values="test_error"
+    )
+    assert a.tolist() == first["surrogate"].tolist()
+    assert b.tolist() == first["random-widths"].tolist()
+    some.loc[(some.method == "surrogate") & (some.training == 1), "test_error"] = 0.9
+    again, _ = report.pairs(some, "test_error", "surrogate", "random-widths")
+    assert again.tolist() == a.tolist()
+    lost = some.assign(training=some.training + 100 * (some.method == "surrogate"))
+    assert not len(report.pairs(lost, "test_error", "surrogate", "random-widths")[0])
+
+
+def test_before_fine_tuning_what_has_no_seed_counts_for_all():
+    rows = [("surrogate", 0, 0.1), ("surrogate", 1, 0.2), ("uniform-l1", 0, 0.4)]
+    frame = pd.DataFrame(rows, columns=["method", "seed", "error_50"])
+    a, b = report.pairs(frame, "error_50", "surrogate", "uniform-l1")
+    assert a.tolist() == [0.1, 0.2] and b.tolist() == [0.4, 0.4]
+    b, a = report.pairs(frame, "error_50", "uniform-l1", "surrogate")
+    assert a.tolist() == [0.1, 0.2] and b.tolist() == [0.4, 0.4]
 
 
 def test_rank_agreement_is_kendalls():

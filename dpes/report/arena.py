@@ -132,9 +132,19 @@ def scores(frame: pd.DataFrame, evaluations: int | None = None) -> pd.DataFrame:
 
 def tuned(folder: Path | str, long: bool = False) -> pd.DataFrame:
     """All fine-tuned networks: method, seed, share, training, macs, search_error, test_error (NaN:
-    it found none so light). long: those that were trained as long as the study's own runs.
+    it found none so light), genome (hex). The seed of a family that has none is that of its
+    training. long: those that were trained as long as the study's own runs.
     """
-    return tuned_entries(folder, long).drop(columns="genome")
+    columns = [
+        *("method", "seed", "share", "training", "macs"),
+        *("found_error", "search_error", "train_error", "test_error", "seconds", "genome"),
+        *(["unpruned_error", "device"] if long else []),
+    ]
+    frame = pd.DataFrame(read_tuned(Path(folder), long)).reindex(columns=columns)
+    if long:  # an entry names what is no CPU
+        frame["device"] = frame.device.astype(object).fillna("CPU")
+    own = frame.method.map(seeded).astype(bool)
+    return frame.assign(seed=frame.seed.where(own, frame.training % SECOND))
 
 
 def network(folder: Path | str) -> str:
@@ -146,7 +156,7 @@ def kept(folder: Path | str, share: float, layout: Layout | None = None) -> pd.D
     """The share of its filters that each group keeps in networks fine-tuned at a share of the MACs:
     a row for each network, by its method, and a column for each group.
     """
-    tests = cut(tuned_entries(folder))
+    tests = cut(tuned(folder))
     tests = tests[(tests.share == share) & tests.genome.notna()]
     tests = tests.drop_duplicates(["method", "genome"])
     return group_shares(folder, tests.genome, layout).set_axis(tests.method.tolist())
@@ -170,35 +180,25 @@ def confirmed(folder: Path | str) -> dict[str, pd.DataFrame]:
     return {name: tests for name, tests in found.items() if len(tests)}
 
 
-def tuned_entries(folder: Path | str, long: bool = False) -> pd.DataFrame:
-    """``tuned`` with the genomes. The seed of a family that has none is that of its training."""
-    columns = [
-        *("method", "seed", "share", "training", "macs"),
-        *("found_error", "search_error", "train_error", "test_error", "seconds", "genome"),
-        *(["unpruned_error", "device"] if long else []),
-    ]
-    frame = pd.DataFrame(read_tuned(Path(folder), long)).reindex(columns=columns)
-    if long:  # an entry names what is no CPU
-        frame["device"] = frame.device.astype(object).fillna("CPU")
-    own = frame.method.map(seeded).astype(bool)
-    return frame.assign(seed=frame.seed.where(own, frame.training % SECOND))
-
-
 def cut(tests: pd.DataFrame) -> pd.DataFrame:
     """The rows of networks that were cut and fine-tuned, without those they are measured by."""
     return tests[~tests.method.isin(list(REFERENCES))]
 
 
-def by_seed(frame: pd.DataFrame, column: str, method: str, seeds: Sequence[int]) -> np.ndarray:
-    """float [len(seeds)]: a method's value for each search seed, the mean over its training seeds;
-    NaN where there is none.
+def pairs(frame: pd.DataFrame, column: str, ours: str, theirs: str) -> tuple[np.ndarray, ...]:
+    """float [n], float [n]: the values of two methods for each search seed that both have, means
+    over the trainings that both have: only what was trained with the same draws is compared.
 
     Before fine-tuning, a method without a seed of its own has one value, which counts for all.
     """
-    mean = frame[frame.method == method].groupby("seed")[column].mean()
-    if not seeded(method) and "training" not in frame:
-        return np.full(len(seeds), mean.iloc[0] if len(mean) else np.nan)
-    return mean.reindex(seeds).to_numpy(float)
+    trained = "training" in frame
+    keys = ["seed", "training"] if trained else ["seed"]
+    a, b = (frame[frame.method == m].groupby(keys)[column].mean() for m in (ours, theirs))
+    if not trained and len(a) and len(b):
+        a = a if seeded(ours) else pd.Series(a.iloc[0], b.index)
+        b = b if seeded(theirs) else pd.Series(b.iloc[0], a.index)
+    both = pd.DataFrame({"a": a, "b": b}).dropna().groupby("seed").mean()
+    return both.a.to_numpy(float), both.b.to_numpy(float)
 
 
 def summary(
@@ -206,17 +206,17 @@ def summary(
     columns: Sequence[str],
     scale: float = 1.0,
     digits: int = 3,
-    statistic: Callable = judgement.iqm,
+    estimate: Callable[[pd.Series], judgement.Estimate] = judgement.estimate,
 ) -> pd.DataFrame:
-    """The statistic over seeds (the interquartile mean) [bootstrap interval] of each column, a row
-    for each method.
+    """The estimate over seeds (interquartile mean [bootstrap interval]) of each column, a row for
+    each method.
     """
     rows = {}
     for method, rows_of in frame.groupby("method"):
         values = rows_of.groupby("seed")[list(columns)].mean()
         found = {name: values[name].dropna() for name in columns}
         rows[method] = {
-            name: judgement.estimate(some, statistic).text(scale, digits) if len(some) else "-"
+            name: estimate(some).text(scale, digits) if len(some) else "-"
             for name, some in found.items()
         } | {"seeds": str(len(values)), "knowledge": knows(method)}
     return pd.DataFrame(rows).T
@@ -228,19 +228,23 @@ def knows(method: str) -> str:
 
 
 def test_table(tests: pd.DataFrame) -> pd.DataFrame:
-    """Mean test errors in percent, a row for each method and a column for each share of the MACs,
-    least errors at the lightest first.
+    """Mean test errors in percent [Student's interval], a row for each method and a column for each
+    share of the MACs, least errors at the lightest first; of how many networks (genomes) and
+    trainings, at the share that has most.
     """
     parts = {}
     for share, at in tests.groupby("share"):
-        table = summary(at, ["test_error"], 100, 2, np.mean)
+        table = summary(at, ["test_error"], 100, 2, judgement.mean)
         parts[f"{100 * share:.0f} % of the MACs"] = table.test_error
     if not parts:
         return pd.DataFrame()
-    missing = tests[tests.test_error.isna()].groupby("method").size()
     table = pd.DataFrame(parts).fillna("–")
     table["knowledge"] = [knows(method) for method in table.index]
-    table["seeds"] = tests.groupby("method").seed.nunique()
-    table["networks not found"] = missing.reindex(table.index, fill_value=0)
+    found = tests[tests.test_error.notna()].groupby(["method", "share"])
+    missing = tests[tests.test_error.isna()].groupby("method").size()
+    counts = {"networks": found.genome.nunique().groupby("method").max()}
+    counts["trainings"] = found.size().groupby("method").max()
+    for name, count in (counts | {"networks not found": missing}).items():
+        table[name] = count.reindex(table.index, fill_value=0)
     order = tests.groupby(["method", "share"]).test_error.mean().unstack()
     return table.loc[order.sort_values(sorted(order.columns)).index]

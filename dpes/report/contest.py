@@ -15,7 +15,7 @@ from ..study import fidelity
 from ..study.methods import METHODS, REFERENCES, alike, is_search
 from ..study.models import MODELS
 from . import judgement
-from .arena import by_seed, cut, group_shares, title, tuned, tuned_entries
+from .arena import cut, group_shares, pairs, title, tuned
 from .judgement import Estimate
 
 if TYPE_CHECKING:
@@ -23,25 +23,24 @@ if TYPE_CHECKING:
 
 
 def comparisons(frame: pd.DataFrame, column: str, ours: str) -> pd.DataFrame:
-    """Ours against every other method, paired by seed: difference [interval], Holm's p (NaN for a
-    single pair, which decides nothing), probability of improvement.
+    """Ours against every other method, by ``pairs``: difference [interval], how many pairs ours
+    wins, Holm's p (NaN for a single pair, which decides nothing), probability of improvement.
 
-    Below zero ours is better. Seeds that one of the two lacks are left out; a method that found no
-    network is no rival there. Holm's correction is for the rivals, and for other forms of ours by
-    themselves: how many of those are tried says nothing of a rival.
+    Below zero ours is better. A method that found no network is no rival there. Holm's correction
+    is for the rivals, and for other forms of ours by themselves: how many of those are tried says
+    nothing of a rival.
     """
-    seeds = sorted(frame[frame.method == ours].seed.unique())
-    mine, rows, p = by_seed(frame, column, ours, seeds), [], {}
+    rows, p = [], {}
     for method in frame.method.unique():
-        theirs = by_seed(frame, column, method, seeds)
-        both = ~np.isnan(mine) & ~np.isnan(theirs)
-        if method == ours or method in REFERENCES or not both.any():
+        if method == ours or method in REFERENCES:
             continue
-        a, b = mine[both], theirs[both]
+        a, b = pairs(frame, column, ours, method)
         if len(a) > 1:
             p[method] = judgement.p_value(a, b)
-        rows.append((method, judgement.paired(a, b), judgement.improvement(a, b)))
-    table = pd.DataFrame(rows, columns=["method", "difference", "improvement"])
+        if len(a):
+            won, better = int((a < b).sum()), judgement.improvement(a, b)
+            rows.append((method, judgement.paired(a, b), won, better))
+    table = pd.DataFrame(rows, columns=["method", "difference", "won", "improvement"])
     forms = {method: value for method, value in p.items() if alike(method, ours)}
     rivals = {method: value for method, value in p.items() if method not in forms}
     table["p_holm"] = table.method.map(judgement.holm(forms) | judgement.holm(rivals)).astype(float)
@@ -52,22 +51,23 @@ def comparisons(frame: pd.DataFrame, column: str, ours: str) -> pd.DataFrame:
 
 def trained_long(folder: Path | str, ours: str) -> pd.DataFrame:
     """Networks that were trained as long as the study's own: for each method and share of the MACs
-    the mean test error (percent), what it is over that of the unpruned network as it came (points),
-    and ours minus it, among those that were trained on one kind of device.
+    how many networks (genomes) in how many trainings, the mean test error (percent), what it is
+    over that of the unpruned network as it came (points), and ours minus it, among those that were
+    trained on one kind of device.
     """
     tests = tuned(folder, long=True)
     parts = []
     found = tests[tests.test_error.notna()]
     for (share, device), at in sorted(found.groupby(["share", "device"]), reverse=True):
-        means = (
-            at.groupby("method")[["test_error", "unpruned_error"]].mean().sort_values("test_error")
-        )
+        each = at.groupby("method")
+        means = each[["test_error", "unpruned_error"]].mean().sort_values("test_error")
         table = comparisons(at, "test_error", ours).set_index("method")
         told = {m: d.text(100) for m, d in table.difference.items()}
         parts.append(pd.DataFrame({
             "MACs left": f"{100 * share:.0f} %",
             "method": [title(m) for m in means.index],
-            "networks": at.groupby("method").size()[means.index].tolist(),
+            "networks": each.genome.nunique()[means.index].tolist(),
+            "trainings": each.size()[means.index].tolist(),
             "test error": (100 * means.test_error).map("{:.2f}".format).tolist(),
             "lost": (100 * (means.test_error - means.unpruned_error)).map("{:.2f}".format).tolist(),
             "difference": [told.get(m, "–") for m in means.index],
@@ -76,17 +76,22 @@ def trained_long(folder: Path | str, ours: str) -> pd.DataFrame:
     return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
 
 
-def sentence(tests: pd.DataFrame, ours: str, share: float, named: Sequence[str] = ()) -> str:
-    """The outcome in one sentence: our test error at a share of the MACs, what it gains over the
-    nearest rival and over those ``named``, in points with intervals, how many it beats, and which
-    methods without a search it was not shown to beat.
+def sentence(
+    tests: pd.DataFrame,
+    ours: str,
+    share: float,
+    named: Sequence[str] = (),
+    larger: Mapping[str, pd.DataFrame] | None = None,
+) -> str:
+    """The outcome in a few sentences: our test error at a share of the MACs, what it gains over the
+    nearest rival and over those ``named``, in points with intervals, how many it beats, which
+    methods without a search it was not shown to beat; then how many it beats at the other shares,
+    and on ``larger`` networks, whose tests go by their names.
     """
     here = tests[(tests.share == share) & tests.test_error.notna()]
     if ours not in set(here.method):
         return f"No network of {title(ours)} was fine-tuned at {100 * share:.0f} % of the MACs yet."
-    mine: Estimate = judgement.estimate(
-        here[here.method == ours].groupby("seed").test_error.mean(), np.mean
-    )
+    mine = judgement.mean(here[here.method == ours].groupby("seed").test_error.mean())
     table = comparisons(here, "test_error", ours)
     text = (
         f"At {100 * share:.0f} % of the MACs, after the same short fine-tuning, the {title(ours)} "
@@ -103,7 +108,7 @@ def sentence(tests: pd.DataFrame, ours: str, share: float, named: Sequence[str] 
         if row.method == nearest or row.method in named
     ]
     text += f": {'; '.join(gains)}. Corrected for so many comparisons, it beats "
-    text += f"{count(table[~table.form], 'rivals')}."
+    text += f"{count(table[~table.form], 'rivals with these seeds')}."
     if table.p_holm[table.form].notna().any():
         text += (
             f" Of its own kind, it beats {count(table[table.form], 'other surrogate searches')}."
@@ -113,6 +118,13 @@ def sentence(tests: pd.DataFrame, ours: str, share: float, named: Sequence[str] 
     if simple := [title(method) for method in simple if not is_search(method)]:
         text += f" Not told apart from it by {most} runs, and simpler, as no search is needed: "
         text += f"{' and '.join(simple)}."
+    others = {f"At {100 * s:.0f} % of the MACs": at for s, at in tests.groupby("share") if s < 1}
+    others.pop(f"At {100 * share:.0f} % of the MACs")
+    others |= {f"On {name}": at[at.share == share] for name, at in (larger or {}).items()}
+    for where, at in others.items():
+        table = comparisons(at, "test_error", ours)
+        if table.p_holm[~table.form].notna().any():
+            text += f" {where} it beats {count(table[~table.form], 'rivals')}."
     return text
 
 
@@ -138,10 +150,11 @@ def at_a_glance(
     """
     columns: dict[str, dict[str, str]] = {}
     for name, frame in tests.items():
+        frame = frame[frame.share == share]
         if "device" in frame:
             where = frame[frame.method == ours].device.mode()
             frame = frame[frame.device.isin(where[:1])]
-        table = comparisons(frame[frame.share == share], "test_error", ours).set_index("method")
+        table = comparisons(frame, "test_error", ours).set_index("method")
         told = {title(r): table.difference[r].text(100) for r in rivals if r in table.index}
         columns |= {name: told} if told else {}
     frame = pd.DataFrame(columns).reindex([title(r) for r in rivals])
@@ -172,37 +185,30 @@ def forest(table: pd.DataFrame, ours: str, ax: Axes, heading: str = "") -> str:
 
 
 def steps(
-    frame: pd.DataFrame,
+    values: Mapping[str, tuple[pd.DataFrame, str]],
     changes: Sequence[tuple[str, str]],
-    columns: Sequence[str],
     against: str | None = None,
 ) -> pd.DataFrame:
-    """What each change is worth: a row for each (method, what changed), paired by seed, points of
-    error, below zero = it helps.
+    """What each change is worth: a row for each (method, what changed); its mean error in percent,
+    and by ``pairs`` the gain in points with the number of pairs, below zero = it helps.
 
+    values: for each heading a frame and its column.
     against: one method for all rows; else each row is compared with the one before it in
     ``changes``, the first with none. Methods without rows yet are left out.
     """
     rows, last = [], None
     for method, change in changes:
-        seeds = sorted(frame[frame.method == method].seed.unique())
         before, last = against or last, method
-        if not seeds:
-            continue
         row: dict[str, object] = {"method": title(method), "what changed": change}
-        row["seeds"] = len(seeds)
-        for column in columns:
-            mine = by_seed(frame, column, method, seeds)
-            some = mine[~np.isnan(mine)]
-            row[column] = f"{100 * judgement.iqm(some):.1f}" if len(some) else "-"
-            theirs = (
-                by_seed(frame, column, before, seeds) if before else np.full(len(seeds), np.nan)
-            )
-            both = ~np.isnan(mine) & ~np.isnan(theirs)
-            row[f"{column} gain"] = (
-                judgement.paired(mine[both], theirs[both]).text(100) if both.any() else "-"
-            )
-        rows.append(row)
+        for heading, (frame, column) in values.items():
+            own = frame[frame.method == method].groupby("seed")[column].mean().dropna()
+            row[heading] = f"{100 * own.mean():.1f} ({len(own)})" if len(own) else "-"
+            row[f"{heading} gain"] = "-"
+            if before and len((both := pairs(frame, column, method, before))[0]):
+                gain = judgement.paired(*both)
+                row[f"{heading} gain"] = gain.text(100) + f" ({gain.n})" * (gain.low < gain.high)
+        if any(row[heading] != "-" for heading in values):
+            rows.append(row)
     return pd.DataFrame(rows, columns=list(rows[0]) if rows else ["method"]).set_index("method")
 
 
@@ -211,7 +217,7 @@ def agreement(folder: Path | str) -> pd.DataFrame:
     row for each share of the MACs: Kendall's tau [interval] among all of them, and among the half
     of least search errors.
     """
-    tests, rows = cut(tuned_entries(folder)), []
+    tests, rows = cut(tuned(folder)), []
     for share, at in tests.dropna(subset=["test_error"]).groupby("share"):
         each = at.groupby("genome")[["search_error", "test_error"]].mean()
         near = each[each.search_error < each.search_error.median()]
@@ -228,7 +234,8 @@ def bottlenecks(
     resamples: int = 1000,
 ) -> pd.DataFrame:
     """What the error after fine-tuning owes to the search error and what to bottlenecks: least
-    squares over the networks of a share of the MACs, whose filters were taken by a criterion.
+    squares over the networks of a share of the MACs, whose filters were taken by a criterion and
+    for which no such price had been paid.
 
     below: count networks of smaller seeds only.
 
@@ -236,9 +243,14 @@ def bottlenecks(
     ``narrowness``, and the ratio, which is the price at which a search should trade the two.
     Intervals: bootstrap over the networks.
     """
+
+    def counts(name: str) -> bool:
+        one = METHODS[name]
+        return one.knowledge and not getattr(one, "bottleneck", None)
+
     columns = ["share", "error", "networks", "search error", "bottleneck", "price"]
-    tests, rows = cut(tuned_entries(folder)), []
-    tests = tests[tests.genome.notna() & tests.method.map(lambda name: METHODS[name].knowledge)]
+    tests, rows = cut(tuned(folder)), []
+    tests = tests[tests.genome.notna() & tests.method.map(counts)]
     tests = tests if below is None else tests[tests.seed < below]
     for share, at in tests.groupby("share"):
         each = at.groupby("genome")[["search_error", "train_error", "test_error"]].mean()
@@ -274,7 +286,7 @@ def fidelities(folder: Path | str, resamples: int = 1000) -> pd.DataFrame:
     A row for each share of the MACs and kind, with the networks and the median seconds of a
     candidate. Interval: bootstrap over the networks. Test errors are means over training seeds.
     """
-    tests = cut(tuned_entries(folder))
+    tests = cut(tuned(folder))
     rows = []
     for share, at in tests.groupby("share"):
         true = at.groupby("genome").test_error.mean()

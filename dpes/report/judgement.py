@@ -16,12 +16,13 @@ from numpy.typing import ArrayLike
 from scipy import stats
 
 LEVEL = 0.95
+FEW = 5  # values that a bootstrap needs
 TAILS = (1 - LEVEL) / 2, (1 + LEVEL) / 2  # quantiles that bound an interval
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A number with its interval; ``low`` and ``high`` equal it where a single value gives none."""
+    """A number with its interval; ``low`` and ``high`` equal it where the values give none."""
 
     value: float
     low: float
@@ -29,9 +30,10 @@ class Estimate:
     n: int
 
     def text(self, scale: float = 1.0, digits: int = 1) -> str:
-        """``12.3 [11.9, 12.8]``; one run has no interval: ``12.3 (one run)``."""
-        if self.n < 2:
-            return f"{scale * self.value:.{digits}f} (one run)"
+        """``12.3 [11.9, 12.8]``; without an interval: ``12.3 (one run)``, ``12.3 (3 runs)``."""
+        if self.low == self.high:
+            runs = "one run" if self.n < 2 else f"{self.n} runs"
+            return f"{scale * self.value:.{digits}f} ({runs})"
         value, low, high = (f"{scale * x:.{digits}f}" for x in (self.value, self.low, self.high))
         return f"{value} [{low}, {high}]"
 
@@ -47,11 +49,11 @@ def estimate(
     values: ArrayLike | np.ndarray, statistic: Callable = iqm, resamples: int = 5000
 ) -> Estimate:
     """The statistic with its percentile bootstrap interval over the values (seeds), the same one
-    for the same values.
+    for the same values; of fewer than ``FEW`` values it would be far too narrow, so none is given.
     """
     x = np.asarray(values, dtype=float)
     value = float(statistic(x))
-    if len(x) < 2 or np.ptp(x) == 0:
+    if len(x) < FEW or np.ptp(x) == 0:
         return Estimate(value, value, value, len(x))
     found = stats.bootstrap(
         (x,),
@@ -72,12 +74,19 @@ def paired(ours: ArrayLike, theirs: ArrayLike) -> Estimate:
     A bootstrap of five differences would be too narrow; Student's interval holds if they are about
     normal.
     """
-    d = np.asarray(ours, dtype=float) - np.asarray(theirs, dtype=float)
-    mean = float(d.mean())
-    if len(d) < 2:
-        return Estimate(mean, mean, mean, len(d))
-    half = float(stats.t.ppf((1 + LEVEL) / 2, len(d) - 1) * d.std(ddof=1) / np.sqrt(len(d)))
-    return Estimate(mean, mean - half, mean + half, len(d))
+    return mean(np.asarray(ours, dtype=float) - np.asarray(theirs, dtype=float))
+
+
+def mean(values: ArrayLike) -> Estimate:
+    """The mean with Student's interval, which knows that the spread of few values is a guess; of
+    two it would hold anything, so none is given.
+    """
+    x = np.asarray(values, dtype=float)
+    value = float(x.mean())
+    if len(x) < 3:
+        return Estimate(value, value, value, len(x))
+    half = float(stats.t.ppf((1 + LEVEL) / 2, len(x) - 1) * x.std(ddof=1) / np.sqrt(len(x)))
+    return Estimate(value, value - half, value + half, len(x))
 
 
 def p_value(ours: ArrayLike, theirs: ArrayLike) -> float:
