@@ -19,7 +19,7 @@ from dpes.coupling.genome import from_hex, to_hex
 from dpes.disk import write_json
 from dpes.errors import DpesError, RunError, SettingsError
 from dpes.report import arena as report
-from dpes.report import contest
+from dpes.report import contest, truth
 from dpes.strategy.history import Candidate, History
 from dpes.study import arena, criteria, data, fidelity, models, rows, tournament, tuning
 from dpes.study.methods import CONFIRMED, METHODS, TOP, seeded
@@ -182,8 +182,6 @@ def test_the_unpruned_network_and_one_with_new_weights_are_trained_alike(
 
 
 def test_fine_tuned_networks_are_judged_by_other_kinds_of_fitness(bench, short, tmp_path):
-    from dpes.report import contest
-
     rows.run_row(bench, tmp_path, "uniform-l1", 0, known := {})
     rows.run_row(bench, tmp_path, "global-l2", 0, known)
     rows.run_row(bench, tmp_path, "uniform-random", 0, known)
@@ -196,9 +194,9 @@ def test_fine_tuned_networks_are_judged_by_other_kinds_of_fitness(bench, short, 
     assert not fidelity.missing(tmp_path)
     measured = {e["genome"]: e["kinds"] for e in fidelity.read(tmp_path)}
     assert all(measured[e["genome"]]["recalibrated"]["error"] == e["search_error"] for e in entries)
-    table = contest.fidelities(tmp_path, 20)
+    table = truth.fidelities(tmp_path, 20)
     assert list(table.fitness) == list(bench.arena.kinds()) and set(table.networks) == {3}
-    assert contest.agreement(tmp_path).empty  # three networks have no better half
+    assert truth.agreement(tmp_path).empty  # three networks have no better half
 
 
 def test_what_networks_keep_is_told_of_the_network_whose_rows_they_are(bench, short, tmp_path):
@@ -216,22 +214,22 @@ def test_what_networks_keep_is_told_of_the_network_whose_rows_they_are(bench, sh
 
 
 def test_the_price_of_a_bottleneck_is_found_from_fine_tuned_networks(bench, tmp_path, rng):
-    """Errors made of search errors and bottlenecks alone give both back; random masks count not."""
-    from dpes.report import contest
-
+    """Errors made of search errors and bottlenecks alone give both back; random masks
+    count not, nor searches that paid for bottlenecks.
+    """
     space = bench.space
     for k in range(24):
         widths = rng.integers(space.sizes // 4, space.sizes + 1)
         genome, search = space.genomes(widths, space.orders["l1"]), rng.uniform(0.2, 0.5)
         error = 0.05 + 0.1 * search + 0.02 * (1 / space.shares(genome) - 1).mean()
-        name = "deeppruning" if k > 20 else "surrogate"
+        name = ("deeppruning", "surrogate-toll")[k % 2] if k > 20 else "surrogate"
         errors = {"search_error": search, "train_error": 2 * error, "test_error": error}
         what = {"method": name, "seed": k, "share": 0.5, "training": k, "recipe": {}}
         path = Task(name, k, 0.5, k).path(tmp_path)
         path.parent.mkdir(exist_ok=True)
         write_json(path, what | errors | {"genome": to_hex(genome)})
-    assert contest.bottlenecks(tmp_path, 4, bench.layout).empty  # four are too few
-    table = contest.bottlenecks(tmp_path, None, bench.layout, 100)
+    assert truth.bottlenecks(tmp_path, 4, bench.layout).empty  # four are too few
+    table = truth.bottlenecks(tmp_path, None, bench.layout, 100)
     assert list(table.error) == ["train_error", "test_error"] and set(table.networks) == {21}
     assert [e.value for e in table["search error"]] == pytest.approx([0.2, 0.1])
     assert [e.value for e in table.price] == pytest.approx([0.2, 0.2])

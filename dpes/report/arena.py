@@ -209,14 +209,14 @@ def summary(
     estimate: Callable[[pd.Series], judgement.Estimate] = judgement.estimate,
 ) -> pd.DataFrame:
     """The estimate over seeds (interquartile mean [bootstrap interval]) of each column, a row for
-    each method.
+    each method; of how many runs it is, the seeds say.
     """
     rows = {}
     for method, rows_of in frame.groupby("method"):
         values = rows_of.groupby("seed")[list(columns)].mean()
         found = {name: values[name].dropna() for name in columns}
         rows[method] = {
-            name: estimate(some).text(scale, digits) if len(some) else "-"
+            name: estimate(some).text(scale, digits).partition(" (")[0] if len(some) else "-"
             for name, some in found.items()
         } | {"seeds": str(len(values)), "knowledge": knows(method)}
     return pd.DataFrame(rows).T
