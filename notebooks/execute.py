@@ -28,7 +28,6 @@ def execute(chapter: Chapter, publish: bool = True) -> tuple[bool, str]:
     """Execute one chapter in the repository: whether every cell succeeded, and a line that says
     what came of it.
     """
-    import papermill
     from nbclient.exceptions import DeadKernelError
     from papermill.exceptions import PapermillExecutionError
 
@@ -37,22 +36,21 @@ def execute(chapter: Chapter, publish: bool = True) -> tuple[bool, str]:
     # with agg, figures would vanish from the pages without a word
     os.environ.pop("MPLBACKEND", None)
     try:
-        papermill.execute_notebook(
-            chapter.source,
-            chapter.draft,
-            chapter.parameters,
-            kernel_name=KERNEL,
-            cwd=chapter.root,
-            # a kernel that is asked to end while a cell runs prints a traceback
-            shutdown_kernel="immediate",
-            progress_bar=False,
-        )
-    except (PapermillExecutionError, DeadKernelError) as error:
+        try:
+            by_papermill(chapter)
+        except RuntimeError as error:
+            if isinstance(error, DeadKernelError):
+                raise
+            # it did not start: Jupyter chooses ports, and another kernel may have been faster
+            by_papermill(chapter)
+    except (PapermillExecutionError, RuntimeError) as error:
         if isinstance(error, PapermillExecutionError):
             reason = " ".join(error.evalue.split())
             what = f"cell {error.cell_index + 1} failed with {error.ename}: {reason}"
-        else:
+        elif isinstance(error, DeadKernelError):
             what = "the kernel died (out of memory?)"
+        else:
+            what = f"no kernel starts: {' '.join(str(error).split())}"
         kept = publish and chapter.page.exists()
         stays = f"; {relative(chapter.page)} stays as it was" if kept else ""
         return False, f"{chapter.name}: {what}; see {relative(chapter.draft)}{stays}"
@@ -67,6 +65,22 @@ def execute(chapter: Chapter, publish: bool = True) -> tuple[bool, str]:
     if publish:
         note(place.with_suffix(".json"), round(seconds, 1))
     return True, f"{chapter.name}: {seconds:.1f} s, {relative(place)}"
+
+
+def by_papermill(chapter: Chapter) -> None:
+    """The chapter's draft, in a new kernel."""
+    import papermill
+
+    papermill.execute_notebook(
+        chapter.source,
+        chapter.draft,
+        chapter.parameters,
+        kernel_name=KERNEL,
+        cwd=chapter.root,
+        # a kernel that is asked to end while a cell runs prints a traceback
+        shutdown_kernel="immediate",
+        progress_bar=False,
+    )
 
 
 def note(path: Path, seconds: float) -> None:

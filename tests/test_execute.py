@@ -248,6 +248,25 @@ def test_the_state_follows_what_the_page_is_made_from(root):
     assert chapter.state() == "stale"
 
 
+def test_a_kernel_that_does_not_start_gets_a_second_chance(root, monkeypatch):
+    """Two that start at once may choose the same port; then one dies before it has said a word."""
+    (chapter,) = chapters.choose(chapters.chapters(root), ["good"])
+    real, starts = execute.by_papermill, []
+
+    def unlucky(chapter):
+        starts.append(chapter)
+        if len(starts) != 2:
+            raise RuntimeError("Kernel died before replying\nto kernel_info")
+        real(chapter)
+
+    monkeypatch.setattr(execute, "by_papermill", unlucky)
+    good, line = execute.execute(chapter)
+    assert good and len(starts) == 2 and texts(page(root, "good")) == ["2 True\n"]
+    monkeypatch.setattr(execute, "by_papermill", lambda chapter: unlucky(starts.clear()))
+    good, line = execute.execute(chapter)
+    assert not good and "no kernel starts: Kernel died before replying to kernel_info" in line
+
+
 def test_a_failing_notebook_leaves_the_old_page_and_the_others_go_on(root, capsys):
     page(root, "bad").parent.mkdir(parents=True)
     page(root, "bad").write_text("the last good page")
