@@ -21,7 +21,7 @@ from dpes.errors import DpesError, RunError, SettingsError
 from dpes.report import arena as report
 from dpes.report import contest, truth
 from dpes.strategy.history import Candidate, History
-from dpes.study import arena, criteria, data, fidelity, models, rows, tournament, tuning
+from dpes.study import arena, baseline, criteria, data, fidelity, models, rows, tournament, tuning
 from dpes.study.methods import CONFIRMED, METHODS, TOP, seeded
 from dpes.study.profiles import make_settings
 from dpes.study.tuning import Task
@@ -73,10 +73,10 @@ def test_a_finished_row_costs_nothing_and_errors_are_shared(bench, short, tmp_pa
     assert 30 < drawn == len(known) <= 40
     rows.run_row(bench, tmp_path, "random-widths", 0, {}, ticks.append)
     assert len(ticks) == drawn
-    assert rows.known_errors(tmp_path, bench.arena) == known
+    assert rows.known_errors(tmp_path, bench) == known
     rows.run_row(bench, tmp_path, "surrogate", 0, known, ticks.append)
     assert 0 < len(ticks) - drawn <= 10  # they start at the same 30 networks
-    assert rows.known_errors(tmp_path, arena.Arena()) == {}
+    assert rows.known_errors(tmp_path, replace(bench, arena=arena.Arena())) == {}
 
 
 def test_a_method_may_judge_by_another_fitness_and_shares_no_errors_then(
@@ -86,7 +86,7 @@ def test_a_method_may_judge_by_another_fitness_and_shares_no_errors_then(
     monkeypatch.setitem(METHODS, "surrogate-brief", brief)
     rows.run_row(bench, tmp_path, "surrogate-brief", 0, known := {})
     assert len(known) == 4 and all(name.endswith(" 8 steps, recalibrated") for name in known)
-    assert rows.known_errors(tmp_path, bench.arena) == known
+    assert rows.known_errors(tmp_path, bench) == known
     first = rows.read_row(rows.row_path(tmp_path, "surrogate-brief", 0))[1][0]
     genome = from_hex(first["genome"], bench.layout.n_bits)
     assert first["error"] == bench.fitness_of("8 steps, recalibrated")(genome)
@@ -105,6 +105,28 @@ def test_rows_of_others_are_refused(bench, short, tmp_path):
     path.write_text("no json\n")
     with pytest.raises(RunError, match="damaged .*; delete it"):
         rows.read_row(path)
+
+
+def test_rows_of_another_network_are_refused_before_anything_is_shared(bench, short, tmp_path):
+    """A network that is trained here has other bits on another processor, but the same arena."""
+    rows.run_row(bench, tmp_path, "uniform-l1", 0, {})
+    other = replace(bench, model=models.build("resnet8", 10, 1, seed=5).eval())
+    with pytest.raises(RunError, match="uniform-l1-s0.jsonl: its network has other weights; use"):
+        rows.known_errors(tmp_path, other)
+
+
+def test_a_network_whose_rows_are_here_and_whose_weights_are_not_is_not_trained_for_an_hour_first(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setattr(arena, "prepare", lambda *what: pytest.fail("trains it"))
+    monkeypatch.setattr(data, "folders", lambda: [tmp_path])
+    folder = tmp_path / "rows" / "vgg16"
+    row(folder, "uniform-l1")
+    with pytest.raises(RunError, match="rows of a vgg16 whose weights are not here; use another"):
+        tournament.work(folder, [], model="vgg16")
+    (path := baseline.file_of(arena.ARENAS["vgg16"].settings)).parent.mkdir()
+    path.touch()
+    rows.check_network(folder, arena.ARENAS["vgg16"])
 
 
 def test_the_network_at_a_cut_is_that_of_least_search_error_and_ties_go_to_the_lighter():

@@ -26,11 +26,11 @@ from ..coupling.tracing import trace
 from ..strategy.settings import Search
 from ..strategy.space import Space
 from . import criteria, data, models, train
-from .baseline import load_baseline
+from .baseline import checksum, load_baseline
 from .environment import environment
 from .fitness import Fitness
 from .profiles import make_settings
-from .settings import Training
+from .settings import Settings, Training
 
 RECALIBRATED = "recalibrated"
 
@@ -65,10 +65,16 @@ class Arena:
             "32 steps, recalibrated": replace(brief, partial_images=32 * step),
         }
 
+    @property
+    def settings(self) -> Settings:
+        """Those of the study's own run of this network."""
+        names = {"model": self.model, "dataset": self.dataset, "weights": self.weights}
+        return make_settings("cpu", **names)
+
     def recipe(self, long: bool = False) -> Training:
         """One fine-tuning for all; long: that of the study's own runs of this network."""
         if long:
-            return make_settings("cpu", model=self.model, dataset=self.dataset).finetune
+            return self.settings.finetune
         return Training(
             epochs=1, images=self.tune_images, lr=self.tune_lr, precision=self.tune_precision
         )
@@ -115,6 +121,13 @@ class Bench:
     layout: Layout
     dataset: data.Dataset
     device: str = "cpu"  # where networks are fine-tuned; searches and orders stay on the CPU
+
+    @cached_property
+    def network(self) -> str:
+        """The start of its weights' SHA-256: a network that is trained here differs between
+        processors.
+        """
+        return checksum(self.model)[:12]
 
     @cached_property
     def trained_on(self) -> data.Dataset:
@@ -191,7 +204,6 @@ def prepare(arena: Arena, device: str = "cpu") -> Bench:
     """Load the network and the images; one thread, so that equal processors give equal bits."""
     torch.set_num_threads(1)
     dataset = data.load(arena.dataset)
-    names = {"model": arena.model, "dataset": arena.dataset, "weights": arena.weights}
-    model = load_baseline(make_settings("cpu", **names), dataset).eval()
+    model = load_baseline(arena.settings, dataset).eval()
     layout = trace(model, torch.zeros(1, dataset.channels, 32, 32), prove=False)
     return Bench(arena, model, layout, dataset, device)

@@ -19,6 +19,7 @@ from ..errors import RunError, first_line
 from ..fields import to_dict
 from ..strategy.history import Candidate, History, check_values
 from .arena import Arena, Bench
+from .baseline import file_of
 from .environment import environment
 from .methods import method
 
@@ -32,7 +33,7 @@ def row_path(folder: Path, name: str, seed: int) -> Path:
 
 def header(bench: Bench, name: str, seed: int) -> dict[str, Any]:
     """The first line of a row: what the method is, what was the same for all, and what errors
-    depend on beside that.
+    depend on beside that, the network's weights first of all.
     """
     env = {
         key: value
@@ -44,10 +45,12 @@ def header(bench: Bench, name: str, seed: int) -> dict[str, Any]:
         "seed": seed,
         "parts": to_dict(method(name)),
         "arena": to_dict(bench.arena),
+        "network": bench.network,
+        "n_bits": bench.layout.n_bits,
+        "macs": bench.whole,
+        "env": env,
     }
-    return json.loads(
-        json.dumps(row | {"n_bits": bench.layout.n_bits, "macs": bench.whole, "env": env})
-    )
+    return json.loads(json.dumps(row))
 
 
 def read_row(path: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
@@ -75,12 +78,27 @@ def history_of(candidates: list[dict[str, Any]], bench: Bench) -> History:
     return History(lines, n_bits=bench.layout.n_bits, whole=bench.whole)
 
 
-def known_errors(folder: Path, arena: Arena) -> dict[str, float]:
-    """What is known of all candidates of this arena so far, whoever asked: ``key`` -> error."""
+def check_network(folder: Path, arena: Arena) -> None:
+    """Raises ``RunError`` where rows are of a network that would first have to be trained here: its
+    weights would most likely be others.
+    """
+    trained = arena.weights == "train" and not file_of(arena.settings).exists()
+    if trained and any(folder.glob("*.jsonl")):
+        cure = "use another folder, and it is trained for that one"
+        raise RunError(f"{folder}: rows of a {arena.model} whose weights are not here; {cure}")
+
+
+def known_errors(folder: Path, bench: Bench) -> dict[str, float]:
+    """What is known of all candidates of this arena so far, whoever asked: ``key`` -> error.
+
+    Raises ``RunError`` for rows of the arena whose network has other weights.
+    """
     known: dict[str, float] = {}
     for path in sorted(folder.glob("*.jsonl")):
         head, candidates = read_row(path)
-        if head.get("arena") == to_dict(arena):
+        if head.get("arena") == to_dict(bench.arena):
+            if head.get("network") != bench.network:
+                raise RunError(f"{path}: its network has other weights; use another folder")
             kind = head["parts"].get("fitness")
             known |= {key(c["genome"], kind): c["error"] for c in candidates}
     return known

@@ -112,8 +112,9 @@ def work(
     device: str = "cpu",
 ) -> None:
     """Do all tasks that are not done and that no other process is at."""
+    rows.check_network(folder, arena.ARENAS[model])
     bench = arena.prepare(arena.ARENAS[model], device)
-    known, forecast = rows.known_errors(folder, bench.arena), Forecast()
+    known, forecast = rows.known_errors(folder, bench), Forecast()
     for task in waiting(tasks, folder):
         with rows.claimed(task.path(folder)) as mine:
             if not mine or task.done(folder):
