@@ -165,7 +165,7 @@ def rivals(arguments: argparse.Namespace) -> None:
 def arena(arguments: argparse.Namespace) -> None:
     from .study import tournament
 
-    names = ("folder", "only", "seeds", "model", "searches", "long", "device")
+    names = ("folder", "only", "seeds", "model", "searches", "long", "device", "lr")
     options = tournament.Options(**{name: getattr(arguments, name) for name in names})
     means = {name: getattr(arguments, name) for name in ("workers", "left", "fitness")}
     tournament.run(options, **means, say=lambda line: print(line, flush=True))

@@ -105,6 +105,8 @@ def add_tournament(command: Parser) -> None:
     command.add_argument("--long", action="store_true", help=about)
     about = "torch device of long trainings, such as cuda (default: cpu, where all else happens)"
     command.add_argument("--device", default="cpu", help=about)
+    about = "peak learning rate of long trainings, beside those at their recipe's own"
+    command.add_argument("--lr", type=float, help=about)
     about = "judge what was fine-tuned by other kinds of fitness"
     command.add_argument("--fitness", action="store_true", help=about)
     command.add_argument("--left", action="store_true", help="only say what is left")

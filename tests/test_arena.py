@@ -302,7 +302,11 @@ def test_a_network_may_be_trained_long_and_stands_apart(bench, short, tmp_path, 
     longer = replace(arena.Arena("resnet56").recipe(long=True), epochs=2, images=128)
     assert arena.Arena("resnet56").recipe(long=True) == make_settings("cpu").finetune
     own = bench.arena.recipe()
-    monkeypatch.setattr(arena.Arena, "recipe", lambda self, long=False: longer if long else own)
+
+    def recipe(self, long=False, lr=None):
+        return replace(longer, lr=lr or longer.lr) if long else own
+
+    monkeypatch.setattr(arena.Arena, "recipe", recipe)
     rows.run_row(bench, tmp_path, "uniform-l1", 0, known := {})
     brief = tuning.tune(bench, tmp_path, Task("uniform-l1", 0, 0.5, 0), known)
     long = tuning.tune(bench, tmp_path, Task("uniform-l1", 0, 0.5, 0, long=True), known)
@@ -313,7 +317,7 @@ def test_a_network_may_be_trained_long_and_stands_apart(bench, short, tmp_path, 
     lost = 100 * (long["test_error"] - long["unpruned_error"])
     assert line | {"test error": 0, "lost": 0} == {
         "MACs left": "50 %", "method": "uniform L1", "networks": 1, "trainings": 1, "test error": 0, "lost": 0,
-        "difference": "–", "trained on": "CPU",
+        "difference": "–", "peak rate": "0.05", "trained on": "CPU",
     }  # fmt: skip
     assert abs(float(line["lost"]) - lost) < 0.01
     other = long | {"method": "global-l2", "test_error": long["test_error"] + 0.01}
@@ -327,6 +331,15 @@ def test_a_network_may_be_trained_long_and_stands_apart(bench, short, tmp_path, 
     assert told.pop(("global L2", "CPU")).startswith("-1.0")
     assert set(told.values()) == {"–"} and len(told) == 2
     assert Task("uniform-l1", 0, 0.5, 0, long=True).done(tmp_path)
+    # at another rate it is another training, and compared with none at this one
+    gentle = Task("uniform-l1", 0, 0.5, 0, long=True, lr=0.001)
+    assert not gentle.done(tmp_path)
+    entry = tuning.tune(bench, tmp_path, gentle, known)
+    assert gentle.done(tmp_path) and entry["recipe"] == long["recipe"] | {"lr": 0.001}
+    assert entry["train_error"] != long["train_error"] and len(report.tuned(tmp_path)) == 1
+    found = contest.trained_long(tmp_path, "uniform-l1")
+    assert set(found[found["peak rate"] == "0.001"].method) == {"uniform L1"}
+    assert dict(found.groupby("peak rate").size()) == {"0.001": 1, "0.05": 3}
 
 
 @pytest.mark.parametrize("name", sorted(set(arena.ARENAS) - {"vgg16"}))
@@ -510,6 +523,12 @@ def test_long_trainings_are_of_rows_that_are_there(tmp_path, monkeypatch):
     assert said[1] == "4 of 4 tasks left, about 1.8 h"
     row(tmp_path, "random-group", 4)
     assert [t.seed for t in options.tasks() if t.name == "random-group"] == [4, 4]
+    gentle = replace(options, lr=0.01)
+    assert {t.lr for t in gentle.tasks()} == {0.01} and gentle.words()[-3:] == [
+        "--lr",
+        "0.01",
+        "--long",
+    ]
     everything = replace(options, only="", seeds="0-2").tasks()
     assert {t.name for t in everything} == {"unpruned"}
 
@@ -521,6 +540,10 @@ def test_long_trainings_are_of_rows_that_are_there(tmp_path, monkeypatch):
         ({"seeds": "0-"}, "seeds = '0-': must be a number"),
         ({"searches": True}, "long and searches: give one of them"),
         ({"device": "meta"}, "device 'meta' cannot be used here"),
+        ({"lr": 0.01, "long": False}, "lr = 0.01: is for --long"),
+        ({"lr": -1.0}, "lr = -1"),
+        ({"lr": 0.0}, "lr = 0"),
+        ({"lr": float("nan")}, "lr = nan"),
     ],
 )
 def test_what_does_not_fit_long_trainings_is_refused(changes, words, tmp_path):

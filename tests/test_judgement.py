@@ -161,6 +161,10 @@ def test_ours_minus_each_rival_at_a_glance():
     more = pd.concat([one.assign(share=s) for s in (0.7, 0.8)]).assign(device="CPU")
     long = {"long": pd.concat([one.assign(device="GPU"), more])}
     assert contest.at_a_glance(long, "surrogate", 0.5, rivals).long.notna().all()
+    # and of those at two rates, those at the one that more of ours were trained at
+    gentle = one[(one.method == "surrogate") & (one.seed < 2)].assign(lr=0.01, test_error=0.9)
+    rates = {"small": pd.concat([one.assign(lr=0.05), gentle])}
+    assert (contest.at_a_glance(rates, "surrogate", 0.5, rivals).small == table.small).all()
 
 
 def test_the_figure_describes_itself():

@@ -133,14 +133,16 @@ def scores(frame: pd.DataFrame, evaluations: int | None = None) -> pd.DataFrame:
 def tuned(folder: Path | str, long: bool = False) -> pd.DataFrame:
     """All fine-tuned networks: method, seed, share, training, macs, search_error, test_error (NaN:
     it found none so light), genome (hex). The seed of a family that has none is that of its
-    training. long: those that were trained as long as the study's own runs.
+    training. long: those that were trained as long as the study's own runs, with their peak
+    learning rate, the device, and the test error of the network as it came.
     """
     columns = [
         *("method", "seed", "share", "training", "macs"),
         *("found_error", "search_error", "train_error", "test_error", "seconds", "genome"),
-        *(["unpruned_error", "device"] if long else []),
+        *(["unpruned_error", "device", "lr"] if long else []),
     ]
-    frame = pd.DataFrame(read_tuned(Path(folder), long)).reindex(columns=columns)
+    entries = [e | {"lr": e["recipe"].get("lr")} for e in read_tuned(Path(folder), long)]
+    frame = pd.DataFrame(entries).reindex(columns=columns)
     if long:  # an entry names what is no CPU
         frame["device"] = frame.device.astype(object).fillna("CPU")
     own = frame.method.map(seeded).astype(bool)

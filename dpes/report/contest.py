@@ -49,12 +49,12 @@ def trained_long(folder: Path | str, ours: str) -> pd.DataFrame:
     """Networks that were trained as long as the study's own: for each method and share of the MACs
     how many networks (genomes) in how many trainings, the mean test error (percent), what it is
     over that of the unpruned network as it came (points), and ours minus it, among those that were
-    trained on one kind of device.
+    trained at one peak learning rate on one kind of device.
     """
     tests = tuned(folder, long=True)
     parts = []
     found = tests[tests.test_error.notna()]
-    for (share, device), at in sorted(found.groupby(["share", "device"]), reverse=True):
+    for (share, lr, device), at in sorted(found.groupby(["share", "lr", "device"]), reverse=True):
         each = at.groupby("method")
         means = each[["test_error", "unpruned_error"]].mean().sort_values("test_error")
         table = comparisons(at, "test_error", ours).set_index("method")
@@ -67,6 +67,7 @@ def trained_long(folder: Path | str, ours: str) -> pd.DataFrame:
             "test error": (100 * means.test_error).map("{:.2f}".format).tolist(),
             "lost": (100 * (means.test_error - means.unpruned_error)).map("{:.2f}".format).tolist(),
             "difference": [told.get(m, "–") for m in means.index],
+            "peak rate": f"{lr:g}",
             "trained on": device,
         }))  # fmt: skip
     return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
@@ -141,15 +142,15 @@ def at_a_glance(
     tests: Mapping[str, pd.DataFrame], ours: str, share: float, rivals: Sequence[str]
 ) -> pd.DataFrame:
     """Ours minus each rival at a share of the MACs, in points with intervals: a column for each
-    network, or way of training, that has some. Networks trained on other devices than ours do not
-    count.
+    network, or way of training, that has some. Networks trained on other devices than most of ours,
+    or at other rates, do not count.
     """
     columns: dict[str, dict[str, str]] = {}
     for name, frame in tests.items():
         frame = frame[frame.share == share]
-        if "device" in frame:
-            where = frame[frame.method == ours].device.mode()
-            frame = frame[frame.device.isin(where[:1])]
+        for key in [key for key in ("device", "lr") if key in frame]:
+            usual = frame[frame.method == ours][key].mode()
+            frame = frame[frame[key].isin(usual[:1])]
         table = comparisons(frame, "test_error", ours).set_index("method")
         told = {title(r): table.difference[r].text(100) for r in rivals if r in table.index}
         columns |= {name: told} if told else {}

@@ -71,10 +71,13 @@ class Arena:
         names = {"model": self.model, "dataset": self.dataset, "weights": self.weights}
         return make_settings("cpu", **names)
 
-    def recipe(self, long: bool = False) -> Training:
-        """One fine-tuning for all; long: that of the study's own runs of this network."""
+    def recipe(self, long: bool = False, lr: float | None = None) -> Training:
+        """One fine-tuning for all; long: that of the study's own runs of this network, lr: with
+        another peak learning rate.
+        """
         if long:
-            return self.settings.finetune
+            own = self.settings.finetune
+            return own if lr is None else replace(own, lr=lr)
         return Training(
             epochs=1, images=self.tune_images, lr=self.tune_lr, precision=self.tune_precision
         )

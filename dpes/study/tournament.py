@@ -55,9 +55,11 @@ def confirmation(seeds: list[int], names: list[str] | None = None) -> list[Task]
     return list(dict.fromkeys(tasks))
 
 
-def trained_long(folder: Path, seeds: list[int], names: list[str] | None = None) -> list[Task]:
+def trained_long(
+    folder: Path, seeds: list[int], names: list[str] | None = None, lr: float | None = None
+) -> list[Task]:
     """The networks of the rows that are finished, trained as long as those of the study's own
-    runs.
+    runs, at the peak learning rate of those or at another.
     """
     tasks = []
     for name in names or LONG:
@@ -67,7 +69,7 @@ def trained_long(folder: Path, seeds: list[int], names: list[str] | None = None)
         tasks += [t for s, share in cuts for t in of_one(name, s, made or seeds, share)]
     finished = [t for t in tasks if t.share and rows.finished(folder, t.name, t.seed)]
     return sorted(
-        dict.fromkeys(replace(t, long=True) for t in finished),
+        dict.fromkeys(replace(t, long=True, lr=lr) for t in finished),
         key=lambda t: (t.training, LONG_SHARES.index(t.share) if t.share < 1 else 0),
     )
 
@@ -164,6 +166,7 @@ class Options:
     searches: bool = False
     long: bool = False
     device: str = "cpu"  # of fine-tuning
+    lr: float | None = None  # peak rate of long trainings; their recipe's own when None
 
     @property
     def rows(self) -> Path:
@@ -201,7 +204,7 @@ class Options:
         """Long trainings of what was searched; raises ``SettingsError`` where nothing was."""
         if self.searches:
             raise SettingsError("long and searches: give one of them")
-        tasks = trained_long(self.rows, seeds, names)
+        tasks = trained_long(self.rows, seeds, names, self.lr)
         if not tasks:
             cure = "make them first by the same command without --long"
             raise SettingsError(f"{self.rows} has no finished row of these; {cure}")
@@ -218,6 +221,7 @@ class Options:
         named = {"folder": self.folder, "only": self.only, "seeds": self.seeds, "model": self.model}
         named["device"] = self.device
         flags = [word for name, value in named.items() for word in (f"--{name}", str(value))]
+        flags += ["--lr", str(self.lr)] if self.lr else []
         return flags + ["--searches"] * self.searches + ["--long"] * self.long
 
 
@@ -233,6 +237,10 @@ def run(
     check_device(options.device)
     if torch.device(options.device).type != "cpu" and not options.long:
         raise SettingsError(f"device = {options.device!r}: {ONLY_LONG}")
+    if options.lr is not None:
+        if not options.long:
+            raise SettingsError(f"lr = {options.lr:g}: is for --long")
+        arena.ARENAS[model].recipe(True, options.lr)  # refuses what is no rate
     if fitness and options.long:
         raise SettingsError("long and fitness: give one of them")
     if fitness:

@@ -38,11 +38,12 @@ class Task:
     share: float = 0.0
     training: int = 0  # the seed of the order of images and of augmentation
     long: bool = False  # trained as long as the networks of the study's own runs
+    lr: float | None = None  # peak learning rate of a long training; the recipe's when None
 
     def path(self, folder: Path) -> Path:
         if not self.share:
             return row_path(folder, self.name, self.seed)
-        end = "-long" * self.long
+        end = "-long" * self.long + (f"-lr{self.lr:g}" if self.lr else "")
         what = f"{self.name}-s{self.seed}-m{round(100 * self.share)}-t{self.training}{end}"
         return folder / "tuned" / f"{what}.json"
 
@@ -84,7 +85,7 @@ def tune(bench: Bench, folder: Path, task: Task, known: dict[str, float]) -> dic
     An entry without ``test_error`` says that the method found no network as light as this. The test
     images are read here and nowhere else.
     """
-    path, recipe = task.path(folder), bench.arena.recipe(task.long)
+    path, recipe = task.path(folder), bench.arena.recipe(task.long, task.lr)
     if path.exists():
         return read_tuning(path)
     names = {"method": task.name, "seed": task.seed, "share": task.share, "training": task.training}
@@ -170,8 +171,8 @@ def read_tuning(path: Path) -> dict[str, Any]:
 
 
 def read_tuned(folder: Path, long: bool = False) -> list[dict[str, Any]]:
-    """All entries of the short or of the long fine-tuning; raises ``RunError`` for a damaged
-    one.
+    """All entries of the short or of the long fine-tuning, at any rate; raises ``RunError`` for a
+    damaged one.
     """
     paths = sorted(folder.glob("tuned/*.json"))
-    return [read_tuning(path) for path in paths if path.stem.endswith("-long") == long]
+    return [read_tuning(path) for path in paths if ("-long" in path.stem) == long]
