@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -74,63 +75,62 @@ def trained_long(folder: Path | str, ours: str) -> pd.DataFrame:
 
 
 def sentence(
-    tests: pd.DataFrame,
-    ours: str,
-    share: float,
-    named: Sequence[str] = (),
-    larger: Mapping[str, pd.DataFrame] | None = None,
+    tests: pd.DataFrame, ours: str, share: float, larger: Mapping[str, pd.DataFrame] | None = None
 ) -> str:
-    """The outcome in a few sentences: our test error at a share of the MACs, what it gains over the
-    nearest rival and over those ``named``, in points with intervals, how many it beats, which
-    methods without a search it was not shown to beat; then how many it beats at the other shares,
-    and on ``larger`` networks, whose tests go by their names.
+    """The outcome: our test error at a share of the MACs, how far the nearest rival is, in points
+    with an interval; how many rivals ours beats there, at the other shares, and on ``larger``
+    networks, whose tests go by their names; which simpler methods it was not shown to beat.
     """
+    at = f"{100 * share:.0f} % of the MACs"
     here = tests[(tests.share == share) & tests.test_error.notna()]
     if ours not in set(here.method):
-        return f"No network of {title(ours)} was fine-tuned at {100 * share:.0f} % of the MACs yet."
+        return f"No network of {title(ours)} was fine-tuned at {at} yet."
     mine = judgement.mean(here[here.method == ours].groupby("seed").test_error.mean())
-    table = comparisons(here, "test_error", ours)
-    text = (
-        f"At {100 * share:.0f} % of the MACs, after the same short fine-tuning, the {title(ours)} "
-    )
+    text = f"At {at}, after the same short fine-tuning, the {title(ours)} "
     text += f"errs on {mine.text(100)} % of the test images"
+    table = rivals(here, ours)
     if not len(table):
-        return text + "; it has no rivals yet."
-    others = table[~table.form] if not table.form.all() else table
-    nearest = others.method.iloc[np.argmin([abs(d.value) for d in others.difference])]
-    gains = [
-        f"{row.difference.text(100)} points against {title(row.method)}"
-        + (", the nearest" if row.method == nearest else "")
-        for row in table[::-1].itertuples()
-        if row.method == nearest or row.method in named
-    ]
-    text += f": {'; '.join(gains)}. Corrected for so many comparisons, it beats "
-    text += f"{count(table[~table.form], 'rivals with these seeds')}."
-    if table.p_holm[table.form].notna().any():
-        text += (
-            f" Of its own kind, it beats {count(table[table.form], 'other surrogate searches')}."
-        )
-    open_, most = table[table.p_holm >= 1 - judgement.LEVEL], mine.n
-    simple = [r.method for r in open_.itertuples() if r.difference.n == most > 2]
-    if simple := [title(method) for method in simple if not is_search(method)]:
-        text += f" Not told apart from it by {most} runs, and simpler, as no search is needed: "
+        return f"{text}; it has no rivals yet."
+    nearest = min(table.itertuples(), key=lambda row: abs(row.difference.value))
+    text += f", {distance(nearest.difference)} than {title(nearest.method)}, the nearest rival. "
+    text += (
+        f"Corrected for so many comparisons, it beats {score(table, ' rivals with these seeds')}"
+    )
+    shares = sorted(s for s in tests.share.unique() if s < 1 and s != share)
+    others = {f"at {100 * s:.0f} % of the MACs": tests[tests.share == s] for s in shares}
+    others |= {f"on {name}": rows[rows.share == share] for name, rows in (larger or {}).items()}
+    tables = {where: rivals(rows, ours) for where, rows in others.items()}
+    known = [f"{where} {score(t)}" for where, t in tables.items() if t.p_holm.notna().any()]
+    text += "; " * bool(known) + ", ".join(known) + "."
+    text += " It loses to none of them." * ("loses" not in text)
+    open_ = table[(table.p_holm >= 1 - judgement.LEVEL) & ~table.method.map(is_search)]
+    if simple := [
+        title(row.method) for row in open_.itertuples() if row.difference.n == mine.n > 2
+    ]:
+        text += f" Not told apart from it by {mine.n} runs, and simpler, as no search is needed: "
         text += f"{' and '.join(simple)}."
-    others = {f"At {100 * s:.0f} % of the MACs": at for s, at in tests.groupby("share") if s < 1}
-    others.pop(f"At {100 * share:.0f} % of the MACs")
-    others |= {f"On {name}": at[at.share == share] for name, at in (larger or {}).items()}
-    for where, at in others.items():
-        table = comparisons(at, "test_error", ours)
-        if table.p_holm[~table.form].notna().any():
-            text += f" {where} it beats {count(table[~table.form], 'rivals')}."
     return text
 
 
-def count(table: pd.DataFrame, what: str) -> str:
-    """How many of those that were tested are beaten, and to how many ours loses."""
+def rivals(tests: pd.DataFrame, ours: str) -> pd.DataFrame:
+    """``comparisons`` of test errors with all methods that are no form of ours."""
+    table = comparisons(tests, "test_error", ours)
+    return table[~table.form]
+
+
+def distance(difference: judgement.Estimate) -> str:
+    """Ours minus a rival, as points less or more."""
+    d, less = difference, difference.value < 0
+    size = replace(d, value=-d.value, low=-d.high, high=-d.low) if less else d
+    return f"{size.text(100)} points {'less' if less else 'more'}"
+
+
+def score(table: pd.DataFrame, what: str = "") -> str:
+    """Of how many that could be tested ours beats how many, and to how many it loses."""
     decided = table[table.p_holm < 1 - judgement.LEVEL]
     better = sum(d.value < 0 for d in decided.difference)
-    tested = int(table.p_holm.notna().sum())
-    return f"{better} of {tested} {what} and loses to {len(decided) - better}"
+    lost = f" and loses to {n}" if (n := len(decided) - better) else ""
+    return f"{better} of {table.p_holm.notna().sum()}{what}{lost}"
 
 
 def called(network: str) -> str:
