@@ -27,7 +27,7 @@ ORDER = [  # of all files; models/ is one
     *("study.nsga2", "study.methods", "study.arena", "study.rows", "study.tuning", "study.fidelity"),
     *("study.tournament", "study.__init__"),
     *("report.judgement", "report.tables", "report.verdicts", "report.figures", "report.arena"),
-    *("report.contest", "report.truth", "report.__init__"),
+    *("report.contest", "report.parts", "report.truth", "report.__init__"),
     *("teaching.exercises", "teaching.lessons", "teaching.explore"),
     *("teaching.checks_cut", "teaching.checks_coupled", "teaching.checks_choose"),
     *("teaching.checks_search", "teaching.__init__"),

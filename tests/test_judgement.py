@@ -12,7 +12,7 @@ from scipy import stats
 
 from dpes.errors import DpesError
 from dpes.report import arena as report
-from dpes.report import contest, judgement
+from dpes.report import contest, judgement, parts
 from dpes.study import methods
 
 matplotlib.use("agg")
@@ -213,19 +213,46 @@ def test_steps_compare_each_change_with_the_one_before_or_with_one():
         ("surrogate", "all"),
     ]
     values = {"error": (tests, "test_error")}
-    chain = contest.steps(values, changes)
-    assert (
-        list(chain.index) == [report.title(m) for m in ("deeppruning", "bits-spread", "surrogate")]
-        and chain["error gain"].iloc[0] == "-"
-    )
-    assert chain["error gain"].iloc[1].startswith(("-4.", "-3.9"))
-    assert chain["error gain"].iloc[1].endswith("] (5)") and chain.error.iloc[1].endswith(" (5)")
-    assert chain["error gain"].iloc[2] == "-"  # what it would be compared with has no rows
-    one = contest.steps(values, changes[1:], against="deeppruning")
-    assert one["error gain"].iloc[1].startswith(("-10.", "-9.9"))
+    chain = parts.table(values, changes)
+    assert list(chain.index) == ["as it is", "start", "all"]
+    gains = chain["error, gain"]
+    assert gains["as it is"] == "–" and gains["start"].startswith(("-4.", "-3.9"))
+    assert gains["start"].endswith("] (5)") and chain.error["start"].endswith(" (5)")
+    assert gains["all"] == "–"  # what it would be compared with has no rows
+    one = parts.table(values, changes[1:], against="deeppruning")["error, gain"]
+    assert one["all"].startswith(("-10.", "-9.9"))
     few = {"error": (tests[tests.seed < 2], "test_error")}
-    assert contest.steps(few, changes[:2])["error gain"].iloc[1].endswith(" (2 runs)")
-    assert contest.steps(values, [("archive", "no rows yet")]).empty
+    assert parts.table(few, changes[:2])["error, gain"]["start"].endswith(" (2 runs)")
+    assert parts.table(values, [("archive", "no rows yet")]).empty
+
+
+def test_the_sentence_on_parts_names_all_of_them_together_and_the_one_that_brings_most():
+    tests = made_up({"deeppruning": 0.1, "bits-spread": 0.09, "surrogate": 0.0})
+    changes = [("deeppruning", "as it is"), ("bits-spread", "a start"), ("surrogate", "a model")]
+    text = parts.sentence(tests, 0.5, changes)
+    assert text.startswith(
+        "From the paper's way to the surrogate search (L1, no floor), at 50 % of"
+    )
+    assert re.search(r"changes by -(9\.9|10\.\d) \[-\S+, -\S+\] points, over 5 seeds\.", text)
+    assert re.search(r"The step that brings most, -(8\.9|9\.\d) \[\S+, \S+\]: a model\.$", text)
+    worse = made_up({"deeppruning": 0.0, "bits-spread": 0.1, "surrogate": 0.2})
+    assert "brings most" not in parts.sentence(worse, 0.5, changes)
+    assert parts.sentence(tests, 0.7, changes).endswith("no fine-tuned networks at 70% yet.")
+
+
+def test_the_staircase_shows_every_seed_and_describes_itself():
+    import matplotlib.pyplot as plt
+
+    tests = made_up({"deeppruning": 0.1, "surrogate": 0.0})
+    figure, ax = plt.subplots()
+    changes = [("deeppruning", "as it is"), ("archive", "none"), ("surrogate", "all")]
+    alt = parts.staircase(tests, "test_error", changes, ax, "At half")
+    assert [t.get_text() for t in ax.get_yticklabels()] == ["as it is", "none", "all"]
+    assert [len(line.get_xdata()) for line in ax.lines] == [5, 5, 2, 2]
+    assert ax.lines[1].get_ydata().tolist() == [2] * 5 and ax.get_ylim() == (2.5, -0.5)
+    mean = 100 * tests[tests.method == "surrogate"].test_error.mean()
+    assert f"all {mean:.1f}." in alt and "At half" in alt
+    plt.close(figure)
 
 
 def test_only_networks_trained_with_the_same_draws_are_compared():

@@ -1,4 +1,4 @@
-"""Who wins the tournament: comparisons, the outcome in a sentence, what each part is worth."""
+"""Who wins the tournament: comparisons, the outcome in a sentence."""
 
 from __future__ import annotations
 
@@ -179,31 +179,3 @@ def forest(table: pd.DataFrame, ours: str, ax: Axes, heading: str = "") -> str:
         + "; ".join(parts)
         + "."
     )
-
-
-def steps(
-    values: Mapping[str, tuple[pd.DataFrame, str]],
-    changes: Sequence[tuple[str, str]],
-    against: str | None = None,
-) -> pd.DataFrame:
-    """What each change is worth: a row for each (method, what changed); its mean error in percent,
-    and by ``pairs`` the gain in points with the number of pairs, below zero = it helps.
-
-    values: for each heading a frame and its column.
-    against: one method for all rows; else each row is compared with the one before it in
-    ``changes``, the first with none. Methods without rows yet are left out.
-    """
-    rows, last = [], None
-    for method, change in changes:
-        before, last = against or last, method
-        row: dict[str, object] = {"method": title(method), "what changed": change}
-        for heading, (frame, column) in values.items():
-            own = frame[frame.method == method].groupby("seed")[column].mean().dropna()
-            row[heading] = f"{100 * own.mean():.1f} ({len(own)})" if len(own) else "-"
-            row[f"{heading} gain"] = "-"
-            if before and len((both := pairs(frame, column, method, before))[0]):
-                gain = judgement.paired(*both)
-                row[f"{heading} gain"] = gain.text(100) + f" ({gain.n})" * (gain.low < gain.high)
-        if any(row[heading] != "-" for heading in values):
-            rows.append(row)
-    return pd.DataFrame(rows, columns=list(rows[0]) if rows else ["method"]).set_index("method")
