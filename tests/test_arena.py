@@ -18,6 +18,7 @@ from dpes.coupling import importance
 from dpes.coupling.genome import from_hex, to_hex
 from dpes.disk import write_json
 from dpes.errors import DpesError, RunError, SettingsError
+from dpes.fields import to_dict
 from dpes.report import arena as report
 from dpes.report import contest, truth
 from dpes.strategy.history import Candidate, History
@@ -76,7 +77,8 @@ def test_a_finished_row_costs_nothing_and_errors_are_shared(bench, short, tmp_pa
     assert rows.known_errors(tmp_path, bench) == known
     rows.run_row(bench, tmp_path, "surrogate", 0, known, ticks.append)
     assert 0 < len(ticks) - drawn <= 10  # they start at the same 30 networks
-    assert rows.known_errors(tmp_path, replace(bench, arena=arena.Arena())) == {}
+    with pytest.raises(RunError, match="of another arena; use another folder, or delete it"):
+        rows.known_errors(tmp_path, replace(bench, arena=arena.Arena()))
 
 
 def test_a_method_may_judge_by_another_fitness_and_shares_no_errors_then(
@@ -97,7 +99,7 @@ def test_rows_of_others_are_refused(bench, short, tmp_path):
     path = rows.row_path(tmp_path, "random-widths", 0)
     lines = path.read_text().splitlines(True)
     path.write_text(lines[0].replace('"seed": 0', '"seed": 9') + "".join(lines[1:]))
-    with pytest.raises(RunError, match="of another method or arena"):
+    with pytest.raises(RunError, match="of another seed; use another folder, or delete it"):
         rows.run_row(bench, tmp_path, "random-widths", 0, {})
     path.write_text("".join([lines[0], lines[2], lines[1], *lines[3:20]]))
     with pytest.raises(RunError, match="candidate 0 is another one"):
@@ -111,22 +113,97 @@ def test_rows_of_another_network_are_refused_before_anything_is_shared(bench, sh
     """A network that is trained here has other bits on another processor, but the same arena."""
     rows.run_row(bench, tmp_path, "uniform-l1", 0, {})
     other = replace(bench, model=models.build("resnet8", 10, 1, seed=5).eval())
-    with pytest.raises(RunError, match="uniform-l1-s0.jsonl: its network has other weights; use"):
+    with pytest.raises(RunError, match="uniform-l1-s0.jsonl: of another network; use another"):
         rows.known_errors(tmp_path, other)
+    tuning.tune(bench, tmp_path, Task("uniform-l1", 0, 0.5, 0), {})
+    tuning.check_tuned(tmp_path, bench)
+    with pytest.raises(RunError, match="m50-t0.json: of another network; use another"):
+        tuning.check_tuned(tmp_path, other)
+    path = rows.row_path(tmp_path, "uniform-l1", 0)
+    path.write_text(path.read_text().replace('"network"', '"net"'))
+    with pytest.raises(RunError, match="names no network, so it is from an older version; delete"):
+        rows.known_errors(tmp_path, bench)
 
 
-def test_a_network_whose_rows_are_here_and_whose_weights_are_not_is_not_trained_for_an_hour_first(
-    tmp_path, monkeypatch
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        ('"uniform-l1"', '"uniform-l2"', "a method that is not known here, 'uniform-l2'"),
+        ('"uniform-l1"', '["uniform-l1"]', "its first line says not what it is"),
+        ('"parts": {', '"parts": "x", "p": {', "its first line says not what it is"),
+        ('"n_bits": ', '"n_bits": 9', "a genome that has not 9"),
+        ('"n_bits": ', '"n_bits": -', "its network has no filters"),
+        ('"macs": ', '"macs": -', "its network has no filters"),
+    ],
+)
+def test_a_row_whose_first_line_is_damaged_is_named(bench, tmp_path, old, new, words):
+    rows.run_row(bench, tmp_path, "uniform-l1", 0, {})
+    path = rows.row_path(tmp_path, "uniform-l1", 0)
+    lines = path.read_text().splitlines(True)
+    head = lines[0].rpartition(old)  # the last: the arena before it has numbers of such names
+    path.write_text("".join([head[0], new, head[2], *lines[1:]]))
+    with pytest.raises(RunError, match=re.escape(f"uniform-l1-s0.jsonl: damaged ({words}")):
+        report.candidates(tmp_path)
+
+
+def test_a_finished_row_of_another_method_or_network_is_not_fine_tuned(bench, short, tmp_path):
+    rows.run_row(bench, tmp_path, "uniform-l1", 0, {})
+    path = rows.row_path(tmp_path, "uniform-l1", 0)
+    whole = path.read_text()
+    for old, new in (('"seed": 0', '"seed": 1'), ('"macs": ', '"macs": 1'), ('"l1"}', '"bn"}')):
+        path.write_text(whole.replace(old, new, 1))
+        with pytest.raises(RunError, match=r"uniform-l1-s0.jsonl: of another (seed|macs|parts);"):
+            tuning.tune(bench, tmp_path, Task("uniform-l1", 0, 0.5, 0), {})
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "words"),
+    [
+        ("a-m50-t0", {"share": "x"}, "share is 'x'"),
+        ("a-m50-t0", {"recipe": None}, "recipe is None"),
+        ("a-m50-t0", {"method": "b"}, "a method that is not known here, 'b'"),
+        ("a-m50-t0-long", {"recipe": {"lr": "x"}}, "no learning rate in its recipe"),
+    ],
+)
+def test_a_fine_tuning_that_says_not_what_it_is_is_named(tmp_path, name, changes, words):
+    entry = {"method": "uniform-l1", "seed": 0, "share": 0.5, "training": 0, "recipe": {"lr": 0.1}}
+    (tmp_path / "tuned").mkdir()
+    write_json(path := tmp_path / "tuned" / f"{name}.json", entry)
+    assert tuning.read_tuned(tmp_path, "long" in name) == [entry]
+    write_json(path, entry | changes)
+    with pytest.raises(RunError, match=re.escape(f"{name}.json: damaged ({words}")):
+        report.tuned(tmp_path, "long" in name)
+
+
+@pytest.mark.parametrize("fitness", [False, True])
+def test_a_network_whose_results_are_here_and_whose_weights_are_not_is_not_trained_for_an_hour(
+    tmp_path, monkeypatch, fitness
 ):
     monkeypatch.setattr(arena, "prepare", lambda *what: pytest.fail("trains it"))
     monkeypatch.setattr(data, "folders", lambda: [tmp_path])
-    folder = tmp_path / "rows" / "vgg16"
-    row(folder, "uniform-l1")
+    options = tournament.Options(tmp_path / "rows", model="vgg16", only="uniform-l1")
+    row(options.rows, "uniform-l1", of=arena.ARENAS["vgg16"])
     with pytest.raises(RunError, match="rows of a vgg16 whose weights are not here; use another"):
-        tournament.work(folder, [], model="vgg16")
+        tournament.run(options, fitness=fitness)
     (path := baseline.file_of(arena.ARENAS["vgg16"].settings)).parent.mkdir()
     path.touch()
-    rows.check_network(folder, arena.ARENAS["vgg16"])
+    rows.check_folder(options.rows, arena.ARENAS["vgg16"])
+    path.unlink()
+    rows.row_path(options.rows, "uniform-l1", 0).unlink()  # a fine-tuning alone is of one, too
+    (options.rows / "tuned").mkdir()
+    (options.rows / "tuned" / "uniform-l1-s0-m50-t0.json").touch()
+    with pytest.raises(RunError, match="rows of a vgg16 whose weights are not here"):
+        rows.check_folder(options.rows, arena.ARENAS["vgg16"])
+
+
+@pytest.mark.parametrize("how", [{}, {"workers": 3}, {"left": True}, {"fitness": True}])
+def test_the_folder_of_another_arena_is_refused_before_anything_starts(tmp_path, monkeypatch, how):
+    """--folder data/arena/densenet22 instead of --model densenet22."""
+    monkeypatch.setattr(arena, "prepare", lambda *what: pytest.fail("starts"))
+    monkeypatch.setattr(tournament, "beside", lambda *what: pytest.fail("starts others"))
+    row(tmp_path, "uniform-l1", of=arena.ARENAS["densenet22"])
+    with pytest.raises(RunError, match="uniform-l1-s0.jsonl: of another arena"):
+        tournament.run(tournament.Options(tmp_path), **how)
 
 
 def test_the_network_at_a_cut_is_that_of_least_search_error_and_ties_go_to_the_lighter():
@@ -291,10 +368,10 @@ def test_a_larger_network_confirms_few_methods_in_a_folder_of_its_own(tmp_path, 
     assert not any(t.share for t in replace(large, searches=True).tasks())
     done: list[object] = []
     monkeypatch.setattr(tournament, "work", lambda *what: done.append(what))
+    monkeypatch.setattr(tournament, "ready", lambda folder, model, device: (model, device))
     tournament.run(replace(large, only="uniform-l1", seeds="0"), say=lambda line: None)
-    [(folder, tasks, workers, _, model, device)] = done
-    assert device == "cpu"
-    assert folder == tmp_path / "resnet56" and model == "resnet56" and workers == 1
+    [(found, folder, tasks, workers, _)] = done
+    assert found == ("resnet56", "cpu") and folder == tmp_path / "resnet56" and workers == 1
     assert [t.share for t in tasks] == [0, 0.5]
 
 
@@ -399,17 +476,16 @@ def test_a_row_whose_lines_are_others_is_named(bench, short, tmp_path, line):
 def test_the_work_is_done_in_the_order_of_the_plan_and_only_once(
     bench, short, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(tournament.arena, "prepare", lambda *_: bench)
     lines: list[str] = []
     tasks = tournament.plan([0], ["uniform-l1"])[:2]
-    tournament.work(tmp_path, tasks, say=lines.append)
+    tournament.work(bench, tmp_path, tasks, say=lines.append)
     assert (
         len(lines) == 2
         and "search error % at" in lines[0]
         and "test error" in lines[1]
         and "0 of 2 left" in lines[1]
     )
-    tournament.work(tmp_path, tasks, say=lines.append)
+    tournament.work(bench, tmp_path, tasks, say=lines.append)
     assert len(lines) == 2
     with rows.claimed(tmp_path / "x.jsonl") as mine, rows.claimed(tmp_path / "x.jsonl") as theirs:
         assert mine and not theirs
@@ -498,9 +574,10 @@ def test_the_header_of_a_row_is_readable_by_itself(bench, short, tmp_path):
     assert len(candidates[0]["genome"]) == len(to_hex(np.ones(bench.layout.n_bits, bool)))
 
 
-def row(folder, name, seed=0):
-    """A finished row, as far as its length tells."""
-    head = {key: 0 for key in rows.HEADER}
+def row(folder, name, seed=0, of=None):
+    """A finished row of this arena, as far as its length tells."""
+    head = {"method": name, "seed": seed, "parts": {}, "arena": to_dict(of or arena.Arena())}
+    head |= {"n_bits": 8, "macs": 1}
     line = {"genome": "ff", "error": 0.5, "macs": 1}
     rows.write_whole(rows.row_path(folder, name, seed), [head, *[line] * rows.total(name)])
 
@@ -514,6 +591,10 @@ def test_long_trainings_are_of_rows_that_are_there(tmp_path, monkeypatch):
     (tmp_path / "global-l2-sx.jsonl").write_text("")
     tasks = options.tasks()
     found = [(t.name, t.seed, t.share, t.training) for t in tasks]
+    row(tmp_path, "global-l2", 1)
+    path = rows.row_path(tmp_path, "global-l2", 1)
+    path.write_text(path.read_text().splitlines(True)[0])  # begun, so the finished one counts
+    assert options.tasks() == tasks
     shares = tournament.LONG_SHARES
     assert found == [("global-l2", 2, share, training) for training in (3, 4) for share in shares]
     said: list[str] = []
@@ -529,6 +610,9 @@ def test_long_trainings_are_of_rows_that_are_there(tmp_path, monkeypatch):
         "0.01",
         "--long",
     ]
+    assert {t.lr for t in replace(options, lr=0.05).tasks()} == {None}  # their recipe's own
+    paths = {Task("a", 0, 0.5, 0, long=True, lr=lr).path(tmp_path) for lr in (0.01, 0.010000001)}
+    assert len(paths) == 2
     everything = replace(options, only="", seeds="0-2").tasks()
     assert {t.name for t in everything} == {"unpruned"}
 
@@ -572,7 +656,7 @@ def test_a_training_takes_over_the_outcome_of_its_own_seed_only(tmp_path):
     (tmp_path / "tuned").mkdir()
     entry = {"share": 0.5, "training": 100, "recipe": {}, "genome": "f"}
     outcome = {"test_error": 0.1, "train_error": 0.2, "seconds": 3.0}
-    named = entry | {"method": "a", "seed": 0} | outcome
+    named = entry | {"method": "archive", "seed": 0} | outcome
     write_json(tmp_path / "tuned" / "a-s0-m50-t100.json", named)
     assert tuning.same_network(tmp_path, "f", entry) == outcome
     assert tuning.same_network(tmp_path, "f", entry | {"training": 1}) is None

@@ -41,7 +41,7 @@ def comparisons(frame: pd.DataFrame, column: str, ours: str) -> pd.DataFrame:
     forms = {method: value for method, value in p.items() if alike(method, ours)}
     rivals = {method: value for method, value in p.items() if method not in forms}
     table["p_holm"] = table.method.map(judgement.holm(forms) | judgement.holm(rivals)).astype(float)
-    table["form"] = [alike(method, ours) for method in table.method]
+    table["form"] = np.array([alike(method, ours) for method in table.method], dtype=bool)
     values = [d.value for d in table.difference]
     return table.iloc[np.argsort(values, kind="stable")].reset_index(drop=True)
 
@@ -68,7 +68,7 @@ def trained_long(folder: Path | str, ours: str) -> pd.DataFrame:
             "test error": (100 * means.test_error).map("{:.2f}".format).tolist(),
             "lost": (100 * (means.test_error - means.unpruned_error)).map("{:.2f}".format).tolist(),
             "difference": [told.get(m, "–") for m in means.index],
-            "peak rate": f"{lr:g}",
+            "peak rate": str(lr),
             "trained on": device,
         }))  # fmt: skip
     return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
@@ -91,11 +91,13 @@ def sentence(
     table = rivals(here, ours)
     if not len(table):
         return f"{text}; it has no rivals yet."
-    nearest = min(table.itertuples(), key=lambda row: abs(row.difference.value))
+    tested = table[table.p_holm.notna()]  # one pair decides nothing
+    if not len(tested):
+        return f"{text}; no rival has two seeds yet."
+    nearest = min(tested.itertuples(), key=lambda row: abs(row.difference.value))
     text += f", {distance(nearest.difference)} than {title(nearest.method)}, the nearest rival. "
-    text += (
-        f"Corrected for so many comparisons, it beats {score(table, ' rivals with these seeds')}"
-    )
+    text += "Corrected for so many comparisons, it beats "
+    text += score(table, " rivals with these seeds")
     shares = sorted(s for s in tests.share.unique() if s < 1 and s != share)
     others = {f"at {100 * s:.0f} % of the MACs": tests[tests.share == s] for s in shares}
     others |= {f"on {name}": rows[rows.share == share] for name, rows in (larger or {}).items()}
@@ -150,7 +152,7 @@ def at_a_glance(
         frame = frame[frame.share == share]
         for key in [key for key in ("device", "lr") if key in frame]:
             usual = frame[frame.method == ours][key].mode()
-            frame = frame[frame[key].isin(usual[:1])]
+            frame = frame[frame[key].isin(usual[-1:])]
         table = comparisons(frame, "test_error", ours).set_index("method")
         told = {title(r): table.difference[r].text(100) for r in rivals if r in table.index}
         columns |= {name: told} if told else {}

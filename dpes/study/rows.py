@@ -21,9 +21,11 @@ from ..strategy.history import Candidate, History, check_values
 from .arena import Arena, Bench
 from .baseline import file_of
 from .environment import environment
-from .methods import method
+from .methods import METHODS, method
 
-HEADER = {"method", "seed", "parts", "arena", "n_bits", "macs"}  # what a first line has
+HEADER = {  # what a first line has
+    "method": str, "seed": int, "parts": dict, "arena": dict, "n_bits": int, "macs": int,
+}  # fmt: skip
 AGAIN = "delete it, and it is made again"
 
 
@@ -35,22 +37,26 @@ def header(bench: Bench, name: str, seed: int) -> dict[str, Any]:
     """The first line of a row: what the method is, what was the same for all, and what errors
     depend on beside that, the network's weights first of all.
     """
-    env = {
-        key: value
-        for key, value in environment("cpu").items()
-        if key in ("torch", "numpy", "device")
-    }
-    row = {
-        "method": name,
-        "seed": seed,
-        "parts": to_dict(method(name)),
-        "arena": to_dict(bench.arena),
-        "network": bench.network,
-        "n_bits": bench.layout.n_bits,
-        "macs": bench.whole,
-        "env": env,
-    }
-    return json.loads(json.dumps(row))
+    env = environment("cpu")
+    env = {"env": {key: env[key] for key in ("torch", "numpy", "device")}}
+    return json.loads(json.dumps(identity(bench, name, seed) | env))
+
+
+def identity(bench: Bench, name: str, seed: int) -> dict[str, Any]:
+    """What the first line of a row must say, wherever it was made."""
+    one = {"method": name, "seed": seed, "parts": to_dict(method(name))}
+    one |= {"arena": to_dict(bench.arena), "network": bench.network}
+    return one | {"n_bits": bench.layout.n_bits, "macs": bench.whole}
+
+
+def check_same(path: Path, head: dict[str, Any], wanted: dict[str, Any]) -> None:
+    """Raises ``RunError`` if entries of a file are not those that it would be made with here."""
+    wanted = json.loads(json.dumps(wanted))
+    for key, value in wanted.items():
+        if key not in head:
+            raise RunError(f"{path}: names no {key}, so it is from an older version; {AGAIN}")
+        if head[key] != value:
+            raise RunError(f"{path}: of another {key}; use another folder, or {AGAIN}")
 
 
 def read_row(path: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
@@ -63,13 +69,27 @@ def read_row(path: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
         lines = text.splitlines()
         whole = lines if text.endswith("\n") else lines[:-1]
         entries = [json.loads(line) for line in whole]
-        if entries and not (isinstance(entries[0], dict) and HEADER <= entries[0].keys()):
-            raise ValueError("its first line says not what it is")
-        for entry in entries[1:]:
+        if not entries:
+            return {}, []
+        head, candidates = check_header(entries[0]), entries[1:]
+        for entry in candidates:
             check_values(entry, ("genome", "error", "macs"))
+            if len(entry["genome"]) != 2 * -(-head["n_bits"] // 8):
+                raise ValueError(f"a genome that has not {head['n_bits']} bits")
     except (OSError, ValueError, RecursionError) as error:
         raise damaged(path, first_line(error), AGAIN) from None
-    return (entries[0], entries[1:]) if entries else ({}, [])
+    return head, candidates
+
+
+def check_header(head: Any) -> dict[str, Any]:
+    """The same; raises ``ValueError`` if a first line does not say what its row is."""
+    if not isinstance(head, dict) or not all(isinstance(head.get(k), v) for k, v in HEADER.items()):
+        raise ValueError("its first line says not what it is")
+    if head["method"] not in METHODS:
+        raise ValueError(f"a method that is not known here, {head['method']!r}")
+    if min(head["n_bits"], head["macs"]) < 1:
+        raise ValueError("its network has no filters")
+    return head
 
 
 def history_of(candidates: list[dict[str, Any]], bench: Bench) -> History:
@@ -78,12 +98,15 @@ def history_of(candidates: list[dict[str, Any]], bench: Bench) -> History:
     return History(lines, n_bits=bench.layout.n_bits, whole=bench.whole)
 
 
-def check_network(folder: Path, arena: Arena) -> None:
-    """Raises ``RunError`` where rows are of a network that would first have to be trained here: its
-    weights would most likely be others.
+def check_folder(folder: Path, arena: Arena) -> None:
+    """Raises ``RunError`` for rows of another arena, and where results are of a network that would
+    first have to be trained here: its weights would most likely be others.
     """
+    for path in (found := sorted(folder.glob("*.jsonl"))):
+        if head := read_row(path)[0]:
+            check_same(path, head, {"arena": to_dict(arena)})
     trained = arena.weights == "train" and not file_of(arena.settings).exists()
-    if trained and any(folder.glob("*.jsonl")):
+    if trained and (found or any(folder.glob("tuned/*.json"))):
         cure = "use another folder, and it is trained for that one"
         raise RunError(f"{folder}: rows of a {arena.model} whose weights are not here; {cure}")
 
@@ -91,14 +114,14 @@ def check_network(folder: Path, arena: Arena) -> None:
 def known_errors(folder: Path, bench: Bench) -> dict[str, float]:
     """What is known of all candidates of this arena so far, whoever asked: ``key`` -> error.
 
-    Raises ``RunError`` for rows of the arena whose network has other weights.
+    Raises ``RunError`` for rows of another arena or of a network with other weights.
     """
+    own = {"arena": to_dict(bench.arena), "network": bench.network}
     known: dict[str, float] = {}
     for path in sorted(folder.glob("*.jsonl")):
         head, candidates = read_row(path)
-        if head.get("arena") == to_dict(bench.arena):
-            if head.get("network") != bench.network:
-                raise RunError(f"{path}: its network has other weights; use another folder")
+        if head:
+            check_same(path, head, own)
             kind = head["parts"].get("fitness")
             known |= {key(c["genome"], kind): c["error"] for c in candidates}
     return known
@@ -139,8 +162,8 @@ def run_row(
     """
     path, head = row_path(folder, name, seed), header(bench, name, seed)
     stored, candidates = read_row(path) if path.exists() else ({}, [])
-    if stored and stored | {"env": 0} != head | {"env": 0}:
-        raise RunError(f"{path}: of another method or arena; delete it, or use another folder")
+    if stored:
+        check_same(path, stored, identity(bench, name, seed))
     write_whole(path, [stored or head, *candidates])
     one, n = method(name), 0
     judge = judged(bench, getattr(one, "fitness", None), known, tick)

@@ -16,6 +16,7 @@ import torch
 
 from ..errors import SettingsError
 from . import arena, fidelity, rows, tuning
+from .arena import Bench
 from .environment import check_device
 from .methods import CONFIRMED, CORE, LONG, METHODS, MORE, PARTS, REFERENCES, TOP, method, seeded
 from .tuning import Task
@@ -64,7 +65,8 @@ def trained_long(
     tasks = []
     for name in names or LONG:
         found = (p.stem.rpartition("-s")[2] for p in folder.glob(f"{name}-s*.jsonl"))
-        made = sorted(int(seed) for seed in found if seed.isdecimal())
+        numbers = sorted(int(seed) for seed in found if seed.isdecimal())
+        made = [seed for seed in numbers if rows.finished(folder, name, seed)]
         cuts = [(seed, share) for seed in seeds for share in LONG_SHARES]
         tasks += [t for s, share in cuts for t in of_one(name, s, made or seeds, share)]
     finished = [t for t in tasks if t.share and rows.finished(folder, t.name, t.seed)]
@@ -106,16 +108,13 @@ class Forecast:
 
 
 def work(
+    bench: Bench,
     folder: Path,
     tasks: list[Task],
     workers: int = 1,
     say: Callable[[str], None] = print,
-    model: str = OWN,
-    device: str = "cpu",
 ) -> None:
     """Do all tasks that are not done and that no other process is at."""
-    rows.check_network(folder, arena.ARENAS[model])
-    bench = arena.prepare(arena.ARENAS[model], device)
     known, forecast = rows.known_errors(folder, bench), Forecast()
     for task in waiting(tasks, folder):
         with rows.claimed(task.path(folder)) as mine:
@@ -129,7 +128,8 @@ def work(
                 forecast.tick(time.perf_counter() - start, "tune")
                 percent = 100 * entry.get("test_error", float("nan"))
                 outcome = f"at {task.share:.2f} of the MACs, training {task.training}"
-                outcome += f"{', long' * task.long}: test error {percent:.2f} %"
+                outcome += ", long" * task.long + (f" at {task.lr:g}" if task.lr else "")
+                outcome += f": test error {percent:.2f} %"
             else:
                 history = rows.run_row(bench, folder, task.name, task.seed, known, forecast.tick)
                 least = [
@@ -204,7 +204,8 @@ class Options:
         """Long trainings of what was searched; raises ``SettingsError`` where nothing was."""
         if self.searches:
             raise SettingsError("long and searches: give one of them")
-        tasks = trained_long(self.rows, seeds, names, self.lr)
+        own = arena.ARENAS[self.model].recipe(True).lr  # given by name, it is the same training
+        tasks = trained_long(self.rows, seeds, names, None if self.lr == own else self.lr)
         if not tasks:
             cure = "make them first by the same command without --long"
             raise SettingsError(f"{self.rows} has no finished row of these; {cure}")
@@ -243,10 +244,12 @@ def run(
         arena.ARENAS[model].recipe(True, options.lr)  # refuses what is no rate
     if fitness and options.long:
         raise SettingsError("long and fitness: give one of them")
-    if fitness:
-        say(f"{len(fidelity.missing(folder))} networks to judge by other kinds of fitness")
-        return None if left else fidelity.run(arena.prepare(arena.ARENAS[model]), folder)
     tasks = options.tasks()
+    rows.check_folder(folder, arena.ARENAS[model])
+    if fitness:
+        networks = len(fidelity.missing(folder))
+        say(f"{networks} networks to judge by other kinds of fitness")
+        return fidelity.run(ready(folder, model), folder) if networks and not left else None
     if options.long and (without := set(options.names or LONG) - {t.name for t in tasks}):
         say(f"left out, as they have no finished row: {', '.join(sorted(without))}")
     missing = [task for task in tasks if not task.done(folder)]
@@ -254,8 +257,20 @@ def run(
     say(f"{len(missing)} of {len(tasks)} tasks left, about {hours:.1f} h")
     if left or not missing:
         return
+    bench = ready(folder, model, options.device)
     with beside(options.words(), workers - 1):
-        work(folder, tasks, workers, say, model, options.device)
+        work(bench, folder, tasks, workers, say)
+
+
+def ready(folder: Path, model: str, device: str = "cpu") -> Bench:
+    """The network and the images, where all that is in the folder is of them.
+
+    Raises ``RunError`` where it is not, before anything is shared or another process begins.
+    """
+    bench = arena.prepare(arena.ARENAS[model], device)
+    rows.known_errors(folder, bench)
+    tuning.check_tuned(folder, bench)
+    return bench
 
 
 @contextmanager

@@ -4,6 +4,7 @@ second half.
 
 from __future__ import annotations
 
+import reprlib
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,7 +14,7 @@ import numpy as np
 
 from ..coupling.cutting import slim
 from ..coupling.genome import from_hex, to_hex
-from ..disk import read_entries, write_json
+from ..disk import damaged, read_entries, write_json
 from ..errors import RunError
 from ..fields import to_dict
 from ..strategy.history import History
@@ -21,11 +22,12 @@ from ..strategy.space import order_of
 from . import train
 from .arena import Bench
 from .families import Reference, grown
-from .methods import method, seen
-from .rows import AGAIN, finished, history_of, read_row, row_path
+from .methods import METHODS, method, seen
+from .rows import AGAIN, check_same, finished, history_of, identity, read_row, row_path
 from .settings import Training
 
 SHARES = (0.5, 0.7)  # of the MACs, at most
+ENTRY = {"method": str, "seed": int, "share": int | float, "training": int, "recipe": dict}
 SECOND = 100  # what the seed of a second training has more than that of the first
 
 
@@ -43,7 +45,7 @@ class Task:
     def path(self, folder: Path) -> Path:
         if not self.share:
             return row_path(folder, self.name, self.seed)
-        end = "-long" * self.long + (f"-lr{self.lr:g}" if self.lr else "")
+        end = "-long" * self.long + (f"-lr{self.lr!r}" if self.lr else "")
         what = f"{self.name}-s{self.seed}-m{round(100 * self.share)}-t{self.training}{end}"
         return folder / "tuned" / f"{what}.json"
 
@@ -89,7 +91,8 @@ def tune(bench: Bench, folder: Path, task: Task, known: dict[str, float]) -> dic
     if path.exists():
         return read_tuning(path)
     names = {"method": task.name, "seed": task.seed, "share": task.share, "training": task.training}
-    entry: dict[str, Any] = names | {"recipe": to_dict(recipe)} | bench.elsewhere
+    entry: dict[str, Any] = names | {"network": bench.network, "recipe": to_dict(recipe)}
+    entry |= bench.elsewhere
     genome, found = target(bench, folder, task)
     if genome is not None:
         if (text := to_hex(genome)) not in known:
@@ -115,7 +118,9 @@ def target(bench: Bench, folder: Path, task: Task) -> tuple[np.ndarray | None, d
     """
     one = method(task.name)
     if not isinstance(one, Reference):
-        history = history_of(read_row(row_path(folder, task.name, task.seed))[1], bench)
+        head, candidates = read_row(path := row_path(folder, task.name, task.seed))
+        check_same(path, head, identity(bench, task.name, task.seed))
+        history = history_of(candidates, bench)
         row = chosen(seen(task.name, bench.space, history), task.share)
         if row is None:
             return None, {}
@@ -167,7 +172,20 @@ def same_network(folder: Path, genome: str, entry: dict[str, Any]) -> dict[str, 
 
 def read_tuning(path: Path) -> dict[str, Any]:
     """One entry; raises ``RunError`` for a file that holds none."""
-    return read_entries(path, "method", "seed", "share", "training", "recipe", cure=AGAIN)
+    entry = read_entries(path, *ENTRY, cure=AGAIN)
+    if wrong := [name for name, kind in ENTRY.items() if not isinstance(entry[name], kind)]:
+        raise damaged(path, f"{wrong[0]} is {reprlib.repr(entry[wrong[0]])}", AGAIN)
+    if "-long" in path.stem and not isinstance(entry["recipe"].get("lr"), int | float):
+        raise damaged(path, "no learning rate in its recipe", AGAIN)
+    if entry["method"] not in METHODS:
+        raise damaged(path, f"a method that is not known here, {entry['method']!r}", AGAIN)
+    return entry
+
+
+def check_tuned(folder: Path, bench: Bench) -> None:
+    """Raises ``RunError`` for entries of a network with other weights."""
+    for path in sorted(folder.glob("tuned/*.json")):
+        check_same(path, read_tuning(path), {"network": bench.network})
 
 
 def read_tuned(folder: Path, long: bool = False) -> list[dict[str, Any]]:
