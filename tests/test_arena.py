@@ -671,3 +671,24 @@ def test_an_entry_says_where_it_was_trained_and_other_processes_train_there(benc
     assert options.words()[-3:] == ["--device", "cuda", "--long"]
     with pytest.raises(RunError, match="device 'tpu' cannot be used here"):
         tournament.run(replace(options, device="tpu", only="uniform-l1", seeds="0"))
+
+
+def test_other_processes_take_the_gpus_in_turn(monkeypatch):
+    started = []
+
+    class Popen:
+        def __init__(self, command):
+            started.append(command)
+
+        def wait(self):
+            pass
+
+    monkeypatch.setattr(tournament.subprocess, "Popen", Popen)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    for device, wanted in (("cuda", ["cuda:1", "cuda:0"]), ("cpu", ["cpu"] * 2)):
+        started.clear()
+        options = tournament.Options(Path("rows"), long=True, device=device, lr=0.01)
+        with tournament.beside(options, 2):
+            pass
+        assert [c[c.index("--device") + 1] for c in started] == wanted
+        assert all(c[-3:] == ["--lr", "0.01", "--long"] for c in started)

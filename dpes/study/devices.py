@@ -45,9 +45,13 @@ def of_worker(device: str) -> str:
     number = name.rpartition("-")[2]
     if device != "cuda" or multiprocessing.parent_process() is None or not number.isdecimal():
         return device
-    chosen = f"cuda:{(int(number) - 1) % max(1, torch.cuda.device_count())}"
-    torch.cuda.set_device(chosen)
+    torch.cuda.set_device(chosen := nth(device, int(number) - 1))
     return chosen
+
+
+def nth(device: str, n: int) -> str:
+    """``cuda`` is the nth GPU, in turn where there are fewer; any other device is itself."""
+    return f"cuda:{n % max(1, torch.cuda.device_count())}" if device == "cuda" else device
 
 
 class Recorded:

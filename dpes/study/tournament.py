@@ -17,6 +17,7 @@ import torch
 from ..errors import SettingsError
 from . import arena, fidelity, rows, tuning
 from .arena import Bench
+from .devices import nth
 from .environment import check_device
 from .methods import CONFIRMED, CORE, LONG, METHODS, MORE, PARTS, REFERENCES, TOP, method, seeded
 from .tuning import Task
@@ -258,7 +259,7 @@ def run(
     if left or not missing:
         return
     bench = ready(folder, model, options.device)
-    with beside(options.words(), workers - 1):
+    with beside(options, workers - 1):
         work(bench, folder, tasks, workers, say)
 
 
@@ -274,12 +275,13 @@ def ready(folder: Path, model: str, device: str = "cpu") -> Bench:
 
 
 @contextmanager
-def beside(words: list[str], n: int) -> Iterator[None]:
-    """So many more processes of the same command, which take the tasks that are free; they end
-    with the block, at once if it fails.
+def beside(options: Options, n: int) -> Iterator[None]:
+    """So many more processes of the same command, which take the tasks that are free, and the GPUs
+    in turn after the first; they end with the block, at once if it fails.
     """
-    command = [sys.executable, "-m", "dpes", "arena", *words]
-    others = [subprocess.Popen(command) for _ in range(n)]
+    each = [replace(options, device=nth(options.device, k + 1)) for k in range(n)]
+    command = [sys.executable, "-m", "dpes", "arena"]
+    others = [subprocess.Popen([*command, *one.words()]) for one in each]
     try:
         yield
     except BaseException:
