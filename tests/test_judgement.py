@@ -157,7 +157,7 @@ def test_how_many_forms_of_ours_are_tried_says_nothing_of_a_rival():
         assert many[rival] == pytest.approx(alone.p_holm[rival])
     text = contest.sentence(tests, "surrogate", 0.5)
     assert text.endswith(
-        "2 of 2 rivals with these seeds. It loses to none of them."
+        "2 of 2 rivals with these seeds. None of them is shown to be better."
     )  # forms of ours are no rivals
     # among searches on widths that have no surrogate, none is a form of another
     assert not contest.comparisons(few, "test_error", "random-widths").form.any()
@@ -175,14 +175,18 @@ def test_ours_minus_each_rival_at_a_glance():
     ]
     assert table.large.iloc[0] == "–" and table.small.iloc[1] == table.large.iloc[1]
     assert table.small.iloc[1].startswith("-20.0 [")
-    # where the networks of this share were trained counts, not where most of all were
-    more = pd.concat([one.assign(share=s) for s in (0.7, 0.8)]).assign(device="CPU")
-    long = {"long": pd.concat([one.assign(device="GPU"), more])}
-    assert contest.at_a_glance(long, "surrogate", 0.5, rivals).long.notna().all()
-    # and of those at two rates, those at the one that more of ours were trained at
+    assert table.small.iloc[1].endswith("] *")  # told apart
+    level = made_up({"surrogate": 0.0, "random-widths": 0.0})
+    assert "*" not in contest.at_a_glance({"small": level}, "surrogate", 0.5, rivals).small.iloc[0]
+
+
+def test_networks_trained_long_are_compared_as_most_of_ours_were_trained():
+    one = made_up({"surrogate": 0.0, "uniform-l1": 0.2})
     gentle = one[(one.method == "surrogate") & (one.seed < 2)].assign(lr=0.01, test_error=0.9)
-    rates = {"small": pd.concat([one.assign(lr=0.05), gentle])}
-    assert (contest.at_a_glance(rates, "surrogate", 0.5, rivals).small == table.small).all()
+    rates = pd.concat([one.assign(lr=0.05), gentle]).assign(device="CPU")
+    few = one[one.seed < 1].assign(lr=0.05, device="GPU")
+    found = contest.alike_trained(pd.concat([rates, few]), "surrogate")
+    assert len(found) == len(one) and set(found.lr) == {0.05} and set(found.device) == {"CPU"}
 
 
 def test_the_figure_describes_itself():
@@ -220,14 +224,14 @@ def test_steps_compare_each_change_with_the_one_before_or_with_one():
     values = {"error": (tests, "test_error")}
     chain = parts.table(values, changes)
     assert list(chain.index) == ["as it is", "start", "all"]
-    gains = chain["error, gain"]
+    gains = chain["error, change"]
     assert gains["as it is"] == "–" and gains["start"].startswith(("-4.", "-3.9"))
     assert gains["start"].endswith("] (5)") and chain.error["start"].endswith(" (5)")
     assert gains["all"] == "–"  # what it would be compared with has no rows
-    one = parts.table(values, changes[1:], against="deeppruning")["error, gain"]
+    one = parts.table(values, changes[1:], against="deeppruning")["error, change"]
     assert one["all"].startswith(("-10.", "-9.9"))
     few = {"error": (tests[tests.seed < 2], "test_error")}
-    assert parts.table(few, changes[:2])["error, gain"]["start"].endswith(" (2 runs)")
+    assert parts.table(few, changes[:2])["error, change"]["start"].endswith(" (2 runs)")
     assert parts.table(values, [("archive", "no rows yet")]).empty
 
 
@@ -239,10 +243,18 @@ def test_the_sentence_on_parts_names_all_of_them_together_and_the_one_that_bring
         "From the paper's way to the surrogate search (L1, no floor), at 50 % of"
     )
     assert re.search(r"changes by -(9\.9|10\.\d) \[-\S+, -\S+\] points, over 5 seeds\.", text)
-    assert re.search(r"The step that brings most, -(8\.9|9\.\d) \[\S+, \S+\]: a model\.$", text)
-    worse = made_up({"deeppruning": 0.0, "bits-spread": 0.1, "surrogate": 0.2})
-    assert "brings most" not in parts.sentence(worse, 0.5, changes)
-    assert parts.sentence(tests, 0.7, changes).endswith("no fine-tuned networks at 70% yet.")
+    assert re.search(
+        r"seeds\. Shown to help: a start \(-(0\.9|1\.\d).*; a model \(-\S+ \[.*\]\)\.$", text
+    )
+    worse = made_up({"deeppruning": 0.0, "bits-spread": 0.1, "surrogate": 0.1})
+    assert re.search(
+        r"seeds\. Shown to harm: a start \([^;]*\)\.$", parts.sentence(worse, 0.5, changes)
+    )
+    assert parts.sentence(tests, 0.7, changes).endswith("networks at 70 % of the MACs yet.")
+    two = parts.steps(tests[tests.seed < 2], "test_error", changes)
+    assert parts.verdict(two) == "Too few runs to tell."
+    level = parts.steps(made_up({"deeppruning": 0.0, "bits-spread": 0.0}), "test_error", changes)
+    assert parts.verdict(level) == "No step is shown to help or to harm."
 
 
 def test_the_staircase_shows_every_seed_and_describes_itself():
@@ -253,7 +265,8 @@ def test_the_staircase_shows_every_seed_and_describes_itself():
     changes = [("deeppruning", "as it is"), ("archive", "none"), ("surrogate", "all")]
     alt = parts.staircase(tests, "test_error", changes, ax, "At half")
     assert [t.get_text() for t in ax.get_yticklabels()] == ["as it is", "none", "all"]
-    assert [len(line.get_xdata()) for line in ax.lines] == [5, 5, 2, 2]
+    assert [len(line.get_xdata()) for line in ax.lines] == [5, 5, 3]
+    assert np.isnan(ax.lines[2].get_xdata()).tolist() == [False, True, False]
     assert ax.lines[1].get_ydata().tolist() == [2] * 5 and ax.get_ylim() == (2.5, -0.5)
     mean = 100 * tests[tests.method == "surrogate"].test_error.mean()
     assert f"all {mean:.1f}." in alt and "At half" in alt

@@ -246,7 +246,9 @@ def test_table(tests: pd.DataFrame) -> pd.DataFrame:
     missing = tests[tests.test_error.isna()].groupby("method").size()
     counts = {"networks": found.genome.nunique().groupby("method").max()}
     counts["trainings"] = found.size().groupby("method").max()
-    for name, count in (counts | {"networks not found": missing}).items():
+    counts |= {"networks not found": missing} if len(missing) else {}
+    for name, count in counts.items():
         table[name] = count.reindex(table.index, fill_value=0)
-    order = tests.groupby(["method", "share"]).test_error.mean().unstack()
+    each = tests.groupby(["method", "share", "seed"]).test_error.mean()
+    order = each.groupby(["method", "share"]).mean().unstack()
     return table.loc[order.sort_values(sorted(order.columns)).index]

@@ -58,6 +58,7 @@ def trained_long(folder: Path | str, ours: str) -> pd.DataFrame:
     for (share, lr, device), at in sorted(found.groupby(["share", "lr", "device"]), reverse=True):
         each = at.groupby("method")
         means = each[["test_error", "unpruned_error"]].mean().sort_values("test_error")
+        own = {m: judgement.mean(rows.test_error).text(100, 2) for m, rows in each}
         table = comparisons(at, "test_error", ours).set_index("method")
         told = {m: d.text(100) for m, d in table.difference.items()}
         parts.append(pd.DataFrame({
@@ -65,7 +66,7 @@ def trained_long(folder: Path | str, ours: str) -> pd.DataFrame:
             "method": [title(m) for m in means.index],
             "networks": each.genome.nunique()[means.index].tolist(),
             "trainings": each.size()[means.index].tolist(),
-            "test error": (100 * means.test_error).map("{:.2f}".format).tolist(),
+            "test error": [own[m].partition(" (")[0] for m in means.index],
             "lost": (100 * (means.test_error - means.unpruned_error)).map("{:.2f}".format).tolist(),
             "difference": [told.get(m, "–") for m in means.index],
             "peak rate": str(lr),
@@ -86,7 +87,7 @@ def sentence(
     if ours not in set(here.method):
         return f"No network of {title(ours)} was fine-tuned at {at} yet."
     mine = judgement.mean(here[here.method == ours].groupby("seed").test_error.mean())
-    text = f"At {at}, after the same short fine-tuning, the {title(ours)} "
+    text = f"At {at}, after the same short fine-tuning, this book's own {title(ours)} "
     text += f"errs on {mine.text(100)} % of the test images"
     table = rivals(here, ours)
     if not len(table):
@@ -104,7 +105,7 @@ def sentence(
     tables = {where: rivals(rows, ours) for where, rows in others.items()}
     known = [f"{where} {score(t)}" for where, t in tables.items() if t.p_holm.notna().any()]
     text += "; " * bool(known) + ", ".join(known) + "."
-    text += " It loses to none of them." * ("loses" not in text)
+    text += " None of them is shown to be better." * ("loses" not in text)
     open_ = table[(table.p_holm >= 1 - judgement.LEVEL) & ~table.method.map(is_search)]
     if simple := [
         title(row.method) for row in open_.itertuples() if row.difference.n == mine.n > 2
@@ -140,21 +141,29 @@ def called(network: str) -> str:
     return MODELS[network].about.partition(",")[0]
 
 
+def alike_trained(frame: pd.DataFrame, ours: str) -> pd.DataFrame:
+    """Of networks that were trained long, those trained on the device and at the rate of most of
+    ours.
+    """
+    for key in ("device", "lr"):
+        usual = frame[frame.method == ours][key].mode()
+        frame = frame[frame[key].isin(usual[-1:])]
+    return frame
+
+
 def at_a_glance(
     tests: Mapping[str, pd.DataFrame], ours: str, share: float, rivals: Sequence[str]
 ) -> pd.DataFrame:
     """Ours minus each rival at a share of the MACs, in points with intervals: a column for each
-    network, or way of training, that has some. Networks trained on other devices than most of ours,
-    or at other rates, do not count.
+    network, or way of training, that has some; a star where the two are told apart by Holm's
+    correction for all methods of the column.
     """
     columns: dict[str, dict[str, str]] = {}
     for name, frame in tests.items():
         frame = frame[frame.share == share]
-        for key in [key for key in ("device", "lr") if key in frame]:
-            usual = frame[frame.method == ours][key].mode()
-            frame = frame[frame[key].isin(usual[-1:])]
         table = comparisons(frame, "test_error", ours).set_index("method")
-        told = {title(r): table.difference[r].text(100) for r in rivals if r in table.index}
+        star = (table.p_holm < 1 - judgement.LEVEL).map({True: " *", False: ""})
+        told = {title(r): table.difference[r].text(100) + star[r] for r in rivals if r in star}
         columns |= {name: told} if told else {}
     frame = pd.DataFrame(columns).reindex([title(r) for r in rivals])
     return frame.dropna(how="all").fillna("–").rename_axis("rival")
@@ -172,6 +181,7 @@ def forest(table: pd.DataFrame, ours: str, ax: Axes, heading: str = "") -> str:
         ax.plot([100 * d.low, 100 * d.high], [y, y], color=colour, lw=2)
         ax.plot(100 * d.value, y, "o", color=colour)
     ax.axvline(0, color="black", lw=0.8)
+    ax.set_ylim(-0.7, len(rows) - 0.3)
     ax.set_yticks(range(len(rows)), [title(row.method) for row in rows])
     ax.set_xlabel("points of test error (left: ours is better)")
     ax.set_title(heading)

@@ -26,18 +26,16 @@ class Step:
     method: str
     change: str
     errors: np.ndarray  # float [seeds]: its own, each the mean over trainings
-    gain: judgement.Estimate | None  # below zero the change helps; None without common seeds
+    difference: judgement.Estimate | None  # below zero the change helps; None: no common seeds
 
     def mean(self) -> str:
         """Its error in percent, and of how many seeds that is the mean."""
         return f"{100 * self.errors.mean():.1f} ({len(self.errors)})" if len(self.errors) else "–"
 
     def words(self) -> str:
-        """The gain in points, and of how many pairs that is the mean."""
-        gain = self.gain
-        if gain is None:
-            return "–"
-        return gain.text(100) + f" ({gain.n})" * (gain.low < gain.high)
+        """The difference in points, and of how many pairs that is the mean."""
+        d = self.difference
+        return "–" if d is None else d.text(100) + f" ({d.n})" * (d.low < d.high)
 
 
 def steps(
@@ -53,9 +51,9 @@ def steps(
         before, last = against or last, method
         own = frame[frame.method == method].groupby("seed")[column].mean().dropna().to_numpy()
         both = pairs(frame, column, method, before) if before else ()
-        gain = judgement.paired(*both) if both and len(both[0]) else None
+        difference = judgement.paired(*both) if both and len(both[0]) else None
         if len(own):
-            found.append(Step(method, change, own, gain))
+            found.append(Step(method, change, own, difference))
     return found
 
 
@@ -63,54 +61,59 @@ def table(
     values: Mapping[str, tuple[pd.DataFrame, str]], changes: Changes, against: str | None = None
 ) -> pd.DataFrame:
     """``steps`` in words, a row for each; for each heading of ``values`` (a frame and its column)
-    the error and the gain.
+    the error and its change.
     """
     columns: dict[str, dict[str, str]] = {}
     for heading, (frame, column) in values.items():
         found = steps(frame, column, changes, against)
         columns[heading] = {step.change: step.mean() for step in found}
-        columns[f"{heading}, gain"] = {step.change: step.words() for step in found}
+        columns[f"{heading}, change"] = {step.change: step.words() for step in found}
     order = [change for _, change in changes]
     whole = pd.DataFrame(columns, index=pd.Index(order, name="what changed"))
     return whole.dropna(how="all").fillna("–")
 
 
 def sentence(tests: pd.DataFrame, share: float, changes: Changes) -> str:
-    """What all changes together bring after fine-tuning at a share of the MACs, and which of them
-    brings most, among those with an interval.
-    """
-    here = tests[tests.share == share]
-    found = steps(here, "test_error", changes)
-    ends = [changes[0], changes[-1]]
-    gain = next((step.gain for step in steps(here, "test_error", ends) if step.gain), None)
-    if not gain:
-        return f"The first and the last of these have no fine-tuned networks at {share:.0%} yet."
-    text = (
-        f"From {title(ends[0][0])} to the {title(ends[1][0])}, at {100 * share:.0f} % of the MACs "
-    )
+    """What all changes together bring after fine-tuning at a share of the MACs, and ``verdict``."""
+    here, ends = tests[tests.share == share], [changes[0], changes[-1]]
+    at = f"{100 * share:.0f} % of the MACs"
+    found = [s.difference for s in steps(here, "test_error", ends) if s.difference]
+    if not found:
+        return f"The first and the last of these have no fine-tuned networks at {at} yet."
+    text = f"From {title(ends[0][0])} to the {title(ends[1][0])}, at {at} "
     text += "and after the same short fine-tuning, the test error changes by "
-    text += f"{gain.text(100)} points, over {gain.n} seeds."
-    clear = [(s.gain, s.change) for s in found if s.gain and s.gain.n > 2 and s.gain.high < 0]
-    if clear:
-        most, change = min(clear, key=lambda one: one[0].value)
-        text += f" The step that brings most, {most.text(100)}: {change}."
-    return text
+    text += f"{found[0].text(100)} points, over {found[0].n} seeds. "
+    return text + verdict(steps(here, "test_error", changes))
+
+
+def verdict(found: Sequence[Step]) -> str:
+    """Which steps help and which harm, by their intervals alone."""
+    tested = [(s.change, d) for s in found if (d := s.difference) and d.low < d.high]
+    if not tested:
+        return "Too few runs to tell."
+    said = []
+    for what, sign in (("help", -1), ("harm", 1)):
+        some = [
+            f"{change} ({d.text(100)})"
+            for change, d in tested
+            if min(sign * d.low, sign * d.high) > 0
+        ]
+        said += [f"Shown to {what}: {'; '.join(some)}."] if some else []
+    return " ".join(said) or "No step is shown to help or to harm."
 
 
 def staircase(frame: pd.DataFrame, column: str, changes: Changes, ax: Axes, heading: str) -> str:
     """Draw the errors of ``steps`` on matplotlib's ``ax``, from the first change at the top to the
     last: a dot for each seed, a bar at the mean; returns the alt text.
     """
-    found, places = (
-        steps(frame, column, changes),
-        {change: y for y, (_, change) in enumerate(changes)},
-    )
+    found = steps(frame, column, changes)
+    places = {change: y for y, (_, change) in enumerate(changes)}
     means = {step.change: 100 * step.errors.mean() for step in found}
     for step in found:
         y = [places[step.change]] * len(step.errors)
         ax.plot(100 * step.errors, y, "o", color="#888888", ms=4, alpha=0.6)
-    ax.plot(list(means.values()), [places[c] for c in means], "-", color="black", lw=0.8, alpha=0.5)
-    ax.plot(list(means.values()), [places[c] for c in means], "|", color="black", ms=16, mew=2)
+    line = [means.get(change, np.nan) for change in places]  # none across what was not trained
+    ax.plot(line, range(len(line)), "|-", color="black", ms=16, mew=2, lw=0.8)
     ax.set_yticks(range(len(places)), [fill(change, 30) for change in places])
     ax.set(title=heading, xlabel="test error (%)", ylim=(len(places) - 0.5, -0.5))
     told = "; ".join(f"{change} {mean:.1f}" for change, mean in means.items())

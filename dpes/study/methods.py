@@ -139,7 +139,7 @@ LEFT_OUT = (  # each against ``surrogate``
     ("bits-surrogate", "any filters instead of L1 and widths"),
     ("learned", "an order learned from four criteria and the history instead of L1"),
     ("surrogate-uniform", "30 uniform fractions to start from"),
-    ("random-widths", "no selection at all"),
+    ("random-widths", "random widths"),
     ("surrogate-steps", "steps as long as the archive disagrees on a group's width"),
     ("surrogate-ceiling", "no offspring of candidates that err on more than half"),
 )
