@@ -77,7 +77,7 @@ def test_a_finished_row_costs_nothing_and_errors_are_shared(bench, short, tmp_pa
     assert rows.known_errors(tmp_path, bench) == known
     rows.run_row(bench, tmp_path, "surrogate", 0, known, ticks.append)
     assert 0 < len(ticks) - drawn <= 10  # they start at the same 30 networks
-    with pytest.raises(RunError, match="of another arena; use another folder, or delete it"):
+    with pytest.raises(RunError, match="of another arena; use another folder$"):
         rows.known_errors(tmp_path, replace(bench, arena=arena.Arena()))
 
 
@@ -99,7 +99,7 @@ def test_rows_of_others_are_refused(bench, short, tmp_path):
     path = rows.row_path(tmp_path, "random-widths", 0)
     lines = path.read_text().splitlines(True)
     path.write_text(lines[0].replace('"seed": 0', '"seed": 9') + "".join(lines[1:]))
-    with pytest.raises(RunError, match="of another seed; use another folder, or delete it"):
+    with pytest.raises(RunError, match="of another seed; delete it, and it is made again"):
         rows.run_row(bench, tmp_path, "random-widths", 0, {})
     path.write_text("".join([lines[0], lines[2], lines[1], *lines[3:20]]))
     with pytest.raises(RunError, match="candidate 0 is another one"):
@@ -202,7 +202,9 @@ def test_the_folder_of_another_arena_is_refused_before_anything_starts(tmp_path,
     monkeypatch.setattr(arena, "prepare", lambda *what: pytest.fail("starts"))
     monkeypatch.setattr(tournament, "beside", lambda *what: pytest.fail("starts others"))
     row(tmp_path, "uniform-l1", of=arena.ARENAS["densenet22"])
-    with pytest.raises(RunError, match="uniform-l1-s0.jsonl: of another arena"):
+    with pytest.raises(
+        RunError, match="uniform-l1-s0.jsonl: of another arena; use another folder$"
+    ):
         tournament.run(tournament.Options(tmp_path), **how)
 
 

@@ -30,7 +30,7 @@ class Step:
 
     def mean(self) -> str:
         """Its error in percent, and of how many seeds that is the mean."""
-        return f"{100 * self.errors.mean():.1f} ({len(self.errors)})" if len(self.errors) else "–"
+        return f"{100 * self.errors.mean():.1f} ({len(self.errors)})"
 
     def words(self) -> str:
         """The difference in points, and of how many pairs that is the mean."""

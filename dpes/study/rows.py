@@ -56,7 +56,8 @@ def check_same(path: Path, head: dict[str, Any], wanted: dict[str, Any]) -> None
         if key not in head:
             raise RunError(f"{path}: names no {key}, so it is from an older version; {AGAIN}")
         if head[key] != value:
-            raise RunError(f"{path}: of another {key}; use another folder, or {AGAIN}")
+            cure = "use another folder" if key in ("arena", "network") else AGAIN
+            raise RunError(f"{path}: of another {key}; {cure}")
 
 
 def read_row(path: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
