@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 import matplotlib
 import numpy as np
@@ -114,7 +115,8 @@ def test_comparisons_are_paired_by_seed_and_say_who_is_beaten():
     everywhere = contest.sentence(cuts, "surrogate", 0.5, larger)
     assert everywhere.endswith(  # one pair decides nothing on One
         "the nearest rival. Corrected for so many comparisons, it beats 2 of 4 rivals with "
-        "these seeds and loses to 1; at 70 % of the MACs 2 of 4 and loses to 1, on Net 2 of 3."
+        "these seeds and loses to 1; at 70 % of the MACs 2 of 4 and loses to 1; on Net 2 of 3. That it "
+        "beats random search is shown at 50 % of the MACs, at 70 % of the MACs, on Net."
     )
     assert "random widths" not in text and "yet" in contest.sentence(tests, "surrogate", 0.7)
     one = contest.sentence(tests[tests.seed < 1], "surrogate", 0.5)  # one pair decides nothing
@@ -131,6 +133,17 @@ def test_comparisons_are_paired_by_seed_and_say_who_is_beaten():
     assert text.endswith("and simpler, as no search is needed: uniform L1.")
     alone = contest.sentence(tests[tests.method == "surrogate"], "surrogate", 0.5)
     assert alone.endswith("no rivals yet.")
+
+
+def test_the_outcome_says_where_random_search_is_beaten_and_where_not():
+    tests = made_up({"surrogate": 0.0, "random-widths": 0.02, "random-fpgm": 0.02})
+    level = made_up({"surrogate": 0.0, "random-widths": 0.02, "random-fpgm": 0.0})
+    only = made_up({"surrogate": 0.0, "uniform-l1": 0.02})
+    text = contest.sentence(tests, "surrogate", 0.5, {"A": level, "B": only})
+    assert text.endswith("is shown at 50 % of the MACs, not on A.")  # B has no random search
+    text = contest.sentence(level, "surrogate", 0.5)
+    assert text.endswith("is shown not at 50 % of the MACs.")
+    assert "random widths (FPGM), the nearest rival" in text  # the least told apart
 
 
 def test_a_distance_reads_as_less_or_more():
@@ -157,7 +170,7 @@ def test_how_many_forms_of_ours_are_tried_says_nothing_of_a_rival():
         assert many[rival] == pytest.approx(alone.p_holm[rival])
     text = contest.sentence(tests, "surrogate", 0.5)
     assert text.endswith(
-        "2 of 2 rivals with these seeds. None of them is shown to be better."
+        "2 of 2 rivals with these seeds. That it beats random search is shown at 50 % of the MACs."
     )  # forms of ours are no rivals
     # among searches on widths that have no surrogate, none is a form of another
     assert not contest.comparisons(few, "test_error", "random-widths").form.any()
@@ -235,26 +248,37 @@ def test_steps_compare_each_change_with_the_one_before_or_with_one():
     assert parts.table(values, [("archive", "no rows yet")]).empty
 
 
-def test_the_sentence_on_parts_names_all_of_them_together_and_the_one_that_brings_most():
+def test_the_sentence_on_parts_counts_fresh_seeds_and_its_verdicts_are_corrected():
     tests = made_up({"deeppruning": 0.1, "bits-spread": 0.09, "surrogate": 0.0})
     changes = [("deeppruning", "as it is"), ("bits-spread", "a start"), ("surrogate", "a model")]
-    text = parts.sentence(tests, 0.5, changes)
+    text = parts.sentence(tests, 0.5, changes, 2)
     assert text.startswith(
         "From the paper's way to the surrogate search (L1, no floor), at 50 % of"
     )
-    assert re.search(r"changes by -(9\.9|10\.\d) \[-\S+, -\S+\] points, over 5 seeds\.", text)
-    assert re.search(
-        r"seeds\. Shown to help: a start \(-(0\.9|1\.\d).*; a model \(-\S+ \[.*\]\)\.$", text
-    )
+    assert re.search(r"by -(9\.9|10\.\d) \[-\S+, -\S+\] points, over 3 seeds that were not", text)
+    help_ = r"time: shown to help: a start \(-(0\.9|1\.\d) \[.*\]\); a model \(-\S+ \[.*\]\)\.$"
+    assert re.search(help_, text)
     worse = made_up({"deeppruning": 0.0, "bits-spread": 0.1, "surrogate": 0.1})
-    assert re.search(
-        r"seeds\. Shown to harm: a start \([^;]*\)\.$", parts.sentence(worse, 0.5, changes)
-    )
-    assert parts.sentence(tests, 0.7, changes).endswith("networks at 70 % of the MACs yet.")
+    harm = r"time: shown to harm: a start \([^;]*\)\.$"
+    assert re.search(harm, parts.sentence(worse, 0.5, changes, 0))
+    assert parts.sentence(tests, 0.7, changes, 0).endswith("networks at 70 % of the MACs yet.")
+    assert parts.sentence(tests, 0.5, changes, 5).endswith("networks at 50 % of the MACs yet.")
     two = parts.steps(tests[tests.seed < 2], "test_error", changes)
-    assert parts.verdict(two) == "Too few runs to tell."
+    assert parts.verdict(two) == "too few runs to tell."
     level = parts.steps(made_up({"deeppruning": 0.0, "bits-spread": 0.0}), "test_error", changes)
-    assert parts.verdict(level) == "No step is shown to help or to harm."
+    assert parts.verdict(level) == "no step is shown to help or to harm."
+    # one of many: its interval leaves zero out, but corrected for all it is not told apart
+    one = parts.Step("a", "a", np.ones(5), judgement.Estimate(-0.1, -0.19, -0.01, 5), 0.04)
+    rest = [replace(one, change=f"no {k}", p=0.9) for k in range(4)]
+    assert "a (-10.0" in parts.verdict([one])
+    assert parts.verdict([one, *rest]) == "no step is shown to help or to harm."
+
+
+def test_a_seed_that_found_no_network_so_light_is_told():
+    tests = made_up({"deeppruning": 0.1, "surrogate": 0.0})
+    tests.loc[(tests.method == "surrogate") & (tests.seed == 3), "test_error"] = np.nan
+    _, step = parts.steps(tests, "test_error", [("deeppruning", ""), ("surrogate", "all")])
+    assert step.mean().endswith(" (4 of 5)") and step.difference.n == 4
 
 
 def test_the_staircase_shows_every_seed_and_describes_itself():
@@ -265,8 +289,7 @@ def test_the_staircase_shows_every_seed_and_describes_itself():
     changes = [("deeppruning", "as it is"), ("archive", "none"), ("surrogate", "all")]
     alt = parts.staircase(tests, "test_error", changes, ax, "At half")
     assert [t.get_text() for t in ax.get_yticklabels()] == ["as it is", "none", "all"]
-    assert [len(line.get_xdata()) for line in ax.lines] == [5, 5, 3]
-    assert np.isnan(ax.lines[2].get_xdata()).tolist() == [False, True, False]
+    assert [len(line.get_xdata()) for line in ax.lines] == [5, 5, 2]
     assert ax.lines[1].get_ydata().tolist() == [2] * 5 and ax.get_ylim() == (2.5, -0.5)
     mean = 100 * tests[tests.method == "surrogate"].test_error.mean()
     assert f"all {mean:.1f}." in alt and "At half" in alt

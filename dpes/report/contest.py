@@ -95,7 +95,8 @@ def sentence(
     tested = table[table.p_holm.notna()]  # one pair decides nothing
     if not len(tested):
         return f"{text}; no rival has two seeds yet."
-    nearest = min(tested.itertuples(), key=lambda row: abs(row.difference.value))
+    # of all the least told apart; of those, the one whose difference is least
+    nearest = max(tested.itertuples(), key=lambda r: (r.p_holm, -abs(r.difference.value)))
     text += f", {distance(nearest.difference)} than {title(nearest.method)}, the nearest rival. "
     text += "Corrected for so many comparisons, it beats "
     text += score(table, " rivals with these seeds")
@@ -103,9 +104,9 @@ def sentence(
     others = {f"at {100 * s:.0f} % of the MACs": tests[tests.share == s] for s in shares}
     others |= {f"on {name}": rows[rows.share == share] for name, rows in (larger or {}).items()}
     tables = {where: rivals(rows, ours) for where, rows in others.items()}
-    known = [f"{where} {score(t)}" for where, t in tables.items() if t.p_holm.notna().any()]
-    text += "; " * bool(known) + ", ".join(known) + "."
-    text += " None of them is shown to be better." * ("loses" not in text)
+    known = {where: t for where, t in tables.items() if t.p_holm.notna().any()}
+    text += "".join(f"; {where} {score(t)}" for where, t in known.items()) + "."
+    text += chance({f"at {at}": table} | known)
     open_ = table[(table.p_holm >= 1 - judgement.LEVEL) & ~table.method.map(is_search)]
     if simple := [
         title(row.method) for row in open_.itertuples() if row.difference.n == mine.n > 2
@@ -113,6 +114,18 @@ def sentence(
         text += f" Not told apart from it by {mine.n} runs, and simpler, as no search is needed: "
         text += f"{' and '.join(simple)}."
     return text
+
+
+def chance(tables: Mapping[str, pd.DataFrame]) -> str:
+    """Where ours is shown to be better than all random searches that were tested, and where not."""
+    told: dict[bool, list[str]] = {True: [], False: []}
+    for where, table in tables.items():
+        random = table[table.method.str.startswith("random-") & table.p_holm.notna()]
+        if len(random):
+            told[bool((random.p_holm < 1 - judgement.LEVEL).all())].append(where)
+    shown, open_ = (", ".join(told[key]) for key in (True, False))
+    parts = [shown] * bool(shown) + [f"not {open_}"] * bool(open_)
+    return f" That it beats random search is shown {', '.join(parts)}." if parts else ""
 
 
 def rivals(tests: pd.DataFrame, ours: str) -> pd.DataFrame:
