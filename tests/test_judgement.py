@@ -200,6 +200,11 @@ def test_networks_trained_long_are_compared_as_most_of_ours_were_trained():
     few = one[one.seed < 1].assign(lr=0.05, device="GPU")
     found = contest.alike_trained(pd.concat([rates, few]), "surrogate")
     assert len(found) == len(one) and set(found.lr) == {0.05} and set(found.device) == {"CPU"}
+    # where the networks of this share were trained counts, not where most of all were
+    more = [one.assign(share=s, device="GPU", lr=0.01) for s in (0.7, 0.8)]
+    found = contest.alike_trained(pd.concat([rates, *more]), "surrogate")
+    assert set(found.device[found.share == 0.5]) == {"CPU"} and len(found) == 3 * len(one)
+    assert contest.alike_trained(rates[:0], "surrogate").empty
 
 
 def test_the_figure_describes_itself():

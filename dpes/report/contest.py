@@ -156,12 +156,15 @@ def called(network: str) -> str:
 
 def alike_trained(frame: pd.DataFrame, ours: str) -> pd.DataFrame:
     """Of networks that were trained long, those trained on the device and at the rate of most of
-    ours.
+    ours at their share of the MACs.
     """
-    for key in ("device", "lr"):
-        usual = frame[frame.method == ours][key].mode()
-        frame = frame[frame[key].isin(usual[-1:])]
-    return frame
+    kept = [frame[:0]]
+    for _, at in frame.groupby("share"):
+        for key in ("device", "lr"):
+            usual = at[at.method == ours][key].mode()
+            at = at[at[key].isin(usual[-1:])]
+        kept.append(at)
+    return pd.concat(kept)
 
 
 def at_a_glance(
