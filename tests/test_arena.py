@@ -372,8 +372,8 @@ def test_a_larger_network_confirms_few_methods_in_a_folder_of_its_own(tmp_path, 
     monkeypatch.setattr(tournament, "work", lambda *what: done.append(what))
     monkeypatch.setattr(tournament, "ready", lambda folder, model, device: (model, device))
     tournament.run(replace(large, only="uniform-l1", seeds="0"), say=lambda line: None)
-    [(found, folder, tasks, workers, _)] = done
-    assert found == ("resnet56", "cpu") and folder == tmp_path / "resnet56" and workers == 1
+    [(*found, folder, tasks, workers, _)] = done
+    assert found == ["resnet56", "cpu"] and folder == tmp_path / "resnet56" and workers == 1
     assert [t.share for t in tasks] == [0, 0.5]
 
 
@@ -480,14 +480,14 @@ def test_the_work_is_done_in_the_order_of_the_plan_and_only_once(
 ):
     lines: list[str] = []
     tasks = tournament.plan([0], ["uniform-l1"])[:2]
-    tournament.work(bench, tmp_path, tasks, say=lines.append)
+    tournament.work(bench, {}, tmp_path, tasks, say=lines.append)
     assert (
         len(lines) == 2
         and "search error % at" in lines[0]
         and "test error" in lines[1]
         and "0 of 2 left" in lines[1]
     )
-    tournament.work(bench, tmp_path, tasks, say=lines.append)
+    tournament.work(bench, {}, tmp_path, tasks, say=lines.append)
     assert len(lines) == 2
     with rows.claimed(tmp_path / "x.jsonl") as mine, rows.claimed(tmp_path / "x.jsonl") as theirs:
         assert mine and not theirs

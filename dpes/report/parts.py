@@ -26,7 +26,7 @@ class Step:
 
     method: str
     change: str
-    errors: np.ndarray  # float [seeds]: its own, each the mean over trainings; NaN: found none
+    errors: np.ndarray  # fractions [seeds]: its own, means over trainings; NaN: found none
     difference: judgement.Estimate  # below zero the change helps
     p: float  # of a paired t-test; NaN where there are fewer than three pairs
 

@@ -110,13 +110,16 @@ class Forecast:
 
 def work(
     bench: Bench,
+    known: dict[str, float],
     folder: Path,
     tasks: list[Task],
     workers: int = 1,
     say: Callable[[str], None] = print,
 ) -> None:
-    """Do all tasks that are not done and that no other process is at."""
-    known, forecast = rows.known_errors(folder, bench), Forecast()
+    """Do all tasks that are not done and that no other process is at; what becomes ``known`` of
+    candidates is added.
+    """
+    forecast = Forecast()
     for task in waiting(tasks, folder):
         with rows.claimed(task.path(folder)) as mine:
             if not mine or task.done(folder):
@@ -250,7 +253,7 @@ def run(
     if fitness:
         networks = len(fidelity.missing(folder))
         say(f"{networks} networks to judge by other kinds of fitness")
-        return fidelity.run(ready(folder, model), folder) if networks and not left else None
+        return fidelity.run(ready(folder, model)[0], folder) if networks and not left else None
     if options.long and (without := set(options.names or LONG) - {t.name for t in tasks}):
         say(f"left out, as they have no finished row: {', '.join(sorted(without))}")
     missing = [task for task in tasks if not task.done(folder)]
@@ -258,20 +261,20 @@ def run(
     say(f"{len(missing)} of {len(tasks)} tasks left, about {hours:.1f} h")
     if left or not missing:
         return
-    bench = ready(folder, model, options.device)
+    bench, known = ready(folder, model, options.device)
     with beside(options, workers - 1):
-        work(bench, folder, tasks, workers, say)
+        work(bench, known, folder, tasks, workers, say)
 
 
-def ready(folder: Path, model: str, device: str = "cpu") -> Bench:
-    """The network and the images, where all that is in the folder is of them.
+def ready(folder: Path, model: str, device: str = "cpu") -> tuple[Bench, dict[str, float]]:
+    """The network with its images, and what is known of its candidates, where all that is in the
+    folder is of them.
 
     Raises ``RunError`` where it is not, before anything is shared or another process begins.
     """
     bench = arena.prepare(arena.ARENAS[model], device)
-    rows.known_errors(folder, bench)
     tuning.check_tuned(folder, bench)
-    return bench
+    return bench, rows.known_errors(folder, bench)
 
 
 @contextmanager
